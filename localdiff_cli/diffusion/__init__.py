@@ -1,0 +1,1 @@
+"""Conditional diffusion: schedule, samplers, branching and fusion as pure functions of tensors."""

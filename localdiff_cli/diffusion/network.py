@@ -1,0 +1,58 @@
+"""The translator's network: MONAI's diffusion U-Net on a space-to-depth grid, conditional by concatenation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+BACKGROUND = -1.0
+"""The background of a target in the network's range [−1, 1]."""
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Size of the network: ``space_to_depth`` pixels become channels before it; the rest is MONAI's."""
+
+    space_to_depth: int = 4
+    channels: tuple[int, ...] = (64, 96, 160)
+    num_res_blocks: int = 2
+    attention_levels: tuple[bool, ...] = (False, False, True)
+    num_head_channels: int = 32
+
+    @property
+    def multiple(self) -> int:
+        """Rows and columns of the input must be a multiple of this."""
+        return self.space_to_depth * 2 ** (len(self.channels) - 1)
+
+
+class TranslatorNetwork(nn.Module):
+    """Predicts ε, x_0 or v of the target from x_t, the condition and t.
+
+    Space-to-depth keeps white noise white and masks local, at a fraction of the cost.
+    """
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        from monai.networks.nets import DiffusionModelUNet
+
+        self.settings = settings
+        depth = settings.space_to_depth**2
+        self.unet = DiffusionModelUNet(
+            spatial_dims=2,
+            in_channels=2 * depth,
+            out_channels=depth,
+            channels=settings.channels,
+            attention_levels=settings.attention_levels,
+            num_res_blocks=settings.num_res_blocks,
+            num_head_channels=settings.num_head_channels,
+            use_flash_attention=True,
+        )
+
+    def forward(self, x_t: Tensor, condition: Tensor, t: Tensor) -> Tensor:
+        """``x_t`` ``(N, 1, H, W)`` in the network's range, ``condition`` ``(N, 1, H, W)`` in [0, 1], ``t`` ``(N,)`` → ``(N, 1, H, W)``."""
+        factor = self.settings.space_to_depth
+        stacked = torch.cat([pixel_unshuffle(x_t, factor), pixel_unshuffle(2 * condition - 1, factor)], dim=1)
+        return pixel_shuffle(self.unet(stacked, timesteps=t), factor)

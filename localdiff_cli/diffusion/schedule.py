@@ -1,0 +1,85 @@
+"""The noise schedule: ᾱ_t from MONAI's scheduler, and the explicit (t, t_prev) pairs that every sampler walks.
+
+MONAI's own step loop spaces the steps one way and walks them another (its error grows for few steps); here the pairs say both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Prediction = Literal["epsilon", "sample", "v_prediction"]
+PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "sample", "v_prediction")
+CLEAN = -1
+"""The timestep of a noise-free image: ᾱ = 1."""
+
+StepPair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A trained model's noise schedule.
+
+    ``name`` and the betas are MONAI's (``linear_beta``, ``scaled_linear_beta``, ``cosine``, ``sigmoid_beta``);
+    ``prediction`` is what the network predicts: epsilon, sample (x_0) or v_prediction.
+    """
+
+    name: str = "linear_beta"
+    num_train_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 2e-2
+    prediction: Prediction = "sample"
+
+    @cached_property
+    def alphas_cumprod(self) -> Tensor:
+        """ᾱ_t for t = 0 … T − 1, float64."""
+        from monai.networks.schedulers import DDPMScheduler
+
+        betas = {} if self.name == "cosine" else {"beta_start": self.beta_start, "beta_end": self.beta_end}
+        scheduler = DDPMScheduler(num_train_timesteps=self.num_train_timesteps, schedule=self.name, clip_sample=False, **betas)
+        return scheduler.alphas_cumprod.double()
+
+    def alpha_bar(self, t: int) -> float:
+        """ᾱ_t; 1 for the clean image (t = −1)."""
+        return 1.0 if t == CLEAN else float(self.alphas_cumprod[t])
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε; ``x0``, ``noise`` ``(N, C, H, W)``, ``t`` ``(N,)``."""
+        alpha_bar = self.alphas_cumprod.to(x0.device)[t].to(x0.dtype).view(-1, 1, 1, 1)
+        return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
+
+    def training_target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network is asked to predict for this ``prediction`` type."""
+        if self.prediction == "sample":
+            return x0
+        if self.prediction == "epsilon":
+            return noise
+        alpha_bar = self.alphas_cumprod.to(x0.device)[t].to(x0.dtype).view(-1, 1, 1, 1)
+        return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x0
+
+    def to_x0(self, prediction: Tensor, x_t: Tensor, t: int) -> Tensor:
+        """The x_0 estimate from the network's output at timestep ``t``."""
+        if self.prediction == "sample":
+            return prediction
+        alpha_bar = self.alpha_bar(t)
+        signal, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+        if self.prediction == "epsilon":
+            return (x_t - sigma * prediction) / signal
+        return signal * x_t - sigma * prediction
+
+
+def step_pairs(num_train_timesteps: int, steps: int) -> tuple[StepPair, ...]:
+    """``steps`` pairs (t, t_prev) from T − 1 down to the clean image (−1), evenly spaced.
+
+    Raises ``ValueError`` unless 1 ≤ ``steps`` ≤ T.
+    """
+    if not 1 <= steps <= num_train_timesteps:
+        raise ValueError(f"steps: found {steps}; expected 1 to {num_train_timesteps}")
+    times = np.round(np.linspace(num_train_timesteps - 1, CLEAN, steps + 1)).astype(int).tolist()
+    return tuple(pairwise(times))

@@ -1,0 +1,1 @@
+"""Volumes on disk: the only room that knows files, geometry and intensity."""

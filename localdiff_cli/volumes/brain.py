@@ -1,0 +1,227 @@
+"""The brain: the support of a skull-stripped volume, deepbet's extraction of a head, or a mask that the user brings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localdiff_cli.errors import VolumeError
+from localdiff_cli.volumes.reader import SUFFIXES, SliceReader, Volume, open_volume, suffix_of
+
+STRIPPED_MAX_LITRES = 2.2
+"""A support larger than this is a head: 84 LGG patients' heads start at 2.46 l, stripped adult brains end below 2.1 l."""
+BRAIN_LITRES = (0.4, 2.6)
+SLAB_EXTENT_MM = 60.0
+SLAB_MAX_AREA_MM2 = 21500.0
+BACKGROUND_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Brain:
+    """A brain mask ``(slices, rows, columns)`` bool, canonical, where it came from, and reasons to doubt it."""
+
+    mask: NDArray[np.bool_]
+    source: str
+    doubts: tuple[str, ...] = ()
+
+
+def support(reader: SliceReader, background: float, tolerance: float) -> NDArray[np.bool_]:
+    """All voxels that differ from the background value by more than ``tolerance``, holes in each slice filled."""
+    import fill_voids
+
+    shape = reader.volume.frame.shape
+    mask = np.zeros(shape, dtype=bool)
+    for k, image in reader:
+        mask[k] = np.abs(image - np.float32(background)) > tolerance
+        if mask[k].any():
+            mask[k] = fill_voids.fill(np.asfortranarray(mask[k]))
+    return mask
+
+
+def _litres(mask: NDArray, volume: Volume) -> float:
+    return float(mask.sum()) * float(np.prod(volume.frame.spacing)) * 1e-6
+
+
+def _extent_mm(volume: Volume) -> float:
+    return volume.frame.shape[0] * volume.frame.spacing[0]
+
+
+def is_slab(volume: Volume) -> bool:
+    """Too few centimetres from foot to head for a brain to be found in it."""
+    return _extent_mm(volume) < SLAB_EXTENT_MM or volume.frame.shape[0] < 8
+
+
+def looks_stripped(mask: NDArray, volume: Volume) -> bool:
+    """Whether a support is that of a brain without its skull, by its size alone."""
+    if 1 - mask.mean() < BACKGROUND_SHARE:
+        return False
+    if is_slab(volume):
+        area = mask.sum(axis=(1, 2)).max() * volume.frame.spacing[1] * volume.frame.spacing[2]
+        return bool(area <= SLAB_MAX_AREA_MM2)
+    return _litres(mask, volume) <= STRIPPED_MAX_LITRES
+
+
+def auto_brain(reader: SliceReader, background: float, tolerance: float) -> Brain:
+    """The support of a stripped volume, else deepbet's brain. Raises :class:`VolumeError` where neither can be trusted."""
+    volume = reader.volume
+    mask = support(reader, background, tolerance)
+    if looks_stripped(mask, volume):
+        doubts = ("brain: a thin slab was taken as skull-stripped by its area alone",) if is_slab(volume) else ()
+        return Brain(mask, "support of a skull-stripped volume", doubts + _size_doubts(mask, volume))
+    if is_slab(volume):
+        raise VolumeError(
+            f"{volume.path}: a slab of {_extent_mm(volume):.0f} mm with its skull; brain extraction needs at least {SLAB_EXTENT_MM:.0f} mm. "
+            "Give the brain mask with --brain FILE, or use --brain none",
+            code="brain",
+        )
+    extracted = _extract(reader)
+    litres = _litres(extracted, volume)
+    if not BRAIN_LITRES[0] <= litres <= BRAIN_LITRES[1] * 1.5:
+        raise VolumeError(
+            f"{volume.path}: the extracted brain measures {litres:.2f} l; expected {BRAIN_LITRES[0]}–{BRAIN_LITRES[1]} l. "
+            "Give the brain mask with --brain FILE, or use --brain none",
+            code="brain",
+        )
+    return Brain(extracted, "deepbet", _size_doubts(extracted, volume))
+
+
+def _size_doubts(mask: NDArray, volume: Volume) -> tuple[str, ...]:
+    litres = _litres(mask, volume)
+    if is_slab(volume) or BRAIN_LITRES[0] <= litres <= BRAIN_LITRES[1]:
+        return ()
+    return (f"brain: the mask measures {litres:.2f} l, unlike an adult brain",)
+
+
+def whole_image(reader: SliceReader, background: float, tolerance: float) -> Brain:
+    """``--brain none``: everything that is not background counts."""
+    return Brain(support(reader, background, tolerance), "none: everything that is not background")
+
+
+def brain_from_file(path: Path, volume: Volume) -> Brain:
+    """A mask on the volume's own grid, voxels above 0 are brain. Raises :class:`VolumeError` for another grid or an empty one."""
+    mask_volume = open_volume(path)
+    check_same_grid(mask_volume, volume, "brain mask")
+    reader = SliceReader(mask_volume)
+    mask = np.zeros(volume.frame.shape, dtype=bool)
+    for k, image in reader:
+        mask[k] = image > 0
+    if not mask.any():
+        raise VolumeError(f"{path}: the brain mask is empty; expected voxels above 0", code="brain")
+    return Brain(mask, "given", _size_doubts(mask, volume))
+
+
+def check_same_grid(other: Volume, volume: Volume, what: str) -> None:
+    """Raise :class:`VolumeError` unless both volumes have the same shape and place in space."""
+    if other.shape != volume.shape or not np.allclose(other.affine, volume.affine, atol=1e-3):
+        raise VolumeError(
+            f"{other.path}: the {what} has shape {other.shape} and another place in space than {volume.path} with shape {volume.shape}; "
+            "expected the same grid. Resample it to the volume first",
+            code="other-grid",
+        )
+
+
+def find_companion(folder: Path, volume: Volume, relative: Path) -> Path:
+    """The mask or map of ``volume`` in ``folder``: the same relative name, or the same subject with another suffix.
+
+    Raises :class:`VolumeError` where there is none, or more than one.
+    """
+    same = folder / relative
+    if same.is_file():
+        return same
+    subject = volume.name.rsplit("_", 1)[0]
+    near = folder / relative.parent
+    found = sorted(
+        p
+        for base in dict.fromkeys((near, folder))
+        if base.is_dir()
+        for p in base.iterdir()
+        if suffix_of(p) in SUFFIXES and p.name.startswith((f"{subject}_", f"{subject}.", f"{volume.name}_"))
+    )
+    if len(found) != 1:
+        raise VolumeError(
+            f"{folder}: found {len(found)} files for {relative}; expected one named {relative} or {subject}_*", code="no-companion"
+        )
+    return found[0]
+
+
+@lru_cache(maxsize=1)
+def _deepbet() -> tuple[object, object]:
+    """deepbet's two frozen networks (Fisch et al. 2024), from its wheel, on the CPU: the mask is the same on every device."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from deepbet.bet import BrainExtraction
+
+        networks = BrainExtraction(no_gpu=True)
+    return networks.bbox_model, networks.model
+
+
+def _extract(reader: SliceReader) -> NDArray[np.bool_]:
+    head = np.zeros(reader.volume.frame.shape, dtype=np.float32)
+    for k, image in reader:
+        head[k] = image
+    try:
+        return extract_brain(head)
+    except ValueError as error:
+        raise VolumeError(
+            f"{reader.volume.path}: no brain was found in this head ({error}). Give the mask with --brain FILE, or use --brain none", code="brain"
+        ) from error
+
+
+def extract_brain(head: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Brain mask of a canonical head ``(slices, rows, columns)`` by deepbet, interpolated linearly at every step.
+
+    deepbet's own nearest-neighbour steps suffer on thick slices. Largest component, holes filled. Raises ``ValueError`` where
+    nothing is found.
+    """
+    import fill_voids
+    import torch
+    from skimage.measure import label
+    from torch.nn.functional import interpolate
+
+    def resize(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        return interpolate(x[None, None], shape, mode="trilinear", align_corners=False)[0, 0]
+
+    find_box, segment = _deepbet()
+    ras = torch.from_numpy(np.ascontiguousarray(head.transpose(2, 1, 0)[::-1, ::-1]))
+    with torch.inference_mode():
+        small = resize(ras, (128, 128, 128))
+        low, high = np.quantile(small.numpy(), [0.005, 0.995])
+        coarse = find_box(_deepbet_scale(small, low, high)[None, None])[0, 1].numpy() > 0.5  # type: ignore[operator]
+        box = _box(_largest(coarse, label), tuple(ras.shape))
+        crop = resize(ras[box], (256, 256, 256))
+        fine = segment(_deepbet_scale(crop, low, high)[None, None])[0, 1]  # type: ignore[operator]
+        mask = np.zeros(tuple(ras.shape), dtype=bool)
+        mask[box] = resize(fine, tuple(ras[box].shape)).numpy() > 0.5
+    mask = fill_voids.fill(np.asfortranarray(_largest(mask, label)))
+    return np.ascontiguousarray(mask[::-1, ::-1].transpose(2, 1, 0))
+
+
+def _deepbet_scale(x, low: float, high: float):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    x = ((x - low) / max(high - low, 1e-12)).clamp(0, 1)
+    return 0.226 * (x - x.mean()) / x.std().clamp(min=1e-12) + 0.449
+
+
+def _largest(mask: NDArray, label) -> NDArray[np.bool_]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    labels = label(mask)
+    if labels.max() == 0:
+        raise ValueError("nothing in it looks like a brain")
+    return labels == 1 + np.bincount(labels.ravel())[1:].argmax()
+
+
+def _box(coarse: NDArray, shape: tuple[int, ...], margin: float = 0.1) -> tuple[slice, ...]:
+    box = []
+    for axis, n in enumerate(shape):
+        used = np.flatnonzero(coarse.mean(axis=tuple(a for a in range(3) if a != axis)) > 0.02)
+        if not used.size:
+            raise ValueError("nothing in it looks like a brain")
+        scale = n / coarse.shape[axis]
+        low, high = used[0] * scale, (used[-1] + 1) * scale
+        grow = margin * (high - low)
+        box.append(slice(max(0, int(low - grow)), min(n, int(np.ceil(high + grow)))))
+    return tuple(box)

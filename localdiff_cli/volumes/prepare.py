@@ -1,0 +1,180 @@
+"""From a volume on disk to network-ready slices: survey, brain, bias field, scale and grid, each computed once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localdiff_cli.errors import VolumeError
+from localdiff_cli.volumes.brain import Brain, auto_brain, brain_from_file, find_companion, whole_image
+from localdiff_cli.volumes.geometry import MAX_IN_PLANE_SPACING_MM, Grid, grid_for
+from localdiff_cli.volumes.intensity import BiasField, Scale, fit_bias, robust_scale
+from localdiff_cli.volumes.reader import SliceReader, Volume
+
+SAMPLE_MM = 2.0
+SUPPORT_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """How volumes are made ready: ``brain`` is auto, none or a file or folder; ``bias`` n4 or none; ``nan`` refuse or zero.
+
+    ``spacing`` (mm), ``shape`` (rows, columns) and ``multiple`` describe the network's grid; ``window`` is the contrast's.
+    """
+
+    brain: str = "auto"
+    bias: str = "n4"
+    nan: str = "refuse"
+    spacing: float = 1.0
+    shape: tuple[int, int] = (208, 176)
+    multiple: int = 16
+    window: tuple[float, float] = (-4.0, 6.0)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over a volume finds.
+
+    ``fingerprint``: SHA-256 of the voxel values in canonical order, the same for every orientation and file format.
+    ``sample``: every ``strides``-th row and column of all slices. ``background``: the commonest border value.
+    """
+
+    fingerprint: str
+    sample: NDArray[np.float32]
+    strides: tuple[int, int]
+    background: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A volume ready to be read slice by slice for the network."""
+
+    volume: Volume
+    reader: SliceReader
+    survey: Survey
+    brain: Brain
+    bias: BiasField | None
+    scale: Scale
+    grid: Grid
+    clipped_share: float
+    nan: str
+
+    def native_brain(self, k: int) -> NDArray[np.bool_]:
+        """The brain mask of canonical slice ``k`` on the native grid."""
+        return self.brain.mask[k]
+
+    def corrected(self, k: int) -> NDArray[np.float32]:
+        """Canonical slice ``k`` in input units, bias field divided out."""
+        image = finite(self.reader.read(k), self.nan, self.volume.path)
+        return image if self.bias is None else image / self.bias.slice(k, image.shape)
+
+    def network_slice(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Condition in [0, 1] and brain mask of slice ``k`` on the network's grid."""
+        brain = self.brain.mask[k]
+        image = np.where(brain, self.scale.normalise(self.corrected(k)), np.float32(0))
+        inside = self.grid.to_network(brain, cubic=False) > 0.5
+        condition = np.clip(self.grid.to_network(image), 0, 1) * inside
+        return condition.astype(np.float32), inside
+
+
+def finite(image: NDArray[np.float32], nan: str, path: Path) -> NDArray[np.float32]:
+    """The slice itself, or with NaN and infinity set to 0 where the user accepts that; else :class:`VolumeError`."""
+    if np.isfinite(image).all():
+        return image
+    if nan != "zero":
+        raise VolumeError(f"{path}: found NaN or infinite voxels; expected finite ones. Accept them as 0 with --nan zero", code="not-finite")
+    return np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _strides(volume: Volume) -> tuple[int, int]:
+    rows, columns = (
+        max(1, min(round(SAMPLE_MM / volume.frame.spacing[axis]), volume.frame.shape[axis] // 8 or 1)) for axis in (1, 2)
+    )
+    return rows, columns
+
+
+def survey(reader: SliceReader, nan: str = "refuse") -> Survey:
+    """Read every slice once. Raises :class:`VolumeError` for damaged, non-finite, constant or all-zero data."""
+    volume = reader.volume
+    strides = _strides(volume)
+    digests: dict[int, bytes] = {}
+    samples: dict[int, NDArray[np.float32]] = {}
+    border: Counter[float] = Counter()
+    low, high = np.inf, -np.inf
+    for k, raw in reader:
+        image = finite(raw, nan, volume.path)
+        digests[k] = hashlib.sha256(image.tobytes()).digest()
+        samples[k] = image[:: strides[0], :: strides[1]].copy()
+        values, counts = np.unique(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]), return_counts=True)
+        border[float(values[counts.argmax()])] += int(counts.max())
+        low, high = min(low, float(image.min())), max(high, float(image.max()))
+    if not high > low:
+        what = "all zero" if high == 0 else f"the same value everywhere ({high:g})"
+        raise VolumeError(f"{volume.path}: found {what}; expected an image", code="all-zero" if high == 0 else "constant")
+    sample = np.stack([samples[k] for k in range(len(samples))])
+    bottom, top = np.percentile(sample, [0.5, 99.5])
+    fingerprint = hashlib.sha256(b"".join(digests[k] for k in range(len(digests)))).hexdigest()
+    background = border.most_common(1)[0][0]
+    return Survey(fingerprint, sample, strides, background, SUPPORT_TOLERANCE * float(max(top - bottom, 1e-6)))
+
+
+def _check_plane(volume: Volume) -> None:
+    rows, columns = volume.frame.spacing[1:]
+    if max(rows, columns) > MAX_IN_PLANE_SPACING_MM:
+        raise VolumeError(
+            f"{volume.path}: its axial pixels measure {rows:.1f} × {columns:.1f} mm, so it was acquired in another plane; expected at most "
+            f"{MAX_IN_PLANE_SPACING_MM:.0f} mm. Resample it to an axial or isotropic grid first",
+            code="other-plane",
+        )
+
+
+def _brain(reader: SliceReader, found: Survey, settings: PrepareSettings, relative: Path) -> Brain:
+    if settings.brain == "auto":
+        return auto_brain(reader, found.background, found.tolerance)
+    if settings.brain == "none":
+        return whole_image(reader, found.background, found.tolerance)
+    path = Path(settings.brain)
+    return brain_from_file(find_companion(path, reader.volume, relative) if path.is_dir() else path, reader.volume)
+
+
+def _bias(found: Survey, brain: NDArray, volume: Volume, method: str) -> BiasField | None:
+    if method == "none":
+        return None
+    spacing = volume.frame.spacing
+    sampled = (spacing[0], spacing[1] * found.strides[0], spacing[2] * found.strides[1])
+    try:
+        return fit_bias(found.sample, brain, sampled, found.strides)
+    except RuntimeError as error:
+        raise VolumeError(f"{volume.path}: the N4 bias correction failed; go on without it with --bias none", code="bias") from error
+
+
+def prepare(volume: Volume, settings: PrepareSettings, relative: Path | None = None, brain: Brain | None = None) -> Prepared:
+    """Survey a volume and compute all that its slices need: brain, bias field, scale and grid.
+
+    ``relative`` is its name below the input folder (to find a brain mask in a folder); ``brain`` overrides the setting.
+    Raises :class:`VolumeError` for what cannot be used.
+    """
+    _check_plane(volume)
+    reader = SliceReader(volume)
+    found = survey(reader, settings.nan)
+    brain = brain or _brain(reader, found, settings, relative or Path(volume.path.name))
+    if not brain.mask.any():
+        raise VolumeError(f"{volume.path}: the brain mask is empty", code="brain")
+    sampled_brain = brain.mask[:, :: found.strides[0], :: found.strides[1]]
+    if not sampled_brain.any():
+        raise VolumeError(f"{volume.path}: the brain mask has only {int(brain.mask.sum())} voxels", code="brain")
+    bias = _bias(found, sampled_brain, volume, settings.bias)
+    sample = found.sample if bias is None else found.sample / bias.strided(found.strides, volume.frame.shape)
+    values = sample[sampled_brain]
+    try:
+        scale = robust_scale(values, settings.window)
+    except ValueError as error:
+        raise VolumeError(f"{volume.path}: the brain has the same value everywhere; expected an image", code="constant") from error
+    grid = grid_for(brain.mask, volume.frame, settings.spacing, settings.shape, settings.multiple)
+    return Prepared(volume, reader, found, brain, bias, scale, grid, scale.clipped_share(values), settings.nan)
