@@ -28,7 +28,7 @@ class PatientSlices:
     """One patient's usable slices on the network's grid.
 
     ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``brain`` and ``lesion`` ``(S, H, W)`` bool. ``masked`` says
-    whether an expert mask was given: without one no slice is known to be healthy.
+    whether an expert mask was given, or the patient is known to be healthy: else no slice is known to be healthy.
     """
 
     name: str
@@ -69,7 +69,7 @@ def load_slices(
 
 def _key(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> str:
     files = [pair.condition, pair.target, pair.mask, pair.brain]
-    stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) if p else None for p in files]
+    stamps = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p else None for p in files]
     text = json.dumps([CACHE_VERSION, stamps, contrasts, asdict(settings)], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

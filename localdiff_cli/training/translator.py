@@ -71,9 +71,11 @@ def translator_loss(slices: HealthySlices, schedule: Schedule, augment: AugmentS
         inside = (brain > 0.5).float()
         condition = recontrast(condition, inside, augment, generator)
         condition, target = restrict_regions(condition, target.clamp(0, 1) * inside, augment, generator)
+        device = next(network.parameters()).device
         x0 = 2 * target - 1
         t = stratified_times(batch_size, schedule.num_train_timesteps, generator)
         noise = torch.randn(x0.shape, generator=generator)
+        x0, noise, t, condition, inside = (tensor.to(device) for tensor in (x0, noise, t, condition, inside))
         predicted = network(schedule.add_noise(x0, noise, t), condition, t)
         weight = BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * inside
         return (weight * (predicted - schedule.training_target(x0, noise, t)).square()).sum() / weight.sum()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.reader import SUFFIXES, SliceReader, Volume, open_volume, suffix_of
+from localdiff_cli.volumes.reader import SUFFIXES, SliceReader, Volume, files_of, open_volume, suffix_of
 
 STRIPPED_MAX_LITRES = 2.2
 """A support larger than this is a head: 84 LGG patients' heads start at 2.46 l, stripped adult brains end below 2.1 l."""
@@ -30,13 +30,13 @@ class Brain:
 
 
 def support(reader: SliceReader, background: float, tolerance: float) -> NDArray[np.bool_]:
-    """All voxels that differ from the background value by more than ``tolerance``, holes in each slice filled."""
+    """All finite voxels that differ from the background value by more than ``tolerance``, holes in each slice filled."""
     import fill_voids
 
     shape = reader.volume.frame.shape
     mask = np.zeros(shape, dtype=bool)
     for k, image in reader:
-        mask[k] = np.abs(image - np.float32(background)) > tolerance
+        mask[k] = np.isfinite(image) & (np.abs(image - np.float32(background)) > tolerance)
         if mask[k].any():
             mask[k] = fill_voids.fill(np.asfortranarray(mask[k]))
     return mask
@@ -74,8 +74,8 @@ def auto_brain(reader: SliceReader, background: float, tolerance: float) -> Brai
         return Brain(mask, "support of a skull-stripped volume", doubts + _size_doubts(mask, volume))
     if is_slab(volume):
         raise VolumeError(
-            f"{volume.path}: a slab of {_extent_mm(volume):.0f} mm with its skull; brain extraction needs at least {SLAB_EXTENT_MM:.0f} mm. "
-            "Give the brain mask with --brain FILE, or use --brain none",
+            f"{volume.path}: found a slab of {_extent_mm(volume):.0f} mm with its skull; brain extraction expects at least "
+            f"{SLAB_EXTENT_MM:.0f} mm. Give the brain mask with --brain FILE, or use --brain none",
             code="brain",
         )
     extracted = _extract(reader)
@@ -130,22 +130,26 @@ def find_companion(folder: Path, volume: Volume, relative: Path) -> Path:
     Raises :class:`VolumeError` where there is none, or more than one.
     """
     same = folder / relative
-    if same.is_file():
+    if same.is_file() and not same.samefile(volume.path):
         return same
     subject = volume.name.rsplit("_", 1)[0]
-    near = folder / relative.parent
-    found = sorted(
-        p
-        for base in dict.fromkeys((near, folder))
-        if base.is_dir()
-        for p in base.iterdir()
-        if suffix_of(p) in SUFFIXES and p.name.startswith((f"{subject}_", f"{subject}.", f"{volume.name}_"))
-    )
+    prefixes = (f"{subject}_", f"{subject}.", f"{volume.name}_")
+    near = [base for base in dict.fromkeys((same.parent, folder)) if base.is_dir()]
+    found = sorted(p for base in near for p in base.iterdir() if p.name.startswith(prefixes) and _may_accompany(p, volume))
     if len(found) != 1:
+        names = f" ({', '.join(p.name for p in found)})" if found else ""
         raise VolumeError(
-            f"{folder}: found {len(found)} files for {relative}; expected one named {relative} or {subject}_*", code="no-companion"
+            f"{folder}: found {len(found)} files{names} for {relative}; expected one named {relative} or {subject}_*. Name the file itself",
+            code="no-companion",
         )
     return found[0]
+
+
+def _may_accompany(path: Path, volume: Volume) -> bool:
+    """Another image than ``volume`` itself; the ``.hdr`` stands for its pair."""
+    if suffix_of(path) not in SUFFIXES or suffix_of(path) == ".img" or not path.is_file():
+        return False
+    return not any(path.samefile(part) for part in files_of(volume.path))
 
 
 @lru_cache(maxsize=1)
@@ -164,12 +168,13 @@ def _deepbet() -> tuple[object, object]:
 def _extract(reader: SliceReader) -> NDArray[np.bool_]:
     head = np.zeros(reader.volume.frame.shape, dtype=np.float32)
     for k, image in reader:
-        head[k] = image
+        head[k] = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
     try:
         return extract_brain(head)
     except ValueError as error:
         raise VolumeError(
-            f"{reader.volume.path}: no brain was found in this head ({error}). Give the mask with --brain FILE, or use --brain none", code="brain"
+            f"{reader.volume.path}: found no brain in this head ({error}). Give the mask with --brain FILE, or use --brain none",
+            code="brain",
         ) from error
 
 

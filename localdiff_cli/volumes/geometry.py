@@ -60,7 +60,8 @@ def frame_of(affine: NDArray, shape: tuple[int, int, int]) -> Frame:
 
     Oblique volumes get the closest axes, each stored axis used once. Raises ``ValueError`` for a singular affine.
     """
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or not spacing.all() or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-6:
         raise ValueError("singular affine")
     orientation = nib.orientations.io_orientation(affine)
     wanted = nib.orientations.axcodes2ornt(CANONICAL)
@@ -69,7 +70,6 @@ def frame_of(affine: NDArray, shape: tuple[int, int, int]) -> Frame:
         stored_axis = int(np.flatnonzero(orientation[:, 0] == world_axis)[0])
         axes.append(stored_axis)
         flips.append(bool(orientation[stored_axis, 1] != direction))
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return Frame(
         axes=(axes[0], axes[1], axes[2]),
         flips=(flips[0], flips[1], flips[2]),

@@ -88,7 +88,9 @@ def finite(image: NDArray[np.float32], nan: str, path: Path) -> NDArray[np.float
     if np.isfinite(image).all():
         return image
     if nan != "zero":
-        raise VolumeError(f"{path}: found NaN or infinite voxels; expected finite ones. Accept them as 0 with --nan zero", code="not-finite")
+        raise VolumeError(
+            f"{path}: found NaN or infinite voxels; expected finite ones. Accept them as 0 with --nan zero", code="not-finite"
+        )
     return np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
 
 
@@ -105,14 +107,14 @@ def survey(reader: SliceReader, nan: str = "refuse") -> Survey:
     strides = _strides(volume)
     digests: dict[int, bytes] = {}
     samples: dict[int, NDArray[np.float32]] = {}
-    border: Counter[float] = Counter()
+    borders: dict[int, tuple[float, int]] = {}
     low, high = np.inf, -np.inf
     for k, raw in reader:
         image = finite(raw, nan, volume.path)
         digests[k] = hashlib.sha256(image.tobytes()).digest()
         samples[k] = image[:: strides[0], :: strides[1]].copy()
         values, counts = np.unique(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]), return_counts=True)
-        border[float(values[counts.argmax()])] += int(counts.max())
+        borders[k] = float(values[counts.argmax()]), int(counts.max())
         low, high = min(low, float(image.min())), max(high, float(image.max()))
     if not high > low:
         what = "all zero" if high == 0 else f"the same value everywhere ({high:g})"
@@ -120,8 +122,16 @@ def survey(reader: SliceReader, nan: str = "refuse") -> Survey:
     sample = np.stack([samples[k] for k in range(len(samples))])
     bottom, top = np.percentile(sample, [0.5, 99.5])
     fingerprint = hashlib.sha256(b"".join(digests[k] for k in range(len(digests)))).hexdigest()
-    background = border.most_common(1)[0][0]
-    return Survey(fingerprint, sample, strides, background, SUPPORT_TOLERANCE * float(max(top - bottom, 1e-6)))
+    return Survey(fingerprint, sample, strides, _commonest(borders), SUPPORT_TOLERANCE * float(max(top - bottom, 1e-6)))
+
+
+def _commonest(borders: dict[int, tuple[float, int]]) -> float:
+    """The border value of most pixels; slices count in canonical order, so that a tie falls alike in every orientation."""
+    totals: Counter[float] = Counter()
+    for k in sorted(borders):
+        value, count = borders[k]
+        totals[value] += count
+    return totals.most_common(1)[0][0]
 
 
 def _check_plane(volume: Volume) -> None:

@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
+from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
+from localdiff_cli.volumes import itk
 from localdiff_cli.volumes.geometry import Frame, frame_of
+from localdiff_cli.volumes.itk import MAX_DEFLATE_RATIO
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
 
 MAX_VOXELS = 2**31
-MAX_DEFLATE_RATIO = 1040
-"""DEFLATE cannot expand more than 1032 times: a header that promises more than that is wrong."""
+GZIP_MAGIC = b"\x1f\x8b"
+MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}
+"""Spatial units of a NIfTI other than mm; an unknown unit is taken as mm."""
 
-READ_ERRORS = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, OverflowError, zlib.error, nib.filebasedimages.ImageFileError)
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    RuntimeError,
+    zlib.error,
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    nib.wrapstruct.WrapStructError,
+)
+"""What nibabel, SimpleITK and the decompressors raise for files that are not what they claim."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +54,8 @@ class Volume:
     """An image volume on disk.
 
     ``stored_shape`` is what the file says, ``shape`` its three spatial axes (a 2D image has one slice). ``affine`` maps
-    stored indices to RAS mm. ``frame`` leads to canonical slices. ``header`` is the library's own header object.
+    stored indices to RAS mm. ``frame`` leads to canonical slices. ``header`` is nibabel's, bit for bit as in the file, or an
+    :class:`~localdiff_cli.volumes.itk.ItkHeader`.
     """
 
     path: Path
@@ -67,14 +90,18 @@ def stem(path: Path) -> str:
     return path.name[: -len(suffix)] if suffix else path.name
 
 
+def pair_of(path: Path) -> tuple[Path, Path]:
+    """The ``.hdr`` and the ``.img`` of a pair named by either; an upper-case suffix stays so."""
+    header, image = (".HDR", ".IMG") if path.suffix.isupper() else (".hdr", ".img")
+    return path.with_suffix(header), path.with_suffix(image)
+
+
 def files_of(path: Path) -> tuple[Path, ...]:
     """All files that make up the volume: image and header of a pair, or the one file."""
     suffix = suffix_of(path)
     if suffix in (".hdr", ".img"):
-        return tuple(sorted(p for p in (path.with_suffix(".hdr"), path.with_suffix(".img")) if p.exists()))
-    if suffix in (".mhd", ".nhdr"):
-        return (path, *sorted(p for s in (".raw", ".zraw", ".raw.gz") if (p := path.with_name(stem(path) + s)).exists()))
-    return (path,)
+        return tuple(p for p in pair_of(path) if p.exists())
+    return itk.data_files(path) if suffix in ITK_SUFFIXES else (path,)
 
 
 def file_hash(path: Path) -> str:
@@ -94,13 +121,18 @@ def open_volume(path: Path) -> Volume:
         raise VolumeError(f"{path}: not a supported image; expected one of {', '.join(SUFFIXES)}", code="not-an-image")
     if not path.is_file():
         raise VolumeError(f"{path}: no such file", code="not-found")
+    if not os.access(path, os.R_OK):
+        raise VolumeError(f"{path}: found no permission to read it. Change its permissions", code="unreadable")
     return _open_nifti(path) if suffix in NIFTI_SUFFIXES else _open_itk(path)
 
 
 def _spatial_shape(path: Path, stored: tuple[int, ...]) -> tuple[int, int, int]:
     """The three spatial axes; refuses more than one frame and absurd sizes."""
     if len(stored) < 2 or min(stored, default=0) < 1:
-        raise VolumeError(f"{path}: found an image of shape {stored}; expected two or three axes of at least one voxel", code="not-an-image")
+        raise VolumeError(
+            f"{path}: found an image of shape {stored}; expected two or three axes of at least one voxel. Its header is damaged",
+            code="not-an-image",
+        )
     if len(stored) > 3 and np.prod(stored[3:], dtype=float) != 1:
         raise VolumeError(
             f"{path}: found shape {stored}, more than one frame; expected a 3D volume (or 4D with one frame). Split the frames first",
@@ -108,7 +140,10 @@ def _spatial_shape(path: Path, stored: tuple[int, ...]) -> tuple[int, int, int]:
         )
     shape = (*stored[:3], 1)[:3]
     if np.prod(shape, dtype=float) > MAX_VOXELS:
-        raise VolumeError(f"{path}: the header promises {stored} voxels; the limit is {MAX_VOXELS:,}", code="absurd-size")
+        raise VolumeError(
+            f"{path}: the header promises {' × '.join(map(str, stored))} voxels; expected at most {MAX_VOXELS:,}. Its header is damaged",
+            code="absurd-size",
+        )
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
@@ -117,7 +152,8 @@ def _frame(path: Path, affine: NDArray, shape: tuple[int, int, int]) -> Frame:
         return frame_of(affine, shape)
     except (ValueError, IndexError) as error:
         raise VolumeError(
-            f"{path}: the affine is singular or not finite ({np.asarray(affine)[:3].tolist()}); expected an invertible one. Repair the header",
+            f"{path}: found an affine that is singular or not finite ({np.asarray(affine)[:3].tolist()}); expected an invertible one. "
+            "Repair the header",
             code="singular-affine",
         ) from error
 
@@ -133,78 +169,124 @@ def _check_nifti_dtype(path: Path, dtype: np.dtype) -> None:
 
 def _check_nifti_bytes(path: Path, image: Any, shape: tuple[int, int, int]) -> None:
     """Refuse a header that promises more than the file can hold, before anything is allocated."""
-    promised = float(np.prod(shape, dtype=float)) * image.get_data_dtype().itemsize
-    data_file = Path(image.file_map["image"].filename)
-    size = data_file.stat().st_size
-    compressed = data_file.name.lower().endswith(".gz")
-    if promised > size * (MAX_DEFLATE_RATIO if compressed else 1):
-        code = "absurd-size" if promised > 64 * max(size, 1) * (MAX_DEFLATE_RATIO if compressed else 1) else "truncated"
-        raise VolumeError(
-            f"{path}: the header promises {promised:,.0f} bytes of data, the file has {size:,}; it is truncated or its header is wrong. "
-            "Copy the file again",
-            code=code,
-        )
+    promised = float(np.prod(shape, dtype=float)) * image.get_data_dtype().itemsize + image.dataobj.offset
+    file = Path(image.file_map["image"].filename)
+    room = file.stat().st_size * (MAX_DEFLATE_RATIO if _is_gzip(file) else 1)
+    if promised > room:
+        raise itk.size_error(path, promised, room)
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+def _check_gzip(path: Path, promised: int = 0) -> None:
+    """Decompress the whole stream once. Raises ``EOFError`` or ``OSError`` where it is cut, damaged or shorter than ``promised``."""
+    size = 0
+    with igzip.open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            size += len(block)
+    if size < promised:
+        raise EOFError(f"found {size:,} bytes, the header promises {promised:,}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep nibabel's remarks about odd headers off the terminal: what matters becomes a :class:`VolumeError`."""
+    logger = nib.imageglobals.logger
+    before, logger.disabled = logger.disabled, True
+    try:
+        with catch_warnings(), np.errstate(all="ignore"):
+            simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+def _load_nifti(path: Path) -> Any:
+    """nibabel's image, its data still on disk. Not memory-mapped: a file cut under a map would kill the process."""
+    with _quiet():
+        return nib.load(path, keep_file_open=True, mmap=False)
+
+
+def _raw_header(image: Any) -> Any:
+    """The header as it stands in the file: nibabel mends odd fields on loading, which the output must not."""
+    holder = image.file_map.get("header", image.file_map["image"])
+    with holder.get_prepare_fileobj("rb") as handle:
+        block = handle.read(image.header_class.sizeof_hdr)
+    return image.header_class(block, check=False)
+
+
+def _affine_mm(image: Any) -> NDArray[np.float64]:
+    scale = MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
+    return np.diag([scale, scale, scale, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
 
 
 def _open_nifti(path: Path) -> Volume:
+    _check_pair(path)
     try:
-        image = nib.load(path, keep_file_open=True)
+        image = _load_nifti(path)
         if not isinstance(image, nib.Nifti1Pair):
             raise VolumeError(
-                f"{path}: found {type(image).__name__}, which has no reliable orientation; expected NIfTI-1 or NIfTI-2", code="not-an-image"
+                f"{path}: found {type(image).__name__}, which has no reliable orientation; expected NIfTI-1 or NIfTI-2. Convert it first",
+                code="not-an-image",
             )
         stored = tuple(int(n) for n in image.shape)
         shape = _spatial_shape(path, stored)
-        _check_nifti_dtype(path, image.get_data_dtype())
+        dtype = image.get_data_dtype()
+        _check_nifti_dtype(path, dtype)
         _check_nifti_bytes(path, image, shape)
-        affine = np.asarray(image.affine, dtype=np.float64)
-    except VolumeError:
-        raise
-    except (*READ_ERRORS, nib.spatialimages.HeaderDataError) as error:
-        raise VolumeError(f"{path}: cannot be read as NIfTI ({_reason(error)}); it is damaged or another kind of file", code=_read_code(error)) from error
-    return Volume(path, "nifti", stored, shape, image.get_data_dtype(), affine, _frame(path, affine, shape), image.header)
+        with _quiet():
+            affine, header = _affine_mm(image), _raw_header(image)
+    except READ_ERRORS as error:
+        raise _not_nifti(path, error) from error
+    return Volume(path, "nifti", stored, shape, dtype, affine, _frame(path, affine, shape), header)
 
 
-def _reason(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def _check_pair(path: Path) -> None:
+    if suffix_of(path) not in (".hdr", ".img"):
+        return
+    for part in pair_of(path):
+        if not part.is_file():
+            raise VolumeError(f"{path}: found no {part.name} beside it; a .hdr and its .img belong together. Copy both", code="not-found")
 
 
-def _read_code(error: BaseException) -> str:
-    return "truncated" if isinstance(error, EOFError | zlib.error) or "end of" in str(error).lower() else "not-an-image"
+def _not_nifti(path: Path, error: BaseException) -> VolumeError:
+    """The error for a file that nibabel cannot open: vanished, a damaged gzip stream, or no NIfTI at all."""
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(2)
+        if start == GZIP_MAGIC and _is_gzip(path):
+            _check_gzip(path)
+    except READ_ERRORS as damage:
+        return _damaged(path, damage)
+    found = f"no NIfTI header ({_reason(path, error)})" if start else "an empty file"
+    return VolumeError(f"{path}: found {found}; expected NIfTI-1 or NIfTI-2. It is damaged or another kind of file", code="not-an-image")
 
 
-def _itk_affine(reader: Any) -> NDArray:
-    """The RAS affine of an ITK image, whose own world is LPS."""
-    n = reader.GetDimension()
-    direction = np.eye(3)
-    direction[:n, :n] = np.reshape(reader.GetDirection(), (n, n))[:3, :3]
-    affine = np.eye(4)
-    spacing = (*reader.GetSpacing(), 1.0)[:3]
-    affine[:3, :3] = direction * np.asarray(spacing)
-    affine[:3, 3] = (*reader.GetOrigin(), 0.0)[:3]
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+def _damaged(path: Path, error: BaseException) -> VolumeError:
+    if isinstance(error, FileNotFoundError):
+        return VolumeError(f"{path}: the file vanished while it was being read. Put it back and run again", code="not-found")
+    return VolumeError(
+        f"{path}: found voxels that cannot be read ({_reason(path, error)}); expected as many as the header promises. "
+        "The file is truncated or damaged: copy it again",
+        code="truncated",
+    )
+
+
+def _reason(path: Path, error: BaseException) -> str:
+    """The first line of a library's error, without the path that the message already names."""
+    if isinstance(error, RuntimeError):
+        return "SimpleITK gave up"
+    line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return line.replace(str(path), path.name)
 
 
 def _open_itk(path: Path) -> Volume:
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise VolumeError(f"{path}: cannot be read as an ITK image; it is damaged or another kind of file", code="not-an-image") from error
-    if reader.GetNumberOfComponents() != 1:
-        raise VolumeError(f"{path}: found {reader.GetNumberOfComponents()} values per voxel; expected one grey value", code="colour")
-    pixel = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    if "complex" in pixel or "vector" in pixel:
-        raise VolumeError(f"{path}: found {pixel}; expected real grey values", code="complex")
-    if reader.GetDimension() > 3:
-        raise VolumeError(f"{path}: found {reader.GetDimension()} axes; expected a 3D volume. Split the frames first", code="more-than-one-frame")
-    stored = tuple(int(n) for n in reader.GetSize())
-    shape = _spatial_shape(path, stored)
-    affine = _itk_affine(reader)
-    return Volume(path, "itk", stored, shape, np.dtype(np.float32), affine, _frame(path, affine, shape), reader)
+    header = itk.read_header(path)
+    shape = _spatial_shape(path, header.shape)
+    affine = header.affine()
+    return Volume(path, "itk", header.shape, shape, header.dtype, affine, _frame(path, affine, shape), header)
 
 
 class SliceReader:
@@ -218,28 +300,19 @@ class SliceReader:
         self.volume = volume
         try:
             self._source = self._open()
-        except (*READ_ERRORS, RuntimeError) as error:
-            raise self._damaged(error) from error
+        except READ_ERRORS as error:
+            raise _damaged(volume.path, error) from error
 
     def _open(self) -> Any:
         volume = self.volume
         if volume.kind == "itk":
-            import SimpleITK as sitk
-
-            array = sitk.GetArrayFromImage(sitk.ReadImage(str(volume.path)))
-            return array.T.reshape(volume.shape)
-        image = nib.load(volume.path, keep_file_open=True)
+            return itk.read_array(volume.path, volume.header).reshape(volume.shape)
+        data = _load_nifti(volume.path).dataobj
+        if _is_gzip(volume.path):
+            _check_gzip(volume.path, data.offset + int(np.prod(volume.shape)) * volume.dtype.itemsize)
         if volume.frame.slice_axis == 2:
-            return image.dataobj
-        slope, inter = image.header.get_slope_inter()
-        unscaled = image.dataobj.get_unscaled().reshape(volume.shape)
-        return _Scaled(unscaled, 1.0 if slope is None else slope, 0.0 if inter is None else inter)
-
-    def _damaged(self, error: BaseException) -> VolumeError:
-        return VolumeError(
-            f"{self.volume.path}: the image data cannot be read ({_reason(error)}); the file is truncated or damaged. Copy it again",
-            code="truncated",
-        )
+            return data
+        return _Scaled(data.get_unscaled().reshape(volume.shape), data.slope, data.inter)
 
     def order(self) -> list[int]:
         """Canonical slice numbers in the order in which the file stores them."""
@@ -250,8 +323,8 @@ class SliceReader:
         frame = self.volume.frame
         try:
             stored = self._stored_slice(frame.stored_index(k))
-        except (*READ_ERRORS, RuntimeError) as error:
-            raise self._damaged(error) from error
+        except READ_ERRORS as error:
+            raise _damaged(self.volume.path, error) from error
         with np.errstate(over="ignore", invalid="ignore"):
             return np.ascontiguousarray(frame.slice_to_canonical(stored), dtype=np.float32)
 
@@ -279,5 +352,4 @@ class _Scaled:
     inter: float
 
     def __getitem__(self, key: Any) -> NDArray:
-        part = self.array[key]
-        return part if (self.slope, self.inter) == (1.0, 0.0) else part.astype(np.float64) * self.slope + self.inter
+        return apply_read_scaling(self.array[key], self.slope, self.inter)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,37 +18,45 @@ from isal import igzip
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.reader import Volume, files_of, suffix_of
+from localdiff_cli.volumes import itk
+from localdiff_cli.volumes.reader import Volume, files_of, pair_of, suffix_of
 
+PREFIX = ".localdiff-"
 PARTIAL = ".partial"
+ABANDONED_SECONDS = 2 * 24 * 3600
+"""A temporary folder this old belongs to a run that was killed."""
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a folder-mate of ``path`` to write to; it takes the final name only when the block ends without an error."""
-    folder = path.parent / f".{_short(path.name)}{PARTIAL}"
-    shutil.rmtree(folder, ignore_errors=True)
+    """Give a path to write to, beside ``path``; it takes the final name only when the block ends without an error.
+
+    Each call has a folder of its own: two writers of the same file do not meet, the last one wins.
+    """
+    folder: Path | None = None
     try:
-        folder.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=PARTIAL, dir=path.parent))
         yield folder / path.name
         _publish(folder, path)
     except OSError as error:
-        raise VolumeError(f"{path}: cannot be written ({error.strerror or error})", code="unwritable") from error
+        raise _unwritable(path, error) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _short(name: str) -> str:
-    """A name that leaves room for the suffix of the temporary folder within 255 bytes."""
-    raw = name.encode()
-    return name if len(raw) <= 240 else raw[:200].decode(errors="ignore") + f"{hash_name(name)}"
+def _unwritable(path: Path, error: OSError) -> VolumeError:
+    reason = error.strerror or str(error) or type(error).__name__
+    return VolumeError(f"{path}: cannot be written ({reason}). Check the folder, its permissions and the space left", code="unwritable")
 
 
-def hash_name(name: str) -> str:
-    """A short stable digest of a name."""
-    import hashlib
-
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+def _sweep(parent: Path) -> None:
+    """Remove what runs that were killed left behind."""
+    for folder in parent.glob(f"{PREFIX}*{PARTIAL}"):
+        if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(folder: Path, path: Path) -> None:
@@ -81,7 +91,7 @@ def output_header(volume: Volume, dtype: np.dtype, description: str, scale: tupl
     for field in ("cal_min", "cal_max", "intent_p1", "intent_p2", "intent_p3"):
         header[field] = 0
     header["intent_code"] = 0
-    for field in ("aux_file", "intent_name", "data_type", "db_name"):
+    for field in ("aux_file", "intent_name", "data_type", "db_name", "unused_str"):
         if field in header.structarr.dtype.names:
             header[field] = b""
     for field in ("glmin", "glmax", "extents", "session_error"):
@@ -104,114 +114,86 @@ class SliceWriter:
         self.volume = volume
         self.dtype = np.dtype(dtype)
         self.description = description
-        self.scale = scale
+        self.scale = scale if volume.kind == "nifti" else (1.0, 0.0)
         self._streams = volume.kind == "nifti" and volume.frame.slice_axis == 2
         self._array = None if self._streams else np.zeros(volume.shape, dtype=self.dtype)
-        self._context: Any = None
-        self._stream: IO[bytes] | None = None
-        self._raw: IO[bytes] | None = None
+        self._stack = ExitStack()
+        self._stream: Any = None
         self._written = 0
 
     def __enter__(self) -> SliceWriter:
-        self._context = whole_file(self.path)
-        self._partial: Path = self._context.__enter__()
-        try:
+        with ExitStack() as stack:
+            self._partial = stack.enter_context(whole_file(self.path))
             if self.volume.kind == "nifti":
-                self._open_nifti()
-        except BaseException as error:
-            self._close_streams()
-            self._context.__exit__(type(error), error, error.__traceback__)
-            raise
+                self._open_nifti(stack)
+            stack.push(self._finish_unless_failed)
+            self._stack = stack.pop_all()
         return self
 
-    def _open_nifti(self) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _open_nifti(self, stack: ExitStack) -> None:
         header = output_header(self.volume, self.dtype, self.description, self.scale)
+        self._file_dtype = header.get_data_dtype()
+        version = b"2" if isinstance(header, nib.Nifti2Header) else b"1"
         data = self._partial
         if suffix_of(self.path) in (".hdr", ".img"):
-            data, head = self._partial.with_suffix(".img"), self._partial.with_suffix(".hdr")
-            header["magic"], header["vox_offset"] = (b"ni2" if _is_nifti2(header) else b"ni1"), 0
+            head, data = pair_of(self._partial)
+            header["magic"], header["vox_offset"] = b"ni" + version, 0
             head.write_bytes(header.binaryblock)
             prefix = b""
         else:
-            header["magic"], header["vox_offset"] = (b"n+2" if _is_nifti2(header) else b"n+1"), header.single_vox_offset
-            prefix = header.binaryblock + b"\0" * (header.single_vox_offset - len(header.binaryblock))
-        self._file_dtype = header.get_data_dtype()
-        self._raw = data.open("wb")
-        compressed = data.name.lower().endswith(".gz")
-        self._stream = igzip.IGzipFile(filename="", fileobj=self._raw, mode="wb", compresslevel=1, mtime=0) if compressed else self._raw
+            header["magic"], header["vox_offset"] = b"n+" + version, header.single_vox_offset
+            prefix = header.binaryblock.ljust(header.single_vox_offset, b"\0")
+        self._stream = stack.enter_context(data.open("wb"))
+        if data.name.lower().endswith(".gz"):
+            self._stream = stack.enter_context(igzip.IGzipFile(filename="", fileobj=self._stream, mode="wb", compresslevel=1, mtime=0))
         self._stream.write(prefix)
 
     def write(self, k: int, image: NDArray) -> None:
-        """Write canonical slice ``k`` (``(rows, columns)``, real units; the stored scale is applied here)."""
-        slope, inter = self.scale
-        values = image if self.scale == (1.0, 0.0) else (image - inter) / slope
-        values = np.rint(values) if self.dtype.kind in "iu" else values
+        """Write canonical slice ``k`` (``(rows, columns)``, real units; the stored scale is applied here).
+
+        Integers are rounded and held within their type's range. Raises ``ValueError`` for a slice out of order.
+        """
         frame = self.volume.frame
-        stored = frame.slice_to_stored(values)
+        stored = frame.slice_to_stored(self._encode(image))
+        index = frame.stored_index(k)
         if self._array is not None:
-            key: list[Any] = [slice(None)] * 3
-            key[frame.slice_axis] = frame.stored_index(k)
-            self._array[tuple(key)] = stored
-            return
-        if frame.stored_index(k) != self._written:
+            np.moveaxis(self._array, frame.slice_axis, 0)[index] = stored
+        elif index == self._written:
+            self._emit(stored)
+        else:
             raise ValueError(f"slice {k} out of order: stored slice {self._written} is next")
         self._written += 1
-        self._emit(stored)
+
+    def _encode(self, image: NDArray) -> NDArray:
+        slope, inter = self.scale
+        values = image if self.scale == (1.0, 0.0) else (image - inter) / slope
+        if self.dtype.kind not in "iu":
+            return values
+        limits = np.iinfo(self.dtype)
+        return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(self.dtype)
 
     def _emit(self, stored: NDArray) -> None:
-        assert self._stream is not None
         try:
             self._stream.write(np.asarray(stored, dtype=self._file_dtype).tobytes(order="F"))
         except OSError as error:
-            raise VolumeError(f"{self.path}: cannot be written ({error.strerror or error})", code="unwritable") from error
+            raise _unwritable(self.path, error) from error
 
-    def _finish(self) -> None:
-        if self.volume.kind == "itk":
-            _write_itk(self._partial, self.volume, self._array)
+    def _finish_unless_failed(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        if kind is not None:
             return
-        if self._array is not None:
-            for index in range(self.volume.shape[2]):
-                self._emit(self._array[:, :, index])
-
-    def _close_streams(self) -> None:
-        for stream in dict.fromkeys((self._stream, self._raw)):
-            if stream is not None and not stream.closed:
-                stream.close()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self._finish()
-                self._close_streams()
-        except BaseException as late:
-            kind, error, trace = type(late), late, late.__traceback__
-            raise
-        finally:
-            if kind is not None:
-                try:
-                    self._close_streams()
-                except OSError:
-                    self._stream = self._raw = None
-            self._context.__exit__(kind, error, trace)
-
-
-def _is_nifti2(header: Any) -> bool:
-    return isinstance(header, nib.Nifti2Header)
-
-
-def _write_itk(path: Path, volume: Volume, array: NDArray | None) -> None:
-    import SimpleITK as sitk
-
-    assert array is not None
-    dimension = volume.header.GetDimension()
-    image = sitk.GetImageFromArray(array.reshape(volume.stored_shape).T)
-    image.SetSpacing(volume.header.GetSpacing()[:dimension])
-    image.SetOrigin(volume.header.GetOrigin()[:dimension])
-    image.SetDirection(volume.header.GetDirection())
-    try:
-        sitk.WriteImage(image, str(path), useCompression=True)
-    except RuntimeError as error:
-        raise VolumeError(f"{path.name}: cannot be written ({str(error).splitlines()[-1]})", code="unwritable") from error
+        if self._written != self.volume.frame.shape[0]:
+            raise ValueError(f"{self.path}: {self._written} slices were written; expected {self.volume.frame.shape[0]}")
+        array = self._array
+        if array is None:
+            return
+        if self.volume.kind == "itk":
+            itk.write(self._partial, array, self.volume.header, self.description)
+        else:
+            for index in range(array.shape[2]):
+                self._emit(array[:, :, index])
 
 
 def output_files(path: Path) -> tuple[Path, ...]:

@@ -1,0 +1,241 @@
+"""The command line: commands and options only. Imports neither torch nor monai; the work is imported when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from localdiff_cli import __version__
+from localdiff_cli import options as o
+
+app = typer.Typer(
+    name="localdiff",
+    help="Translate one MRI contrast into another without inventing or erasing disease. For research use; not for diagnosis.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="List, show and verify model bundles.", no_args_is_help=True)
+fit = typer.Typer(help="Train a translator, a detector or a segmenter on your own data.", no_args_is_help=True)
+app.add_typer(models, name="models")
+app.add_typer(fit, name="fit")
+
+SAMPLING, LOCAL = "Sampling", "Local Diffusion"
+
+
+def _finish(code: int) -> None:
+    raise typer.Exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"localdiff {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+) -> None:
+    """Options before any command."""
+
+
+@app.command()
+def detect(
+    source: o.In, out: o.Out, model: o.Model = "t1-to-t2",
+    detector: o.Detector = None, detector_model: o.DetectorModel = None, map_: o.Map = None, false_alarm: o.FalseAlarm = None,
+    tau: o.Tau = None, open_: o.Open = None, dilate: o.Dilate = None, backbone_weights: o.BackboneWeights = None,
+    save_mask: Annotated[bool, typer.Option("--save-mask", help="Also write the OOD mask B, <name>_oodmask.", rich_help_panel=o.OUTPUT)] = False,
+    save_score: Annotated[bool, typer.Option("--save-score", help="Also write the raw score A, <name>_score.", rich_help_panel=o.OUTPUT)] = False,
+    save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
+    device: o.Device = "auto", batch_size: o.BatchSize = None,
+    overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
+) -> None:  # fmt: skip
+    """Find where the condition is unlike anything seen in training: an OOD map in [0, 1] on each input's grid.
+
+    Example: localdiff detect --in t1/ --out ood/ --save-mask
+    """
+    from localdiff_cli.commands.detect import DetectOptions
+    from localdiff_cli.commands.detect import detect as run
+    from localdiff_cli.commands.detector import DetectorOptions
+    from localdiff_cli.commands.run import RunOptions, guarded
+
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug)
+    chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
+    options = DetectOptions(model, brain, bias, nan, save_mask, save_score, save_brain, device, batch_size)
+    _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
+
+
+@app.command()
+def translate(
+    source: o.In, out: o.Out, model: o.Model = "t1-to-t2",
+    mode: Annotated[str, typer.Option("--mode", help="local: Local Diffusion; plain: the ordinary sampler, for comparison. Example: --mode plain", rich_help_panel=LOCAL)] = "local",
+    context: Annotated[float | None, typer.Option("--lambda", help="λ: how much of the OOD region the IND branch still sees, 0 to 1. (default: the bundle's) Example: --lambda 0.95", rich_help_panel=LOCAL)] = None,
+    branch_step: Annotated[int | None, typer.Option("--branch-step", help="Plain steps before the branches part. (default: the bundle's) Example: --branch-step 0", rich_help_panel=LOCAL)] = None,
+    fusion_step: Annotated[int | None, typer.Option("--fusion-step", help="Joint steps after fusion, counted from the end. (default: the bundle's) Example: --fusion-step 1", rich_help_panel=LOCAL)] = None,
+    soft: Annotated[bool | None, typer.Option("--soft/--hard", help="Fuse by the OOD map M, or by the mask B. (default: the bundle's)", rich_help_panel=LOCAL)] = None,
+    guided: Annotated[bool, typer.Option("--guided", help="Guided timing: from the fusion step on, fuse as soon as a classifier still sees the anomaly.", rich_help_panel=LOCAL)] = False,
+    classifier: Annotated[str | None, typer.Option("--classifier", help="Segmenter bundle of the target contrast for --guided. (default: lesion-<target>) Example: --classifier lesion-flair", rich_help_panel=LOCAL)] = None,
+    ood_crop: Annotated[bool | None, typer.Option("--ood-crop/--ood-full", help="Run the OOD branch on a window around B (faster), or on the whole slice. (default: the bundle's)", rich_help_panel=LOCAL)] = None,
+    detector: o.Detector = None, detector_model: o.DetectorModel = None, map_: o.Map = None, false_alarm: o.FalseAlarm = None,
+    tau: o.Tau = None, open_: o.Open = None, dilate: o.Dilate = None, backbone_weights: o.BackboneWeights = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", help="ddim, ddpm (ancestral) or dpmpp (DPM-Solver++ 2M). (default: the bundle's) Example: --sampler dpmpp", rich_help_panel=SAMPLING)] = None,
+    eta: Annotated[float | None, typer.Option("--eta", help="DDIM's η, 0 (deterministic) to 1. (default: the bundle's) Example: --eta 0", rich_help_panel=SAMPLING)] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Reverse steps. (default: the bundle's) Example: --steps 10", rich_help_panel=SAMPLING)] = None,
+    samples: Annotated[int, typer.Option("--samples", help="Samples a slice; more than one gives their mean, and <name>_std. Example: --samples 10", rich_help_panel=SAMPLING)] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all noise. Example: --seed 7", rich_help_panel=SAMPLING)] = 0,
+    noise: Annotated[str, typer.Option("--noise", help="shared by all slices (no flicker between them) or independent. Example: --noise independent", rich_help_panel=SAMPLING)] = "shared",
+    match: Annotated[Path | None, typer.Option("--match", help="Reference volume of the target contrast, or a folder with one a volume: the output takes its intensity units. Example: --match t2_ref.nii.gz", rich_help_panel=o.OUTPUT)] = None,
+    suffix: Annotated[str | None, typer.Option("--suffix", help="Replace the names' BIDS suffix. Example: --suffix T2w", rich_help_panel=o.OUTPUT)] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, float64, or int16 with slope and intercept. Example: --dtype int16", rich_help_panel=o.OUTPUT)] = "float32",
+    save_map: Annotated[bool, typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=o.OUTPUT)] = False,
+    save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused.", rich_help_panel=o.OUTPUT)] = False,
+    save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
+    device: o.Device = "auto", batch_size: o.BatchSize = None,
+    precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU. Example: --precision bf16", rich_help_panel=o.MODEL)] = "fp32",
+    overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
+) -> None:  # fmt: skip
+    """Translate every volume to the model's target contrast, with Local Diffusion where the input is out of distribution.
+
+    Example: localdiff translate --in t1/ --out t2/ --suffix T2w
+    """
+    from localdiff_cli.commands.detector import DetectorOptions
+    from localdiff_cli.commands.run import RunOptions, guarded
+    from localdiff_cli.commands.translate import TranslateOptions
+    from localdiff_cli.commands.translate import translate as run
+
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug)
+    chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
+    options = TranslateOptions(
+        model=model, mode=mode, sampler=sampler, eta=eta, steps=steps, samples=samples, seed=seed, noise=noise, context=context,
+        branch_step=branch_step, fusion_step=fusion_step, soft=soft, guided=guided, classifier=classifier, ood_crop=ood_crop, brain=brain,
+        bias=bias, nan=nan, match=match, suffix=suffix, dtype=dtype, save_map=save_map, save_source=save_source, save_brain=save_brain,
+        device=device, precision=precision, batch_size=batch_size,
+    )  # fmt: skip
+    _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
+
+
+Data = Annotated[list[Path], typer.Option("--data", help="A TSV (condition, target, mask, brain, split; paths relative to it) or a BIDS-like folder with participants.tsv; may be repeated. Example: --data pairs.tsv", rich_help_panel=o.FILES)]
+Bundle = Annotated[Path, typer.Option("--out", help="Bundle folder to make or to add to. Example: --out models/t1-to-t2", rich_help_panel=o.FILES)]
+Work = Annotated[Path | None, typer.Option("--work", help="Folder for caches and checkpoints; an interrupted fit goes on from there. (default: <out>.work) Example: --work scratch/", rich_help_panel=o.FILES)]
+Condition = Annotated[str, typer.Option("--condition", help="BIDS suffix of the source contrast. Example: --condition T1w", rich_help_panel=o.FILES)]
+Target = Annotated[str, typer.Option("--target", help="BIDS suffix of the target contrast. Example: --target T2w", rich_help_panel=o.FILES)]
+Healthy = Annotated[list[str] | None, typer.Option("--healthy", help="A patient without a mask who is known to bear no lesion; may be repeated. Example: --healthy sub-01", rich_help_panel=o.FILES)]
+FitBias = Annotated[str, typer.Option("--bias", help="Bias field correction: n4 or none. Example: --bias none", rich_help_panel=o.INPUT)]
+Licence = Annotated[str, typer.Option("--licence", help="Terms of the weights, for the card. Example: --licence 'CC BY 4.0'", rich_help_panel=o.FILES)]
+Steps = Annotated[int, typer.Option("--steps", help="Optimiser steps. Example: --steps 4000", rich_help_panel="Training")]
+TrainBatch = Annotated[int, typer.Option("--batch-size", help="Slices a step. Example: --batch-size 8", rich_help_panel="Training")]
+Rate = Annotated[float, typer.Option("--rate", help="Peak learning rate. Example: --rate 4e-4", rich_help_panel="Training")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, batches and augmentation. Example: --seed 1", rich_help_panel="Training")]
+
+
+@fit.command("translator")
+def fit_translator(
+    data: Data, out: Bundle, condition: Condition = "T1w", target: Target = "T2w", work: Work = None, healthy: Healthy = None, bias: FitBias = "n4",
+    steps: Steps = 3600, batch_size: TrainBatch = 8, rate: Rate = 4e-4, seed: Seed = 0,
+    prediction: Annotated[str, typer.Option("--prediction", help="What the network predicts: epsilon, sample (x_0) or v_prediction. Example: --prediction v_prediction", rich_help_panel="Network")] = "sample",
+    schedule: Annotated[str, typer.Option("--schedule", help="Noise schedule: linear_beta, scaled_linear_beta, sigmoid_beta or cosine. Example: --schedule cosine", rich_help_panel="Network")] = "linear_beta",
+    channels: Annotated[str, typer.Option("--channels", help="Channels by level, multiples of 32. Example: --channels 64,96,128", rich_help_panel="Network")] = "64,96,128",
+    space_to_depth: Annotated[int, typer.Option("--space-to-depth", min=1, max=16, help="Pixels a side that become channels before the network. Example: --space-to-depth 2", rich_help_panel="Network")] = 4,
+    region_augment: Annotated[float, typer.Option("--region-augment", help="Probability, 0 to 1, that condition and target are both restricted to a random blob. Example: --region-augment 0.5", rich_help_panel="Training")] = 0.0,
+    device: o.Device = "auto", licence: Licence = "unstated", debug: o.Debug = False,
+) -> None:  # fmt: skip
+    """Train a translator on lesion-free slices.
+
+    Example: localdiff fit translator --data pairs.tsv --out models/t1-to-t2
+    """
+    from localdiff_cli.commands import fit as command
+    from localdiff_cli.commands.run import guarded
+
+    options = command.FitOptions(tuple(data), out, condition, target, work, tuple(healthy or ()), bias, device, licence)
+    training = command.TrainOptions(steps, batch_size, rate, seed)
+    _finish(guarded(lambda: command.fit_translator(options, training, prediction=prediction, schedule=schedule,
+                    channels=command.numbers("--channels", channels), space_to_depth=space_to_depth, region_augment=region_augment), debug=debug))  # fmt: skip
+
+
+@fit.command("detector")
+def fit_detector(
+    data: Data, out: Bundle, condition: Condition = "T1w", work: Work = None, healthy: Healthy = None, bias: FitBias = "n4",
+    backbone: Annotated[str, typer.Option("--backbone", help="efficientnet-lite0 (packaged), or resnet18, resnet50, wide_resnet50_2 with --backbone-weights. Example: --backbone wide_resnet50_2", rich_help_panel="Network")] = "efficientnet-lite0",
+    backbone_weights: o.BackboneWeights = None,
+    input_scale: Annotated[float, typer.Option("--input-scale", help="Enlarge slices by this factor before the backbone. Example: --input-scale 1.5", rich_help_panel="Network")] = 1.0,
+    coreset: Annotated[int, typer.Option("--coreset", help="Patches kept in the memory bank. Example: --coreset 5000", rich_help_panel="Training")] = 5000,
+    every: Annotated[int, typer.Option("--every", min=1, help="Use every n-th healthy slice. Example: --every 3", rich_help_panel="Training")] = 1,
+    seed: Seed = 0, device: o.Device = "auto", licence: Licence = "unstated", debug: o.Debug = False,
+) -> None:  # fmt: skip
+    """Fit a PatchCore detector on healthy slices: bank from the train split, threshold from the val split.
+
+    Example: localdiff fit detector --data pairs.tsv --condition T1w --out models/t1-to-t2
+    """
+    from localdiff_cli.commands import fit as command
+    from localdiff_cli.commands.run import guarded
+
+    options = command.FitOptions(tuple(data), out, condition, None, work, tuple(healthy or ()), bias, device, licence)
+    _finish(guarded(lambda: command.fit_detector(options, backbone=backbone, backbone_weights=backbone_weights, input_scale=input_scale,
+                    coreset=coreset, every=every, seed=seed), debug=debug))  # fmt: skip
+
+
+@fit.command("segmenter")
+def fit_segmenter(
+    data: Data, out: Bundle, condition: Condition = "FLAIR", work: Work = None, bias: FitBias = "n4",
+    steps: Steps = 1600, batch_size: TrainBatch = 12, rate: Rate = 1e-3, seed: Seed = 0,
+    channels: Annotated[str, typer.Option("--channels", help="Channels by level. Example: --channels 32,64,128,192", rich_help_panel="Network")] = "32,64,128,192",
+    threshold: Annotated[float, typer.Option("--threshold", help="Default probability cut, 0 to 1, stored in the bundle. Example: --threshold 0.5", rich_help_panel="Network")] = 0.5,
+    min_volume: Annotated[float, typer.Option("--min-volume", help="Default smallest lesion kept, mm³, stored in the bundle. Example: --min-volume 50", rich_help_panel="Network")] = 0.0,
+    device: o.Device = "auto", licence: Licence = "unstated", debug: o.Debug = False,
+) -> None:  # fmt: skip
+    """Train a lesion segmenter on expert masks.
+
+    Example: localdiff fit segmenter --data pairs.tsv --condition FLAIR --out models/lesion-flair
+    """
+    from localdiff_cli.commands import fit as command
+    from localdiff_cli.commands.run import guarded
+
+    options = command.FitOptions(tuple(data), out, condition, None, work, (), bias, device, licence)
+    training = command.TrainOptions(steps, batch_size, rate, seed)
+    _finish(guarded(lambda: command.fit_segmenter(options, training, channels=command.numbers("--channels", channels), threshold=threshold,
+                    min_volume=min_volume), debug=debug))  # fmt: skip
+
+
+@models.command("list")
+def models_list() -> None:
+    """Every bundle found, with its task, contrasts and folder. Example: localdiff models list"""
+    from localdiff_cli.commands import models as command
+    from localdiff_cli.commands.run import guarded
+
+    _finish(guarded(command.list_models, debug=False))
+
+
+@models.command("show")
+def models_show(name: Annotated[str, typer.Argument(help="Bundle by name or folder. Example: t1-to-t2")]) -> None:
+    """The card of a bundle. Example: localdiff models show t1-to-t2"""
+    from localdiff_cli.commands import models as command
+    from localdiff_cli.commands.run import guarded
+
+    _finish(guarded(lambda: command.show_model(name), debug=False))
+
+
+@models.command("verify")
+def models_verify(names: Annotated[list[str] | None, typer.Argument(help="Bundles by name or folder; all when left out.")] = None) -> None:
+    """Check hashes and build every network. Example: localdiff models verify t1-to-t2"""
+    from localdiff_cli.commands import models as command
+    from localdiff_cli.commands.run import guarded
+
+    _finish(guarded(lambda: command.verify_models(names or []), debug=False))
+
+
+def main() -> None:
+    """Entry point of ``localdiff``."""
+    # Threads that wait in turns cost far more than they gain where cores are shared; must be set before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    app(prog_name="localdiff")
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Many volumes: find them, work on each alone, and say what became of it."""

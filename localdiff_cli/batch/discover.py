@@ -1,0 +1,102 @@
+"""Which volumes to work on: a file, a folder (recursive) or a glob."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from localdiff_cli.errors import NoInputError, UsageError, VolumeError
+from localdiff_cli.volumes.contrast import Content, content_of
+from localdiff_cli.volumes.reader import ITK_SUFFIXES, suffix_of
+from localdiff_cli.volumes.writer import PARTIAL
+
+EQUIVALENT = {"T1": "T1w", "T2": "T2w"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One volume to work on: its path, its name below the input folder, and what it says it holds."""
+
+    path: Path
+    relative: Path
+    content: Content
+
+
+@dataclass(frozen=True)
+class Found:
+    """The volumes to work on, and those skipped with the reason."""
+
+    items: tuple[Item, ...]
+    skipped: tuple[tuple[Path, str], ...]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every image below a folder, in a stable order; links to folders are not followed, so loops cannot trap it."""
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(PARTIAL))
+        for name in sorted(names):
+            path = Path(base) / name
+            suffix = suffix_of(path)
+            if suffix is not None and not name.startswith(".") and suffix != ".img" or (suffix == ".img" and not path.with_suffix(".hdr").exists()):
+                yield path
+
+
+def _sources(given: str) -> tuple[list[tuple[Path, Path]], bool]:
+    """(path, relative) of all candidates, and whether files were named one by one."""
+    path = Path(given)
+    if path.is_dir():
+        return [(p, p.relative_to(path)) for p in _walk(path)], False
+    if path.exists() or path.is_symlink():
+        return [(path, Path(path.name))], True
+    matches = sorted(Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())
+    if not matches:
+        raise NoInputError(f"--in {given}: no such file or folder, and no file matches it", code="no-input")
+    root = Path(os.path.commonpath([p.parent for p in matches]))
+    return [(p, p.relative_to(root)) for p in matches if suffix_of(p)], False
+
+
+def wrong_contrast(content: Content, expected: str) -> str | None:
+    """Why a file is not the expected contrast; None where it is, or where nothing says."""
+    if content.contrast in (None, expected):
+        return None
+    made = "synthetic " if content.synthetic else ""
+    return f"its {content.said_by} says {made}{content.contrast}; expected {expected}"
+
+
+def discover(given: str, contrast: str) -> Found:
+    """Find the volumes of ``contrast``; others in a folder are skipped and counted, a file named alone is refused.
+
+    Raises :class:`NoInputError` where nothing is left, :class:`VolumeError` for a named file of another contrast.
+    """
+    candidates, named = _sources(given)
+    items, skipped = [], []
+    for path, relative in candidates:
+        content = content_of(path)
+        reason = wrong_contrast(content, contrast)
+        if reason and named:
+            raise VolumeError(f"{path}: {reason}. Choose another --model, or correct the sidecar", code="wrong-contrast")
+        if reason:
+            skipped.append((relative, reason))
+        else:
+            items.append(Item(path, relative, content))
+    if not items:
+        raise NoInputError(
+            f"--in {given}: no {contrast} volume found ({len(skipped)} files of other kinds skipped); expected NIfTI or "
+            f"{', '.join(ITK_SUFFIXES)} files",
+            code="no-input",
+        )
+    return Found(tuple(items), tuple(skipped))
+
+
+def check_folders(given: str, out: Path) -> None:
+    """Refuse outputs on top of inputs. Raises :class:`UsageError`."""
+    path = Path(given)
+    if path.is_dir() and path.resolve() == out.resolve():
+        raise UsageError(f"--out {out}: is the input folder; expected another one, inputs are never overwritten", code="in-is-out")
+    if path.is_file() and path.resolve().parent == out.resolve():
+        raise UsageError(f"--out {out}: is the input's own folder; expected another one, inputs are never overwritten", code="in-is-out")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; expected a folder", code="unwritable")

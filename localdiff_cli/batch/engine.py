@@ -1,0 +1,234 @@
+"""The loop over volumes that every command shares: skip what is done, isolate what fails, account for everything."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from localdiff_cli.batch.discover import Found, Item
+from localdiff_cli.batch.report import Reporter
+from localdiff_cli.errors import EXIT_OK, EXIT_SIGTERM, EXIT_SOME_FAILED, LocaldiffError, UsageError, VolumeError
+from localdiff_cli.volumes.contrast import read_sidecar, sidecar_path
+from localdiff_cli.volumes.reader import file_hash
+from localdiff_cli.volumes.writer import write_text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one volume's work gave: sidecar facts, the verdict's reasons to review it, table rows for ``slices.tsv``."""
+
+    facts: dict[str, Any]
+    review: tuple[str, ...] = ()
+    slice_rows: tuple[dict[str, Any], ...] = ()
+
+
+class Work(Protocol):
+    """One command's work on one volume."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the result; equal settings and input mean equal output."""
+        ...
+
+    def main_output(self, item: Item) -> Path:
+        """The output beside which the sidecar lies."""
+        ...
+
+    def outputs(self, item: Item) -> list[Path]:
+        """All volumes that the work writes for this item."""
+        ...
+
+    def __call__(self, item: Item, on_slice: Callable[[int, int], None]) -> Outcome:
+        """Do it."""
+        ...
+
+
+@dataclass
+class Tally:
+    """What became of the volumes."""
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    verdicts: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where some volume failed."""
+        return EXIT_SOME_FAILED if self.failures else EXIT_OK
+
+
+class Terminated(BaseException):
+    """SIGTERM: the scheduler wants the node back."""
+
+    exit_code = EXIT_SIGTERM
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    try:
+        previous = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: the caller owns the signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def state_of(work: Work, item: Item, *, overwrite: bool) -> str:
+    """``done`` (whole and of these settings) or ``open``. Raises :class:`VolumeError` for outputs that are not ours to replace."""
+    output = work.main_output(item)
+    if overwrite or not any(path.exists() for path in work.outputs(item)):
+        return "open"
+    sidecar = read_sidecar(output)
+    if not sidecar.get("LocaldiffVersion"):
+        # The sidecar is written last: without one, an output of ours was cut off, or the file is somebody else's.
+        raise VolumeError(f"{output}: exists without a localdiff sidecar; replace it with --overwrite, or choose another --out", code="exists")
+    if sidecar.get("Settings") != json.loads(json.dumps(work.settings)) or sidecar.get("SourceSHA256") != file_hash(item.path):
+        raise VolumeError(
+            f"{output}: exists, made from another input or with other settings ({_difference(sidecar.get('Settings'), work.settings)}); "
+            "replace it with --overwrite, or choose another --out",
+            code="exists",
+        )
+    whole = all(path.exists() and sidecar.get("OutputSHA256", {}).get(path.name) == file_hash(path) for path in work.outputs(item))
+    return "done" if whole else "open"
+
+
+def _difference(before: Any, now: dict[str, Any]) -> str:
+    before = before if isinstance(before, dict) else {}
+    now = json.loads(json.dumps(now))
+    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    return ", ".join(f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys[:4]) or "the input changed"
+
+
+def check_collisions(work: Work, items: tuple[Item, ...]) -> None:
+    """Refuse two inputs that would write the same output. Raises :class:`UsageError`."""
+    seen: dict[Path, Path] = {}
+    for item in items:
+        for path in work.outputs(item):
+            key = sidecar_path(path)
+            if seen.setdefault(key, item.path) != item.path:
+                raise UsageError(f"{item.path} and {seen[key]} would both write {path}; rename one, or run them apart", code="collision")
+
+
+def _write_sidecar(work: Work, item: Item, outcome: Outcome, version: str) -> None:
+    written = {path.name: file_hash(path) for path in work.outputs(item)}
+    facts = {
+        "LocaldiffVersion": version,
+        "Sources": [item.relative.as_posix()],
+        "SourceSHA256": file_hash(item.path),
+        "OutputSHA256": written,
+        "Settings": work.settings,
+        **outcome.facts,
+        "Verdict": "review" if outcome.review else "pass",
+        "ReviewReasons": list(outcome.review),
+    }
+    write_text(sidecar_path(work.main_output(item)), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+def _one(work: Work, item: Item, tally: Tally, reporter: Reporter, version: str, *, overwrite: bool, debug: bool) -> None:
+    name = item.relative.as_posix()
+    started = time.monotonic()
+    try:
+        if state_of(work, item, overwrite=overwrite) == "done":
+            tally.skipped.append(name)
+            _verdict(tally, name, tuple(read_sidecar(work.main_output(item)).get("ReviewReasons", ())))
+            reporter.detail(f"  {name}: already done")
+            reporter.event("volume-skipped", volume=name)
+            return
+        sidecar_path(work.main_output(item)).unlink(missing_ok=True)
+        outcome = work(item, reporter.slice)
+        _write_sidecar(work, item, outcome, version)
+    except (LocaldiffError, MemoryError, OSError, RuntimeError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+        if isinstance(error, LocaldiffError) and not isinstance(error, VolumeError):
+            raise
+        if debug:
+            traceback.print_exc()
+        code = error.code if isinstance(error, LocaldiffError) else "out-of-memory" if isinstance(error, MemoryError) else "internal"
+        reason = str(error) if isinstance(error, LocaldiffError) else f"{name}: {type(error).__name__}: {error}"
+        tally.failures.append((name, code, reason))
+        tally.verdicts.append((name, "failed", reason))
+        reporter.problem(f"  failed: {reason}")
+        reporter.event("volume-failed", volume=name, code=code, reason=reason)
+        return
+    tally.done.append(name)
+    _verdict(tally, name, outcome.review)
+    reporter.event("volume-done", volume=name, seconds=round(time.monotonic() - started, 3), review=list(outcome.review))
+    reporter.detail(f"  {name}: {time.monotonic() - started:.1f} s")
+
+
+def _verdict(tally: Tally, name: str, review: tuple[str, ...]) -> None:
+    tally.verdicts.append((name, "review" if review else "pass", "; ".join(review)))
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter="\t", lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[cell.replace("\n", " ").replace("\t", " ") for cell in row] for row in rows])
+    return buffer.getvalue()
+
+
+def _write_tables(out: Path, tally: Tally) -> None:
+    write_text(out / "qc.tsv", _table(("volume", "verdict", "reasons"), sorted(tally.verdicts)))
+    failures = out / "failures.tsv"
+    if tally.failures:
+        write_text(failures, _table(("volume", "code", "reason"), sorted(tally.failures)))
+    else:
+        failures.unlink(missing_ok=True)
+
+
+def run(work: Work, found: Found, out: Path, reporter: Reporter, *, version: str, overwrite: bool = False, debug: bool = False) -> Tally:
+    """Work on every volume; a bad one fails alone. Tables are written even when the run is interrupted."""
+    check_collisions(work, found.items)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be made ({error.strerror})", code="unwritable") from error
+    tally = Tally()
+    reporter.event("run-started", volumes=len(found.items), skipped=len(found.skipped), settings=work.settings)
+    if found.skipped:
+        reporter.line(f"skipped {len(found.skipped)} files of other kinds (--verbose lists them)")
+        for relative, reason in found.skipped:
+            reporter.detail(f"  {relative}: {reason}")
+    reporter.start(len(found.items))
+    with _sigterm_raises():
+        try:
+            for number, item in enumerate(found.items, 1):
+                reporter.volume(number, len(found.items), item.relative.as_posix())
+                _one(work, item, tally, reporter, version, overwrite=overwrite, debug=debug)
+                reporter.volume_done()
+        finally:
+            if tally.verdicts:
+                _write_tables(out, tally)
+    summarise(tally, out, reporter)
+    return tally
+
+
+def summarise(tally: Tally, out: Path, reporter: Reporter) -> None:
+    """The last lines of a run."""
+    review = sum(verdict == "review" for _, verdict, _ in tally.verdicts)
+    reporter.event("run-finished", done=len(tally.done), already_done=len(tally.skipped), failed=len(tally.failures), review=review)
+    already = f", {len(tally.skipped)} already done" if tally.skipped else ""
+    reporter.line(f"{len(tally.done)} done{already}, {len(tally.failures)} failed, {review} to review (see {out / 'qc.tsv'})")
+    if tally.failures:
+        reporter.problem(f"{len(tally.failures)} failed, listed in {out / 'failures.tsv'}:")
+        for name, code, reason in sorted(tally.failures):
+            reporter.problem(f"  {name} [{code}] {reason}")
+
+

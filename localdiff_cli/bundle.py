@@ -1,0 +1,379 @@
+"""A model bundle on disk → objects: the only place that loads weights.
+
+A bundle is a folder in MONAI's layout: ``configs/metadata.json``, ``models/*.safetensors`` and a card ``README.md``. Only JSON
+and safetensors are read, so a bundle cannot run code; every weight file's SHA-256 is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from localdiff_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from localdiff_cli.diffusion.schedule import Schedule
+    from localdiff_cli.ood.detector import PatchCoreDetector
+    from localdiff_cli.segmentation.network import LesionNetwork
+
+FORMAT = 1
+METADATA = "configs/metadata.json"
+TRANSLATOR = "models/translator.safetensors"
+DETECTOR = "models/detector.safetensors"
+SEGMENTER = "models/segmenter.safetensors"
+MAX_METADATA_BYTES = 4 << 20
+MAX_WEIGHT_BYTES = 2 << 30
+MAX_CHANNELS = 1024
+MAX_LEVELS = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A contrast's BIDS suffix and its z window (see volumes/intensity.py)."""
+
+    contrast: str
+    window: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class GridSpec:
+    """The network's grid: plane, pixel spacing (mm) and (rows, columns)."""
+
+    plane: str = "axial"
+    spacing: float = 1.0
+    shape: tuple[int, int] = (208, 176)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How a translator is sampled unless the user says otherwise; see the options of ``localdiff translate``."""
+
+    sampler: str = "ddim"
+    eta: float = 0.0
+    steps: int = 10
+    context: float = 0.95
+    branch_step: int = 0
+    fusion_step: int = 1
+    soft: bool = False
+    ood_crop: bool = False
+    detector: str = "patchcore"
+    false_alarm: float = 0.02
+    threshold: float = 0.5
+    open_mm: float = 2.0
+    dilate_mm: float = 3.0
+
+
+@dataclass(frozen=True)
+class SegmenterDefaults:
+    """How a segmenter's probability becomes a mask: threshold, and the smallest 3D component kept (mm³)."""
+
+    threshold: float = 0.5
+    min_volume: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model bundle: its folder and what its metadata says. Weights are loaded on request."""
+
+    path: Path
+    name: str
+    task: str
+    condition: Contrast
+    target: Contrast
+    grid: GridSpec
+    bias: str
+    brain: str
+    metadata: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over everything that decides a result: weight hashes and settings, not the card."""
+        parts = {key: self.metadata.get(key) for key in (*FUNCTIONAL_KEYS, "files")}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def has_detector(self) -> bool:
+        """Whether a PatchCore memory bank is inside."""
+        return "detector" in self.metadata
+
+    @property
+    def defaults(self) -> Defaults:
+        """The bundle's sampling defaults."""
+        return _settings(Defaults, self.metadata.get("defaults", {}), self.path)
+
+    @property
+    def segmenter_defaults(self) -> SegmenterDefaults:
+        """A segmenter's defaults."""
+        return _settings(SegmenterDefaults, self.metadata.get("defaults", {}), self.path)
+
+
+FUNCTIONAL_KEYS = ("format", "task", "condition", "target", "grid", "bias", "brain", "schedule", "network", "detector", "defaults")
+
+
+def _damaged(path: Path, found: str, expected: str) -> ModelError:
+    return ModelError(f"{path}: {found}; expected {expected}. Install the bundle again, or check it with: localdiff models verify", code="bundle")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _settings(kind: type[T], values: Any, path: Path) -> T:
+    """A frozen settings object from JSON. Raises :class:`ModelError` for unknown keys or values of another type."""
+    if not isinstance(values, dict):
+        raise _damaged(path, f"{kind.__name__} is {type(values).__name__}", "an object")
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = set(values) - set(known)
+    if unknown:
+        raise _damaged(path, f"unknown settings {sorted(unknown)}", f"only {sorted(known)}")
+    try:
+        made = kind(**{key: _tuples(value) for key, value in values.items()})
+    except TypeError as error:
+        raise _damaged(path, str(error), f"the settings of {kind.__name__}") from error
+    for name, spec in known.items():
+        value = getattr(made, name)
+        plain = {"int": int, "float": (int, float), "str": str, "bool": bool}.get(str(spec.type))
+        if plain is not None and (not isinstance(value, plain) or (isinstance(value, bool) and spec.type != "bool")):
+            raise _damaged(path, f"{name} = {value!r}", f"{spec.type}")
+    return made
+
+
+def bundle_folders() -> list[Path]:
+    """Where bundles are looked for: ``LOCALDIFF_MODELS`` (several, separated as in PATH), the user's data folder, the shipped ones."""
+    from platformdirs import user_data_path
+
+    here = Path(__file__).resolve().parent
+    extra = [Path(p).expanduser() for p in os.environ.get("LOCALDIFF_MODELS", "").split(os.pathsep) if p]
+    shipped = [p for p in (here / "models", here.parent / "models") if p.is_dir()]
+    return [*extra, user_data_path("localdiff") / "models", *shipped]
+
+
+def bundle_paths() -> dict[str, Path]:
+    """Every bundle found, by name; the first folder wins."""
+    found: dict[str, Path] = {}
+    for folder in bundle_folders():
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if (path / METADATA).is_file():
+                    found.setdefault(path.name, path)
+    return dict(sorted(found.items()))
+
+
+def open_bundle(name_or_path: str) -> Bundle:
+    """A bundle by its name or folder. Raises :class:`ModelError` where it is missing, damaged or of another format."""
+    path = Path(name_or_path).expanduser()
+    if not (path / METADATA).is_file():
+        known = bundle_paths()
+        if name_or_path not in known:
+            raise ModelError(
+                f"model {name_or_path!r}: neither a bundle folder nor one of {', '.join(known) or 'none found'}. "
+                "Name one of these, a folder with configs/metadata.json, or set LOCALDIFF_MODELS",
+                code="no-model",
+            )
+        path = known[name_or_path]
+    return _parse(path, read_metadata(path))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of the bundle in ``path``, as JSON."""
+    file = path / METADATA
+    try:
+        if file.stat().st_size > MAX_METADATA_BYTES:
+            raise _damaged(file, f"{file.stat().st_size:,} bytes", f"at most {MAX_METADATA_BYTES:,}")
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(file, f"not readable as JSON ({error})", "a JSON object") from error
+    if not isinstance(metadata, dict):
+        raise _damaged(file, "not an object", "a JSON object")
+    return metadata
+
+
+def _parse(path: Path, metadata: dict[str, Any]) -> Bundle:
+    if metadata.get("format") != FORMAT:
+        raise _damaged(path, f"format {metadata.get('format')!r}", f"{FORMAT}")
+    if metadata.get("task") not in ("translate", "segment"):
+        raise _damaged(path, f"task {metadata.get('task')!r}", "translate or segment")
+    condition = _contrast(metadata.get("condition"), path)
+    target = _contrast(metadata["target"], path) if metadata["task"] == "translate" and "target" in metadata else condition
+    grid = _settings(GridSpec, metadata.get("grid", {}), path)
+    _check_grid(grid, path)
+    texts = {key: metadata.get(key) for key in ("name", "bias", "brain")}
+    if not all(isinstance(value, str) for value in texts.values()):
+        raise _damaged(path, f"{texts}", "texts for name, bias and brain")
+    return Bundle(path, metadata["name"], metadata["task"], condition, target, grid, metadata["bias"], metadata["brain"], metadata)
+
+
+def _contrast(values: Any, path: Path) -> Contrast:
+    contrast = _settings(Contrast, values, path)
+    window = contrast.window
+    numbers = isinstance(window, tuple) and len(window) == 2 and all(isinstance(v, int | float) for v in window)
+    if not numbers or not -1e3 < window[0] < window[1] < 1e3:
+        raise _damaged(path, f"window {window!r}", "two rising numbers")
+    return contrast
+
+
+def _check_grid(grid: GridSpec, path: Path) -> None:
+    shape = grid.shape
+    if not (isinstance(shape, tuple) and len(shape) == 2 and all(isinstance(n, int) and 0 < n <= 4096 for n in shape)):
+        raise _damaged(path, f"grid shape {shape!r}", "two numbers of pixels up to 4096")
+    if grid.plane != "axial" or not 0.05 <= grid.spacing <= 10:
+        raise _damaged(path, f"plane {grid.plane!r}, spacing {grid.spacing!r} mm", "axial, 0.05 to 10 mm")
+
+
+def weight_file(bundle: Bundle, name: str) -> Path:
+    """A weight file of the bundle, its hash checked. Raises :class:`ModelError` where it is missing, changed or not inside."""
+    files = bundle.metadata.get("files")
+    expected = files.get(name) if isinstance(files, dict) else None
+    path = bundle.path / name
+    if not isinstance(expected, str) or not path.is_file():
+        raise _damaged(path, "no such weights", f"the file with its hash in {METADATA}")
+    if path.is_symlink() or bundle.path.resolve() not in path.resolve().parents:
+        raise _damaged(path, "a link to elsewhere", "a file inside the bundle")
+    if path.stat().st_size > MAX_WEIGHT_BYTES:
+        raise _damaged(path, f"{path.stat().st_size:,} bytes", f"at most {MAX_WEIGHT_BYTES:,}")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise _damaged(path, f"SHA-256 {found[:12]}…", f"{expected[:12]}…")
+    return path
+
+
+def load_tensors(bundle: Bundle, name: str) -> dict[str, Tensor]:
+    """The tensors of a weight file; half-precision weights come back as float32."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = weight_file(bundle, name)
+    try:
+        return {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, f"not readable as safetensors ({error})", "safetensors") from error
+
+
+def _check_levels(settings: Any, path: Path) -> None:
+    channels = settings.channels
+    if not (isinstance(channels, tuple) and 1 <= len(channels) <= MAX_LEVELS and all(isinstance(c, int) and 0 < c <= MAX_CHANNELS for c in channels)):
+        raise _damaged(path, f"network channels {channels!r}", f"up to {MAX_LEVELS} numbers up to {MAX_CHANNELS}")
+
+
+def _fill(network: nn.Module, tensors: dict[str, Tensor], bundle: Bundle, device: torch.device) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise _damaged(bundle.path, f"weights that do not fit the network ({str(error).splitlines()[1].strip()[:160]})", "matching ones") from error
+    network.eval().requires_grad_(False).to(device)
+
+
+def schedule_of(bundle: Bundle) -> Schedule:
+    """The noise schedule of a translator bundle."""
+    from localdiff_cli.diffusion.schedule import PREDICTIONS, Schedule
+
+    schedule = _settings(Schedule, bundle.metadata.get("schedule", {}), bundle.path)
+    names = ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine")
+    if schedule.prediction not in PREDICTIONS or schedule.name not in names or not 1 <= schedule.num_train_timesteps <= 100_000:
+        raise _damaged(bundle.path, f"{schedule}", f"one of {names}, predicting one of {PREDICTIONS}, up to 100,000 timesteps")
+    return schedule
+
+
+def load_translator(bundle: Bundle, device: torch.device) -> nn.Module:
+    """The conditional diffusion network, frozen. Raises :class:`ModelError` for another kind of bundle or unfit weights."""
+    from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
+
+    if bundle.task != "translate" or "network" not in bundle.metadata:
+        raise ModelError(f"model {bundle.name}: made for {bundle.task}, without a translator; choose one from: localdiff models list", code="task")
+    settings = _settings(NetworkSettings, bundle.metadata["network"], bundle.path)
+    _check_levels(settings, bundle.path)
+    if not (1 <= settings.space_to_depth <= 16 and 1 <= settings.num_res_blocks <= 8):
+        raise _damaged(bundle.path, f"{settings}", "a network of sensible size")
+    tensors = load_tensors(bundle, TRANSLATOR)
+    try:
+        network = TranslatorNetwork(settings)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise _damaged(bundle.path, f"{settings} ({error})", "a network that can be built") from error
+    _fill(network, tensors, bundle, device)
+    return network
+
+
+def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, backbone_weights: Path | None = None) -> PatchCoreDetector:
+    """The bundle's PatchCore detector, calibrated for ``false_alarm``. ``backbone_weights``: for backbones no package carries."""
+    from localdiff_cli.ood.backbone import load_backbone
+    from localdiff_cli.ood.detector import PatchCoreDetector
+    from localdiff_cli.ood.patchcore import MemoryBank
+    from localdiff_cli.ood.threshold import Calibration
+
+    described = bundle.metadata.get("detector")
+    if not isinstance(described, dict):
+        raise ModelError(f"model {bundle.name}: has no detector. Bring a map with --map, or fit one: localdiff fit detector", code="no-detector")
+    try:
+        calibration = Calibration.from_dict(described["calibration"])
+        name, scale = str(described["backbone"]), float(described["input_scale"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(bundle.path, f"a detector that cannot be read ({error})", "backbone, input_scale and calibration") from error
+    backbone = load_backbone(name, backbone_weights, scale).to(device)
+    bank = MemoryBank.from_tensors({key: value.to(device) for key, value in load_tensors(bundle, DETECTOR).items()})
+    return PatchCoreDetector(backbone, bank, calibration, false_alarm)
+
+
+def load_segmenter(bundle: Bundle, device: torch.device) -> LesionNetwork:
+    """The lesion network of a segmenter bundle, frozen."""
+    from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings
+
+    if bundle.task != "segment":
+        raise ModelError(f"model {bundle.name}: made to {bundle.task}, not to segment; choose one from: localdiff models list", code="task")
+    settings = _settings(LesionNetworkSettings, bundle.metadata.get("network", {}), bundle.path)
+    _check_levels(settings, bundle.path)
+    tensors = load_tensors(bundle, SEGMENTER)
+    network = LesionNetwork(settings)
+    _fill(network, tensors, bundle, device)
+    return network
+
+
+def verify(bundle: Bundle) -> list[str]:
+    """Check every file's hash and build every network; return what was checked. Raises :class:`ModelError` at the first fault."""
+    import torch
+
+    cpu = torch.device("cpu")
+    checked = []
+    for name in sorted(bundle.metadata.get("files", {})):
+        weight_file(bundle, name)
+        checked.append(f"{name}: SHA-256 as recorded")
+    if bundle.task == "segment":
+        load_segmenter(bundle, cpu)
+    elif "network" in bundle.metadata:
+        load_translator(bundle, cpu)
+        schedule_of(bundle)
+    if bundle.has_detector and bundle.metadata["detector"].get("backbone") == "efficientnet-lite0":
+        load_detector(bundle, bundle.defaults.false_alarm, cpu)
+    return [*checked, "networks: built and filled"]
+
+
+def save_bundle(path: Path, metadata: dict[str, Any], tensors: dict[str, dict[str, Tensor]], card: str, *, half: bool = True) -> Bundle:
+    """Write (or update) a bundle: weight files given replace those of the same name, the metadata is merged and hashes renewed.
+
+    ``half`` stores floating weights of networks as float16, half the size.
+    """
+    from safetensors.torch import save
+
+    from localdiff_cli.volumes.writer import whole_file, write_text
+
+    merged = (read_metadata(path) if (path / METADATA).is_file() else {}) | metadata
+    files = dict(merged.get("files", {}))
+    for name, values in tensors.items():
+        stored = {k: (v.half() if half and v.is_floating_point() else v).cpu().contiguous() for k, v in values.items()}
+        raw = save(stored)
+        with whole_file(path / name) as partial:
+            partial.write_bytes(raw)
+        files[name] = hashlib.sha256(raw).hexdigest()
+    merged |= {"format": FORMAT, "files": files, "name": path.name}
+    write_text(path / METADATA, json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
+    write_text(path / "README.md", card)
+    return open_bundle(str(path))

@@ -1,0 +1,1 @@
+"""The commands: options → settings → library → exit code."""

@@ -1,0 +1,89 @@
+"""Choose a detector by name, or the map that the user brings; used by ``detect`` and ``translate`` alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localdiff_cli.bundle import Bundle, load_detector, load_segmenter, open_bundle
+from localdiff_cli.commands.run import check_choice, check_range
+from localdiff_cli.errors import UsageError
+from localdiff_cli.volumes.reader import file_hash
+
+if TYPE_CHECKING:
+    import torch
+
+    from localdiff_cli.tasks.detection import SliceDetector
+    from localdiff_cli.volumes.prepare import Prepared
+
+DETECTORS = ("patchcore", "segmenter")
+Bind = Callable[["Prepared", Path], "SliceDetector"]
+
+
+@dataclass(frozen=True)
+class DetectorOptions:
+    """Which detector and how sharp; None means the bundle's default."""
+
+    detector: str | None = None
+    detector_model: str | None = None
+    map: Path | None = None
+    false_alarm: float | None = None
+    tau: float | None = None
+    open_mm: float | None = None
+    dilate_mm: float | None = None
+    backbone_weights: Path | None = None
+
+
+def check_detector(options: DetectorOptions) -> None:
+    """Raise :class:`UsageError` for options out of range or that exclude one another."""
+    if options.map is not None and (options.detector or options.false_alarm is not None or options.detector_model):
+        raise UsageError("--map brings the OOD map: --detector, --detector-model and --false-alarm do not apply", code="conflict")
+    if options.map is not None and not options.map.exists():
+        raise UsageError(f"--map {options.map}: no such file or folder", code="not-found")
+    if options.detector is not None:
+        check_choice("--detector", options.detector, DETECTORS)
+    for name, value, low, high in (
+        ("--false-alarm", options.false_alarm, 1e-6, 1 - 1e-6),
+        ("--tau", options.tau, 1e-6, 1.0),
+        ("--open", options.open_mm, 0, 50),
+        ("--dilate", options.dilate_mm, 0, 50),
+    ):
+        if value is not None:
+            check_range(name, value, low, high)
+
+
+def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
+    """The detector, ready to be bound to volumes, and its account for the sidecar."""
+    from localdiff_cli.tasks.detection import bind_detector, bind_map
+
+    if options.map is not None:
+        source = {"Hash": file_hash(options.map)} if options.map.is_file() else {}
+        return bind_map(options.map), {"Name": "map", "Source": options.map.name, **source}
+    name = options.detector or bundle.defaults.detector
+    if name == "segmenter":
+        return _segmenter(options, bundle, device)
+    source = open_bundle(options.detector_model) if options.detector_model else bundle
+    false_alarm = options.false_alarm if options.false_alarm is not None else bundle.defaults.false_alarm
+    detector = load_detector(source, false_alarm, device, options.backbone_weights)
+    account = {
+        "Name": "patchcore", "Bundle": source.name, "BundleHash": source.hash, "Backbone": detector.backbone.name,
+        "FalseAlarm": false_alarm, "TauA": detector.tau_a, "SigmaA": detector.calibration.sigma_a,
+    }  # fmt: skip
+    return bind_detector(detector, device), account
+
+
+def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
+    from localdiff_cli.segmentation.detector import SegmenterDetector
+    from localdiff_cli.tasks.detection import bind_detector
+
+    if options.false_alarm is not None:
+        raise UsageError("--false-alarm belongs to patchcore; the segmenter's probability is cut with --tau", code="conflict")
+    source = open_bundle(options.detector_model or f"lesion-{bundle.condition.contrast.removesuffix('w').lower()}")
+    if source.condition.contrast != bundle.condition.contrast:
+        raise UsageError(
+            f"--detector-model {source.name}: works on {source.condition.contrast}, the input is {bundle.condition.contrast}", code="wrong-contrast"
+        )
+    detector = SegmenterDetector(load_segmenter(source, device))
+    return bind_detector(detector, device), {"Name": "segmenter", "Bundle": source.name, "BundleHash": source.hash}

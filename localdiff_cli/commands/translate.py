@@ -1,0 +1,179 @@
+"""``localdiff translate``: conditional diffusion with branching and fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from localdiff_cli.batch.discover import Item
+from localdiff_cli.batch.engine import Work
+from localdiff_cli.batch.report import Reporter
+from localdiff_cli.bundle import Bundle, load_segmenter, load_translator, open_bundle, schedule_of
+from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
+from localdiff_cli.commands.run import RunOptions, announce, check_brain, check_choice, check_range, run_work
+from localdiff_cli.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from localdiff_cli.tasks.translation import Networks, SampleSettings
+    from localdiff_cli.volumes.intensity import Scale
+
+SAMPLERS = ("ddim", "ddpm", "dpmpp")
+PRECISIONS = ("fp32", "bf16", "fp16")
+DTYPES = ("float32", "float64", "int16")
+
+
+@dataclass(frozen=True)
+class TranslateOptions:
+    """The options of ``translate`` beyond the shared ones; None means the bundle's default."""
+
+    model: str = "t1-to-t2"
+    mode: str = "local"
+    sampler: str | None = None
+    eta: float | None = None
+    steps: int | None = None
+    samples: int = 1
+    seed: int = 0
+    noise: str = "shared"
+    context: float | None = None
+    branch_step: int | None = None
+    fusion_step: int | None = None
+    soft: bool | None = None
+    guided: bool = False
+    classifier: str | None = None
+    ood_crop: bool | None = None
+    brain: str = "auto"
+    bias: str | None = None
+    nan: str = "refuse"
+    match: Path | None = None
+    suffix: str | None = None
+    dtype: str = "float32"
+    save_map: bool = False
+    save_source: bool = False
+    save_brain: bool = False
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int | None = None
+
+
+def _check(options: TranslateOptions) -> None:
+    check_brain(options.brain)
+    for option, value, choices in (
+        ("--mode", options.mode, ("local", "plain")),
+        ("--noise", options.noise, ("shared", "independent")),
+        ("--nan", options.nan, ("refuse", "zero")),
+        ("--bias", options.bias or "n4", ("n4", "none")),
+        ("--dtype", options.dtype, DTYPES),
+        ("--precision", options.precision, PRECISIONS),
+        ("--sampler", options.sampler or "ddim", SAMPLERS),
+    ):
+        check_choice(option, value, choices)
+    for option, number, low, high in (
+        ("--samples", options.samples, 1, 1000),
+        ("--eta", options.eta or 0.0, 0, 1),
+        ("--lambda", options.context or 0.0, 0, 1),
+        ("--seed", options.seed, 0, 2**63 - 1),
+    ):
+        check_range(option, number, low, high)
+    if options.match is not None and not options.match.exists():
+        raise UsageError(f"--match {options.match}: no such file or folder", code="not-found")
+    if options.classifier and not options.guided:
+        raise UsageError("--classifier belongs to --guided", code="conflict")
+
+
+def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings:
+    """The user's choices over the bundle's defaults. Raises :class:`UsageError` where they cannot be run."""
+    from localdiff_cli.diffusion.fusion import LocalSettings
+    from localdiff_cli.tasks.translation import SampleSettings
+
+    defaults, timesteps = bundle.defaults, schedule_of(bundle).num_train_timesteps
+
+    def chosen(value: float | None, default: float) -> float:
+        return default if value is None else value
+
+    steps = int(chosen(options.steps, defaults.steps))
+    local = LocalSettings(
+        context=chosen(options.context, defaults.context),
+        branch_step=int(chosen(options.branch_step, defaults.branch_step)),
+        fusion_step=int(chosen(options.fusion_step, defaults.fusion_step)),
+        soft=defaults.soft if options.soft is None else options.soft,
+    )
+    check_range("--steps", steps, 1, timesteps)
+    if not (0 <= local.branch_step and 0 <= local.fusion_step and local.branch_step + local.fusion_step <= steps):
+        raise UsageError(
+            f"--branch-step {local.branch_step} and --fusion-step {local.fusion_step}: expected 0 or more each, together at most --steps {steps}",
+            code="range",
+        )
+    return SampleSettings(
+        options.mode, options.sampler or defaults.sampler, chosen(options.eta, defaults.eta), steps, options.samples, options.seed,
+        options.noise, local, options.guided, defaults.ood_crop if options.ood_crop is None else options.ood_crop,
+    )  # fmt: skip
+
+
+def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -> Networks:
+    from localdiff_cli.diffusion.device import autocast, on_device
+    from localdiff_cli.tasks.guidance import lesion_shows
+    from localdiff_cli.tasks.translation import Networks
+
+    autocast(device, options.precision)
+    network = load_translator(bundle, device)
+    shows = None
+    if options.guided:
+        name = options.classifier or f"lesion-{bundle.target.contrast.removesuffix('w').lower()}"
+        try:
+            classifier = open_bundle(name)
+        except ModelError as error:
+            raise UsageError(f"--guided needs a classifier of {bundle.target.contrast} lesions: {error}", code="no-classifier") from error
+        if classifier.condition.contrast != bundle.target.contrast:
+            raise UsageError(
+                f"--classifier {name}: works on {classifier.condition.contrast}, the translation is {bundle.target.contrast}", code="wrong-contrast"
+            )
+        shows = lesion_shows(load_segmenter(classifier, device), classifier.segmenter_defaults.threshold)
+    return Networks(on_device(network, device, options.precision), schedule_of(bundle), device, network.settings.multiple, shows)
+
+
+def _reference(options: TranslateOptions, bundle: Bundle) -> Callable[[Item], Scale] | None:
+    if options.match is None:
+        return None
+    from localdiff_cli.tasks.matching import reference_scale
+
+    return reference_scale(options.match, bundle)
+
+
+def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOptions) -> int:
+    """Translate every volume of ``run.source``; the exit code."""
+    _check(options)
+    check_detector(detector)
+    bundle = open_bundle(options.model)
+    if bundle.task != "translate":
+        raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
+    sample = sample_settings(options, bundle)
+
+    def make(reporter: Reporter) -> Work:
+        from localdiff_cli.diffusion.device import choose_device
+        from localdiff_cli.tasks.detection import MaskSettings
+        from localdiff_cli.tasks.slices import prepare_settings
+        from localdiff_cli.tasks.translation import TranslateWork
+
+        device = choose_device(options.device)
+        announce(reporter, bundle, device)
+        networks = _networks(options, bundle, device)
+        bind, account = choose_detector(detector, bundle, device) if options.mode == "local" else (None, {})
+        defaults = bundle.defaults
+        mask = MaskSettings(
+            defaults.threshold if detector.tau is None else detector.tau,
+            defaults.open_mm if detector.open_mm is None else detector.open_mm,
+            defaults.dilate_mm if detector.dilate_mm is None else detector.dilate_mm,
+        )
+        saved = {"map": options.save_map, "source": options.save_source, "brain": options.save_brain}
+        return TranslateWork(
+            bundle, run.out, networks, bind,
+            prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple),
+            mask, sample, account, _reference(options, bundle), options.match.name if options.match else None, options.suffix, options.dtype,
+            options.precision, options.batch_size or (16 if device.type == "cuda" else 4), tuple(role for role, wanted in saved.items() if wanted),
+        )  # fmt: skip
+
+    return run_work(run, bundle.condition.contrast, make)

@@ -1,0 +1,100 @@
+"""Branching: separate reverse processes inside and outside the OOD region (method.md §2).
+
+Both branches are one state, the OOD half stacked on the IND half, so that they share x_T, the noise and one forward a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from localdiff_cli.diffusion.network import BACKGROUND
+from localdiff_cli.diffusion.samplers import Denoise, Model, State, denoiser
+from localdiff_cli.diffusion.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A window ``rows`` × ``columns`` of a slice."""
+
+    rows: slice
+    columns: slice
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The window of ``(N, C, H, W)``."""
+        return image[..., self.rows, self.columns]
+
+    def paste(self, window: Tensor, like: Tensor) -> Tensor:
+        """The window in a slice that is background elsewhere."""
+        whole = torch.full_like(like, BACKGROUND)
+        whole[..., self.rows, self.columns] = window
+        return whole
+
+
+def crop_around(ood_mask: Tensor, margin: int, multiple: int) -> Crop:
+    """The smallest window around B ``(N, 1, H, W)`` with ``margin`` pixels, its sides and corner multiples of ``multiple``."""
+    used = ood_mask.flatten(0, 1).any(dim=0)
+    return Crop(_window(used.any(dim=1), margin, multiple), _window(used.any(dim=0), margin, multiple))
+
+
+def _window(used: Tensor, margin: int, multiple: int) -> slice:
+    places = used.nonzero().flatten()
+    low = max(0, int(places[0]) - margin) // multiple * multiple
+    high = min(len(used), -(-(int(places[-1]) + 1 + margin) // multiple) * multiple)
+    return slice(low, high)
+
+
+def ood_condition(condition: Tensor, ood_mask: Tensor) -> Tensor:
+    """c · B."""
+    return condition * ood_mask
+
+
+def ind_condition(condition: Tensor, ood_mask: Tensor, context: float) -> Tensor:
+    """c · max(1 − B, λ)."""
+    return condition * (1 - ood_mask.to(condition.dtype)).clamp(min=context)
+
+
+def split(state: State) -> State:
+    """One process into two that start alike: ``(N, …)`` → ``(2N, …)``, OOD half first."""
+    return State(torch.cat([state.x, state.x]), None if state.x0 is None else torch.cat([state.x0, state.x0]), state.t_of_x0)
+
+
+def branch_denoiser(
+    model: Model,
+    schedule: Schedule,
+    condition: Tensor,
+    ood_mask: Tensor,
+    context: float,
+    *,
+    expert: Model | None = None,
+    crop: Crop | None = None,
+) -> Denoise:
+    """The x_0 estimates of both branches for a stacked state.
+
+    ``condition`` ``(N, 1, H, W)`` in [0, 1]; ``ood_mask`` B of that shape, bool. The OOD branch's estimate is background
+    outside B. ``expert`` is a second network for the OOD branch; ``crop`` lets that branch pay for its region only.
+    """
+    inside, outside = ood_condition(condition, ood_mask), ind_condition(condition, ood_mask, context)
+    if expert is None and crop is None:
+        both = denoiser(model, schedule, torch.cat([inside, outside]))
+
+        def together(x: Tensor, t: int) -> Tensor:
+            x0_ood, x0_ind = both(x, t).chunk(2)
+            return torch.cat([_background_outside(x0_ood, ood_mask), x0_ind])
+
+        return together
+    ind = denoiser(model, schedule, outside)
+    ood = denoiser(expert or model, schedule, inside if crop is None else crop.cut(inside))
+
+    def apart(x: Tensor, t: int) -> Tensor:
+        x_ood, x_ind = x.chunk(2)
+        x0_ood = ood(x_ood, t) if crop is None else crop.paste(ood(crop.cut(x_ood), t), x_ood)
+        return torch.cat([_background_outside(x0_ood, ood_mask), ind(x_ind, t)])
+
+    return apart
+
+
+def _background_outside(x0: Tensor, ood_mask: Tensor) -> Tensor:
+    return torch.where(ood_mask, x0, torch.full_like(x0, BACKGROUND))

@@ -1,0 +1,122 @@
+"""Fusion: the branches become one again at t_f (method.md §3), and the whole of Local Diffusion from noise to image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from localdiff_cli.diffusion.branching import Crop, branch_denoiser, split
+from localdiff_cli.diffusion.samplers import Denoise, Model, NoiseOf, State, Step, advance, denoiser, sample
+from localdiff_cli.diffusion.schedule import Schedule, StepPair
+
+ShowsAnomaly = Callable[[Tensor], bool]
+"""The auxiliary classifier of guided timing: does this x_0 estimate still show the anomaly?"""
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """Local Diffusion: ``context`` λ, ``branch_step`` plain steps before the branches part, ``fusion_step`` joint steps after fusion.
+
+    ``soft`` blends by M instead of B.
+    """
+
+    context: float = 0.95
+    branch_step: int = 0
+    fusion_step: int = 1
+    soft: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Where a slice is OOD: ``mask`` B bool and ``map`` M in [0, 1], both ``(N, 1, H, W)``; ``crop`` around B, or None."""
+
+    mask: Tensor
+    map: Tensor
+    crop: Crop | None = None
+
+    def weight(self, soft: bool) -> Tensor:
+        """How much of the OOD branch each pixel takes: B, or M inside B."""
+        return self.map * self.mask if soft else self.mask.to(self.map.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Process:
+    """A reverse process: the network, its schedule, the sampler's step, the (t, t_prev) pairs and the noise of each step."""
+
+    model: Model
+    schedule: Schedule
+    step: Step
+    pairs: tuple[StepPair, ...]
+    noise_of: NoiseOf
+    expert: Model | None = None
+
+    def numbered(self, first: int, last: int) -> list[tuple[int, StepPair]]:
+        """The pairs ``first`` … ``last − 1`` with their numbers."""
+        return list(enumerate(self.pairs))[first:last]
+
+    def walk(self, denoise: Denoise, state: State, first: int, last: int, noise_of: NoiseOf | None = None) -> State:
+        """Run the steps ``first`` … ``last − 1``."""
+        return sample(self.step, denoise, self.schedule, state, self.numbered(first, last), noise_of or self.noise_of)
+
+
+def plain(process: Process, condition: Tensor, x_T: Tensor) -> Tensor:
+    """The ordinary conditional reverse process: ``condition`` in [0, 1], ``x_T`` noise, both ``(N, 1, H, W)`` → x_0."""
+    return process.walk(denoiser(process.model, process.schedule, condition), State(x_T), 0, len(process.pairs)).x
+
+
+def fuse(state: State, weight: Tensor) -> State:
+    """x_0 = B · x_0^ood + (1 − B) · x_0^ind, and x_t likewise; ``weight`` ``(N, 1, H, W)`` in [0, 1] is B or M."""
+
+    def blend(both: Tensor) -> Tensor:
+        ood, ind = both.chunk(2)
+        mixed = weight * ood + (1 - weight) * ind
+        return torch.where(weight == 1, ood, torch.where(weight == 0, ind, mixed))
+
+    return State(blend(state.x), None if state.x0 is None else blend(state.x0), state.t_of_x0)
+
+
+def local(process: Process, condition: Tensor, x_T: Tensor, region: Region, settings: LocalSettings, shows: ShowsAnomaly | None = None) -> Tensor:
+    """Local Diffusion: plain, branched, fused and joint steps; ``shows`` turns on guided timing (one slice at a time).
+
+    Equals :func:`plain` exactly where B is empty, or covers everything and there is no expert.
+    Raises ``ValueError`` where the plain and the joint steps together exceed all steps.
+    """
+    steps = len(process.pairs)
+    fusion = steps - settings.fusion_step
+    if not 0 <= settings.branch_step <= fusion:
+        raise ValueError(f"branch_step {settings.branch_step} + fusion_step {settings.fusion_step} exceed {steps} steps")
+    if not region.mask.any() or (region.mask.all() and process.expert is None and not settings.soft):
+        return plain(process, condition, x_T)
+    joint = denoiser(process.model, process.schedule, condition)
+    branched = branch_denoiser(
+        process.model, process.schedule, condition, region.mask, settings.context, expert=process.expert, crop=region.crop
+    )
+    weight = region.weight(settings.soft)
+    state = split(process.walk(joint, State(x_T), 0, settings.branch_step))
+    state = process.walk(branched, state, settings.branch_step, fusion, _doubled(process.noise_of))
+    if shows is not None:
+        return _guided(process, joint, branched, state, weight, fusion, shows)
+    return process.walk(joint, fuse(state, weight), fusion, steps).x
+
+
+def _doubled(noise_of: NoiseOf) -> NoiseOf:
+    """The same noise for both branches."""
+
+    def both(number: int) -> Tensor:
+        noise = noise_of(number)
+        return torch.cat([noise, noise])
+
+    return both
+
+
+def _guided(process: Process, joint: Denoise, branched: Denoise, state: State, weight: Tensor, fusion: int, shows: ShowsAnomaly) -> Tensor:
+    """Guided timing: fuse at the first step whose fused x_0 estimate still shows the anomaly, at the end at the latest."""
+    for number, pair in process.numbered(fusion, len(process.pairs)):
+        fused = fuse(state, weight)
+        if fused.x0 is not None and shows(fused.x0):
+            return process.walk(joint, fused, number, len(process.pairs)).x
+        state = advance(process.step, branched, process.schedule, state, number, pair, _doubled(process.noise_of))
+    return fuse(state, weight).x

@@ -1,0 +1,1 @@
+"""Lesion segmentation: a compact network on network slices."""

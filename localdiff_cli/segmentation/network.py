@@ -1,0 +1,67 @@
+"""The lesion network: MONAI's residual U-Net on a space-to-depth grid, one probability a pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+
+@dataclass(frozen=True)
+class LesionNetworkSettings:
+    """Size of the network: ``space_to_depth`` pixels become channels; ``channels`` by level, halving the grid at each."""
+
+    space_to_depth: int = 2
+    channels: tuple[int, ...] = (32, 64, 128, 192)
+    num_res_units: int = 2
+    dropout: float = 0.1
+
+    @property
+    def multiple(self) -> int:
+        """Rows and columns of the input must be a multiple of this."""
+        return self.space_to_depth * 2 ** (len(self.channels) - 1)
+
+
+class LesionNetwork(nn.Module):
+    """Logits of lesion for every pixel of a normalised slice."""
+
+    def __init__(self, settings: LesionNetworkSettings) -> None:
+        super().__init__()
+        from monai.networks.nets import UNet
+
+        self.settings = settings
+        depth = settings.space_to_depth**2
+        self.unet = UNet(
+            spatial_dims=2,
+            in_channels=depth,
+            out_channels=depth,
+            channels=settings.channels,
+            strides=(2,) * (len(settings.channels) - 1),
+            num_res_units=settings.num_res_units,
+            norm="INSTANCE",
+            dropout=settings.dropout,
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``image`` ``(N, 1, H, W)`` in [0, 1] → logits ``(N, 1, H, W)``."""
+        factor = self.settings.space_to_depth
+        return pixel_shuffle(self.unet(pixel_unshuffle(2 * image - 1, factor)), factor)
+
+
+@torch.inference_mode()
+def lesion_probability(network: LesionNetwork, image: Tensor, brain: Tensor, *, mirror: bool = True) -> Tensor:
+    """P(lesion) ``(N, 1, H, W)``, 0 outside ``brain``; ``mirror`` averages with the left-right mirrored slice.
+
+    Slices run one by one on a CPU, so that the result does not depend on the batch.
+    """
+
+    def one(x: Tensor) -> Tensor:
+        probability = network(x).sigmoid()
+        return (probability + network(x.flip(-1)).sigmoid().flip(-1)) / 2 if mirror else probability
+
+    if not len(image):
+        return torch.zeros_like(image)
+    found = torch.cat([one(x) for x in image.split(1 if image.device.type == "cpu" else len(image))])
+    return found * brain

@@ -1,0 +1,183 @@
+"""What all commands share: the way from a volume to network slices in file order, and back to its own grid."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from localdiff_cli.batch.discover import Item
+from localdiff_cli.bundle import Bundle
+from localdiff_cli.volumes.geometry import Grid
+from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
+from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
+from localdiff_cli.volumes.reader import open_volume
+from localdiff_cli.volumes.writer import SliceWriter
+
+CLIPPED_SHARE_TO_REVIEW = 0.05
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some slices of a volume in file order.
+
+    ``numbers`` of all of them; ``active`` the positions of those with brain, for which ``condition`` ``(N, 1, H, W)`` in [0, 1]
+    and ``brain`` bool of that shape are given.
+    """
+
+    numbers: tuple[int, ...]
+    active: tuple[int, ...]
+    condition: Tensor
+    brain: Tensor
+
+    @property
+    def active_numbers(self) -> list[int]:
+        """The canonical slice numbers of the active slices."""
+        return [self.numbers[i] for i in self.active]
+
+
+def prepare_item(item: Item, bundle: Bundle, settings: PrepareSettings) -> Prepared:
+    """Open a volume and make it ready for a bundle's network. Raises :class:`VolumeError`."""
+    return prepare(open_volume(item.path), settings, item.relative)
+
+
+def prepare_settings(bundle: Bundle, *, brain: str, bias: str | None, nan: str, multiple: int) -> PrepareSettings:
+    """The bundle's grid and window with the user's choices."""
+    return PrepareSettings(
+        brain=brain, bias=bias or bundle.bias, nan=nan, spacing=bundle.grid.spacing, shape=bundle.grid.shape,
+        multiple=multiple, window=bundle.condition.window if bundle.condition else DEFAULT_WINDOW,
+    )  # fmt: skip
+
+
+def chunks(prepared: Prepared, size: int) -> Iterator[Chunk]:
+    """All slices of a volume in the order in which its file stores them, ``size`` at a time; empty ones cost nothing."""
+    order = prepared.reader.order()
+    for first in range(0, len(order), size):
+        numbers = tuple(order[first : first + size])
+        active = tuple(i for i, k in enumerate(numbers) if prepared.native_brain(k).any())
+        read = [prepared.network_slice(numbers[i]) for i in active]
+        # A brain of a few native pixels may vanish on the network's grid.
+        kept = [(i, pair) for i, pair in zip(active, read, strict=True) if pair[1].any()]
+        shape = (0, 1, *prepared.grid.shape)
+        yield Chunk(
+            numbers,
+            tuple(i for i, _ in kept),
+            torch.from_numpy(np.stack([c for _, (c, _) in kept])[:, None]) if kept else torch.zeros(shape),
+            torch.from_numpy(np.stack([b for _, (_, b) in kept])[:, None]) if kept else torch.zeros(shape, dtype=torch.bool),
+        )
+
+
+def image_to_native(image: NDArray, inside: NDArray[np.bool_], grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """A network slice in [0, 1] on the native grid; pixels at the edge take their value from brain pixels only; 0 outside."""
+    weight = grid.to_native(inside, cubic=False)
+    value = grid.to_native(np.where(inside, image, np.float32(0)), cubic=False)
+    sharp = grid.to_native(np.where(inside, image, np.float32(0)))
+    native = np.where(weight > 0.999, sharp, value / np.maximum(weight, np.float32(1e-3)))
+    return np.where(brain, np.clip(native, 0, 1), np.float32(0))
+
+
+def map_to_native(image: NDArray, grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """A score or probability on the native grid, linear, never outside the brain."""
+    return np.where(brain, np.clip(grid.to_native(image, cubic=False), 0, None), np.float32(0))
+
+
+def mask_to_native(mask: NDArray, grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask on the native grid."""
+    return (grid.to_native(mask, cubic=False) >= 0.5) & brain
+
+
+@dataclass(frozen=True)
+class Output:
+    """One volume to write: its path, data type, header description and stored scale (slope, intercept)."""
+
+    path: Path
+    dtype: str
+    description: str
+    scale: tuple[float, float] = (1.0, 0.0)
+
+
+class Outputs:
+    """The open writers of one volume's outputs, by role; all appear whole or none does."""
+
+    def __init__(self, prepared: Prepared, wanted: dict[str, Output]) -> None:
+        self._prepared = prepared
+        self._wanted = wanted
+        self._stack = ExitStack()
+        self._writers: dict[str, SliceWriter] = {}
+
+    def __enter__(self) -> Outputs:
+        with ExitStack() as stack:
+            for role, o in self._wanted.items():
+                o.path.parent.mkdir(parents=True, exist_ok=True)
+                writer = SliceWriter(o.path, self._prepared.volume, dtype=o.dtype, description=o.description, scale=o.scale)
+                self._writers[role] = stack.enter_context(writer)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def wants(self, role: str) -> bool:
+        """Whether this output was asked for."""
+        return role in self._writers
+
+    def write(self, k: int, images: dict[str, NDArray]) -> None:
+        """Write slice ``k`` of every output; a role without an image gets zeros."""
+        shape = self._prepared.volume.frame.shape[1:]
+        for role, writer in self._writers.items():
+            writer.write(k, images[role] if role in images else np.zeros(shape, dtype=np.float32))
+
+
+def volume_facts(prepared: Prepared) -> dict[str, Any]:
+    """What the sidecar says about the input and how it was made ready. No header text."""
+    grid = prepared.grid
+    return {
+        "VoxelFingerprint": prepared.survey.fingerprint,
+        "Brain": prepared.brain.source,
+        "BrainVolumeLitres": round(float(prepared.brain.mask.sum()) * float(np.prod(prepared.volume.frame.spacing)) * 1e-6, 4),
+        "Bias": "none" if prepared.bias is None else "n4",
+        "Normalisation": {
+            "Formula": "u = ((x / bias - median) / sd - z_low) / (z_high - z_low), clipped to [0, 1]; 0 outside the brain",
+            "Median": prepared.scale.median,
+            "SD": prepared.scale.sd,
+            "Window": list(prepared.scale.window),
+            "ClippedShare": round(prepared.clipped_share, 5),
+        },
+        "Grid": {"SpacingMm": grid.spacing, "Shape": list(grid.shape), "Origin": list(grid.origin)},
+    }
+
+
+def volume_doubts(prepared: Prepared, item: Item) -> list[str]:
+    """Reasons for a person to look at this volume, known before any network runs."""
+    doubts = list(prepared.brain.doubts)
+    if not prepared.volume.orientation_known:
+        doubts.append("orientation: the header says neither s-form nor q-form, so left and right are a guess")
+    if prepared.clipped_share > CLIPPED_SHARE_TO_REVIEW:
+        doubts.append(f"intensity: {prepared.clipped_share:.0%} of the brain lies outside the model's window and was clipped")
+    if item.content.enhanced:
+        doubts.append("contrast: the name says contrast-enhanced, unlike the training images")
+    if item.content.synthetic:
+        doubts.append("input: is itself synthetic")
+    return doubts
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes a result."""
+    names = ("torch", "monai", "numpy", "SimpleITK", "nibabel", "faiss-cpu", "deepbet")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def with_multiple(settings: PrepareSettings, multiple: int) -> PrepareSettings:
+    """The same settings for a network that needs sides of this multiple."""
+    return replace(settings, multiple=multiple)
+
+
+OnSlice = Callable[[int, int], None]

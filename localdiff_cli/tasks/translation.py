@@ -1,0 +1,298 @@
+"""Translate one volume: read → normalise → detect → branch → fuse → denormalise → write, a few slices at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from localdiff_cli.batch.discover import Item
+from localdiff_cli.batch.engine import Outcome
+from localdiff_cli.bundle import Bundle
+from localdiff_cli.diffusion.branching import crop_around
+from localdiff_cli.diffusion.fusion import LocalSettings, Process, Region, ShowsAnomaly, local, plain
+from localdiff_cli.diffusion.noise import INITIAL, NoiseKey
+from localdiff_cli.diffusion.samplers import Model, step_of
+from localdiff_cli.diffusion.schedule import Schedule, step_pairs
+from localdiff_cli.tasks.detection import MaskSettings, SliceDetector, SliceShare, mask_of, ood_doubts, ood_facts, slice_shares
+from localdiff_cli.tasks.slices import (
+    Chunk,
+    OnSlice,
+    Output,
+    Outputs,
+    chunks,
+    image_to_native,
+    map_to_native,
+    mask_to_native,
+    prepare_item,
+    versions,
+    volume_doubts,
+    volume_facts,
+)
+from localdiff_cli.volumes.contrast import beside, renamed
+from localdiff_cli.volumes.intensity import Scale
+from localdiff_cli.volumes.prepare import Prepared, PrepareSettings
+
+OOD_CROP_MARGIN = 16
+IND, OOD, FUSED = 1, 2, 3
+INT16_STEPS = 32000
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How the reverse process runs: see the options of ``localdiff translate`` of the same names."""
+
+    mode: str
+    sampler: str
+    eta: float
+    steps: int
+    samples: int
+    seed: int
+    noise: str
+    local: LocalSettings
+    guided: bool
+    ood_crop: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """The loaded networks: ``model`` and its ``schedule`` on ``device``, and for guided timing the classifier of one slice."""
+
+    model: Model
+    schedule: Schedule
+    device: torch.device
+    multiple: int
+    shows: Callable[[Tensor, Tensor, Tensor], ShowsAnomaly] | None = None
+
+
+@dataclass
+class Clock:
+    """Seconds spent by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def rounded(self) -> dict[str, float]:
+        """For the sidecar."""
+        return {name: round(value, 3) for name, value in self.seconds.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class SliceSampler:
+    """Draws the slices of one volume: plain where B is empty, Local Diffusion where it is not."""
+
+    networks: Networks
+    settings: SampleSettings
+    fingerprint: str
+
+    def __call__(self, chunk: Chunk, ood_map: Tensor, ood_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over samples, ``(N, 1, H, W)`` in [0, 1], for a chunk and its M and B."""
+        samples = torch.stack([self._one(chunk, ood_map, ood_mask, s) for s in range(self.settings.samples)])
+        return samples.mean(dim=0), samples.std(dim=0, correction=0)
+
+    def _one(self, chunk: Chunk, ood_map: Tensor, ood_mask: Tensor, number: int) -> Tensor:
+        is_local = ood_mask.flatten(1).any(dim=1) if self.settings.mode == "local" else torch.zeros(len(chunk.condition), dtype=torch.bool)
+        x0 = torch.zeros_like(chunk.condition)
+        for rows in self._groups(is_local):
+            key = NoiseKey(self.settings.seed, number, self.fingerprint, self.settings.noise == "shared")
+            slices = [chunk.active_numbers[i] for i in rows]
+            x0[rows] = self._group(chunk.condition[rows], ood_map[rows], ood_mask[rows], chunk.brain[rows], key, slices, bool(is_local[rows[0]]))
+        return ((x0 + 1) / 2).clamp(0, 1) * chunk.brain
+
+    def _groups(self, is_local: Tensor) -> list[list[int]]:
+        """Slices that may share a batch: all plain ones; local ones too unless each needs its own crop or its own fusion step."""
+        apart = [i for i, flag in enumerate(is_local.tolist()) if not flag]
+        branched = [i for i, flag in enumerate(is_local.tolist()) if flag]
+        alone = self.settings.ood_crop or self.settings.guided or self.networks.device.type == "cpu"
+        return [group for group in (apart, *([[i] for i in branched] if alone else [branched])) if group]
+
+    def _group(self, condition: Tensor, ood_map: Tensor, ood_mask: Tensor, brain: Tensor, key: NoiseKey, slices: list[int], is_local: bool) -> Tensor:
+        device, shape = self.networks.device, (condition.shape[2], condition.shape[3])
+        process = Process(
+            self.networks.model,
+            self.networks.schedule,
+            step_of(self.settings.sampler, self.settings.eta),
+            step_pairs(self.networks.schedule.num_train_timesteps, self.settings.steps),
+            lambda number: key.batch(number, slices, shape).to(device),
+        )
+        c, x_T = condition.to(device), key.batch(INITIAL, slices, shape).to(device)
+        if not is_local:
+            return plain(process, c, x_T).cpu()
+        crop = crop_around(ood_mask, OOD_CROP_MARGIN, self.networks.multiple) if self.settings.ood_crop else None
+        region = Region(ood_mask.to(device), ood_map.to(device), crop)
+        shows = self.networks.shows(c, region.mask, brain.to(device)) if self.settings.guided and self.networks.shows else None
+        return local(process, c, x_T, region, self.settings.local, shows).cpu()
+
+
+def source_labels(mask: NDArray[np.bool_], weight: NDArray[np.float32], brain: NDArray[np.bool_], settings: SampleSettings) -> NDArray[np.uint8]:
+    """Who made each pixel: 1 IND (the ordinary process), 2 OOD branch alone, 3 fused (both branches, or refined after fusion)."""
+    fused = settings.local.fusion_step > 0 or settings.guided
+    labels = np.where(mask, FUSED if fused else OOD, IND).astype(np.uint8)
+    if settings.local.soft:
+        labels[mask & (weight < 1)] = FUSED
+    return labels * brain
+
+
+@dataclass(frozen=True, eq=False)
+class TranslateWork:
+    """``localdiff translate`` on one volume."""
+
+    bundle: Bundle
+    out: Path
+    networks: Networks
+    bind: Callable[[Prepared, Path], SliceDetector] | None
+    prepare: PrepareSettings
+    mask: MaskSettings
+    sample: SampleSettings
+    detector: dict[str, Any]
+    reference: Callable[[Item], Scale] | None = None
+    match: str | None = None
+    suffix: str | None = None
+    dtype: str = "float32"
+    precision: str = "fp32"
+    batch_size: int = 1
+    save: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the result. The batch size is not among it."""
+        return {
+            "Command": "translate",
+            "Bundle": self.bundle.name,
+            "BundleHash": self.bundle.hash,
+            "Prepare": asdict(self.prepare),
+            "Detector": self.detector if self.sample.mode == "local" else None,
+            "Mask": asdict(self.mask) if self.sample.mode == "local" else None,
+            "Sample": asdict(self.sample),
+            "Match": self.match,
+            "DataType": self.dtype,
+            "Precision": self.precision,
+            "Device": self.networks.device.type,
+            "Saved": sorted(self.save),
+        }
+
+    def _wanted(self, item: Item, scale: tuple[float, float] = (1.0, 0.0)) -> dict[str, Output]:
+        base = self.out / renamed(item.relative, self.suffix)
+        contrast = self.bundle.target.contrast
+        wanted = {"image": Output(base, self.dtype, f"localdiff synthetic {contrast}", scale)}
+        if self.sample.samples > 1:
+            wanted["std"] = Output(beside(base, "std"), "float32", "localdiff SD over samples")
+        roles = {"map": ("ood", "float32", "localdiff OOD map"), "source": ("source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused"),
+                 "brain": ("brain", "uint8", "localdiff brain mask")}  # fmt: skip
+        for role in self.save:
+            ending, dtype, text = roles[role]
+            wanted[role] = Output(beside(base, ending), dtype, text)
+        return wanted
+
+    def main_output(self, item: Item) -> Path:
+        """The translated image."""
+        return self._wanted(item)["image"].path
+
+    def outputs(self, item: Item) -> list[Path]:
+        """All volumes written."""
+        return [output.path for output in self._wanted(item).values()]
+
+    def _units(self, item: Item) -> tuple[Scale | None, tuple[float, float]]:
+        """The reference's scale, and slope and intercept of the stored values."""
+        scale = self.reference(item) if self.reference else None
+        if self.dtype != "int16":
+            return scale, (1.0, 0.0)
+        low, high = (0.0, 1.0) if scale is None else (float(v) for v in scale.denormalise(np.array([0.0, 1.0], dtype=np.float32)))
+        return scale, ((high - low) / INT16_STEPS, low)
+
+    def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
+        """Translate one volume."""
+        clock = Clock()
+        with clock.stage("Prepare"):
+            scale, stored = self._units(item)
+            prepared = prepare_item(item, self.bundle, self.prepare)
+        detect = self.bind(prepared, item.relative) if self.bind and self.sample.mode == "local" else None
+        draw = SliceSampler(self.networks, self.sample, prepared.survey.fingerprint)
+        rows: list[SliceShare] = []
+        done, total = 0, int(prepared.brain.mask.any(axis=(1, 2)).sum())
+        with Outputs(prepared, self._wanted(item, stored)) as outputs:
+            parts = chunks(prepared, self.batch_size)
+            while True:
+                with clock.stage("Read"):
+                    chunk = next(parts, None)
+                if chunk is None:
+                    break
+                with clock.stage("Detect"):
+                    ood_map, ood_mask = self._region(chunk, detect, prepared, rows)
+                with clock.stage("Network"):
+                    mean, spread = draw(chunk, ood_map, ood_mask)
+                with clock.stage("Write"):
+                    self._write(outputs, prepared, chunk, scale, {"mean": mean, "std": spread, "map": ood_map, "mask": ood_mask})
+                done += len(chunk.active)
+                on_slice(done, total)
+            with clock.stage("Write"):
+                facts = ood_facts(rows, prepared) if detect else {}
+        doubts = volume_doubts(prepared, item) + (ood_doubts(facts) if facts else [])
+        return Outcome(self._facts(prepared, scale, facts, clock), tuple(doubts), self._slice_rows(item, rows))
+
+    def _slice_rows(self, item: Item, rows: list[SliceShare]) -> tuple[dict[str, Any], ...]:
+        return tuple({"volume": item.relative.as_posix(), **asdict(row)} for row in sorted(rows, key=lambda r: r.slice))
+
+    def _region(self, chunk: Chunk, detect: SliceDetector | None, prepared: Prepared, rows: list[SliceShare]) -> tuple[Tensor, Tensor]:
+        if detect is None or not len(chunk.condition):
+            return torch.zeros_like(chunk.condition), torch.zeros_like(chunk.brain)
+        detection = detect(chunk)
+        mask = mask_of(detection, chunk.brain, self.mask, prepared.grid.spacing)
+        rows += slice_shares(chunk, detection, mask)
+        return detection.ood_map, mask
+
+    def _write(self, outputs: Outputs, prepared: Prepared, chunk: Chunk, scale: Scale | None, found: dict[str, Tensor]) -> None:
+        place = {position: i for i, position in enumerate(chunk.active)}
+        for position, k in enumerate(chunk.numbers):
+            brain, images = prepared.native_brain(k), {}
+            if position in place:
+                slices = {name: values[place[position], 0].numpy() for name, values in found.items()}
+                images = self._native(slices, chunk.brain[place[position], 0].numpy(), prepared, brain, scale)
+            outputs.write(k, images | {"brain": brain})
+
+    def _native(
+        self, found: dict[str, NDArray], inside: NDArray[np.bool_], prepared: Prepared, brain: NDArray[np.bool_], scale: Scale | None
+    ) -> dict[str, NDArray]:
+        grid = prepared.grid
+        image = image_to_native(found["mean"], inside, grid, brain)
+        ood_map = np.minimum(map_to_native(found["map"], grid, brain), 1)
+        mask = mask_to_native(found["mask"], grid, brain)
+        spread = map_to_native(found["std"], grid, brain)
+        if scale is not None:
+            image = np.where(brain, scale.denormalise(image), np.float32(0))
+            spread = spread * np.float32(scale.sd * (scale.window[1] - scale.window[0]))
+        return {"image": image, "std": spread, "map": ood_map, "source": source_labels(mask, ood_map, brain, self.sample)}
+
+    def _facts(self, prepared: Prepared, scale: Scale | None, facts: dict[str, Any], clock: Clock) -> dict[str, Any]:
+        target = self.bundle.target
+        units = (
+            f"matched to the reference: median {scale.median:g}, sd {scale.sd:g}, window {list(target.window)}"
+            if scale is not None
+            else f"normalised {target.contrast} in [0, 1] = z from {target.window[0]:g} to {target.window[1]:g} robust SD about the brain's median"
+        )
+        return {
+            "Synthetic": True,
+            "Contrast": target.contrast,
+            "SourceContrast": self.bundle.condition.contrast,
+            "Units": units,
+            **volume_facts(prepared),
+            **facts,
+            "Seconds": clock.rounded(),
+            "Versions": versions(),
+            "Notice": "Made by a network for research use; not for diagnosis.",
+        }

@@ -1,0 +1,59 @@
+"""The card of a bundle: what it is, what it was made from and how, what it measured; generated from its metadata."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NOTICE = "For research use; not for diagnosis."
+
+
+def card(metadata: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    parts = [f"# {metadata.get('name', 'bundle')}", NOTICE, _what(metadata)]
+    parts += [_made(part, account) for part, account in metadata.get("training", {}).items()]
+    parts += [_results(metadata["results"])] if metadata.get("results") else []
+    parts += [_terms(metadata)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(metadata: dict[str, Any]) -> str:
+    condition, target = metadata["condition"]["contrast"], metadata.get("target", {}).get("contrast")
+    task = f"Translates {condition} to {target}." if metadata["task"] == "translate" and target else f"Task {metadata['task']} on {condition}."
+    grid = metadata["grid"]
+    lines = [
+        task,
+        "",
+        f"- Works on the brain alone ({metadata['brain']}), axial slices at {grid['spacing']} mm, {grid['shape'][0]} × {grid['shape'][1]} pixels.",
+        f"- Intensity: bias field {metadata['bias']}, robust z window {metadata['condition']['window']} of {condition}"
+        + (f", {metadata['target']['window']} of {target}." if target else "."),
+    ]
+    return "\n".join(lines)
+
+
+def _made(part: str, account: dict[str, Any]) -> str:
+    lines = [f"## How the {part} was made", "", "```", account["command"], "```", ""]
+    lines.append(f"{account['slices']} slices; {account['seconds'] / 60:.0f} minutes.")
+    if account.get("curve"):
+        first, last = account["curve"][0], account["curve"][-1]
+        lines.append(f"Loss {first[1]:.4f} at step {first[0]}, {last[1]:.4f} at step {last[0]}; the whole curve is in `configs/metadata.json`.")
+    for split, names in account["patients"].items():
+        lines.append(f"- {split} ({len(names)}): {', '.join(names)}")
+    return "\n".join(lines)
+
+
+def _results(results: dict[str, Any]) -> str:
+    lines = ["## What it measured", ""]
+    for title, block in results.items():
+        lines += [f"### {title}", ""]
+        lines += [f"Command: `{block['command']}`", ""] if "command" in block else []
+        lines += [block["note"], ""] if "note" in block else []
+        rows = block.get("rows", [])
+        if rows:
+            columns = list(rows[0])
+            lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+            lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in rows] + [""]
+    return "\n".join(lines).rstrip()
+
+
+def _terms(metadata: dict[str, Any]) -> str:
+    return f"## Terms\n\n{metadata.get('licence', 'unstated')}"

@@ -1,0 +1,256 @@
+"""Fit each part of a bundle: prepare the data, train, calibrate, check on held-out patients, write the bundle and its card."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from localdiff_cli.bundle import DETECTOR, SEGMENTER, TRANSLATOR, Bundle, Defaults, GridSpec, SegmenterDefaults, save_bundle
+from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
+from localdiff_cli.diffusion.schedule import Schedule
+from localdiff_cli.errors import UsageError
+from localdiff_cli.ood.backbone import load_backbone
+from localdiff_cli.ood.fit import calibrate_detector, fit_bank
+from localdiff_cli.ood.patchcore import MemoryBank
+from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings
+from localdiff_cli.training.augment import AugmentSettings
+from localdiff_cli.training.card import card
+from localdiff_cli.training.loop import LoopSettings, Progress, train
+from localdiff_cli.training.pairs import Pair
+from localdiff_cli.training.segmenter import masked_patients, patient_dice, segmenter_loss
+from localdiff_cli.training.slices import PatientSlices, load_slices
+from localdiff_cli.training.translator import HealthySlices, healthy_slices, mean_prediction, translator_loss
+from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
+from localdiff_cli.volumes.prepare import PrepareSettings
+from localdiff_cli.volumes.writer import whole_file
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """What every fit needs: the patients, contrasts, where the bundle goes, where caches and checkpoints lie, how to report.
+
+    ``command`` is recorded in the card; ``healthy`` names patients known to bear no lesion.
+    """
+
+    pairs: tuple[Pair, ...]
+    contrasts: tuple[str, str | None]
+    out: Path
+    work: Path
+    prepare: PrepareSettings
+    command: str
+    device: torch.device
+    say: Say
+    healthy: tuple[str, ...] = ()
+    licence: str = "unstated"
+
+    def patients(self) -> list[PatientSlices]:
+        """Every usable patient of the training and validation splits. Test patients are never read."""
+        used = [pair for pair in self.pairs if pair.split != "test"]
+        unknown = set(self.healthy) - {pair.name for pair in self.pairs}
+        if unknown:
+            raise UsageError(f"--healthy {', '.join(sorted(unknown))}: no such patient in the data")
+        self.say(f"preparing {len(used)} patients ({len(self.pairs) - len(used)} test patients left alone)")
+        patients = load_slices(used, self.contrasts, self.prepare, self.work / "cache", self.say)
+        return [replace(p, masked=True) if p.name in self.healthy else p for p in patients]
+
+
+def _describe(contrast: str | None) -> dict[str, Any]:
+    return {"contrast": contrast, "window": list(WINDOWS.get(contrast or "", DEFAULT_WINDOW))}
+
+
+def _base_metadata(job: FitJob, task: str) -> dict[str, Any]:
+    grid = GridSpec(spacing=job.prepare.spacing, shape=job.prepare.shape)
+    metadata = {
+        "task": task,
+        "condition": _describe(job.contrasts[0]),
+        "grid": {"plane": grid.plane, "spacing": grid.spacing, "shape": list(grid.shape)},
+        "brain": "required",
+        "bias": job.prepare.bias,
+        "licence": job.licence,
+        "intended_use": "research; not for diagnosis",
+    }
+    return metadata | ({"target": _describe(job.contrasts[1])} if job.contrasts[1] else {})
+
+
+def _data_account(patients: list[PatientSlices]) -> dict[str, list[str]]:
+    return {split: sorted(p.name for p in patients if p.split == split) for split in ("train", "val")}
+
+
+def _progress(say: Say) -> Callable[[Progress], None]:
+    def report(p: Progress) -> None:
+        say(f"step {p.step}/{p.steps}  loss {p.loss:.5f}  rate {p.rate:.2e}  {p.seconds_left / 60:.1f} min left")
+
+    return report
+
+
+def psnr(a: NDArray, b: NDArray, mask: NDArray[np.bool_]) -> float:
+    """PSNR (dB) over ``mask``, data range 1."""
+    return float(10 * np.log10(1 / np.mean((a[mask] - b[mask]) ** 2, dtype=np.float64)))
+
+
+def polynomial_map(slices: HealthySlices, degree: int = 5) -> NDArray:
+    """The best polynomial intensity map from condition to target over the brain pixels of ``slices``; ``np.polyval`` order."""
+    xs, ys = [], []
+    for patient, rows in zip(slices.patients, slices.rows, strict=True):
+        assert patient.target is not None
+        brain = patient.brain[rows]
+        step = max(1, int(brain.sum()) // 200_000)
+        xs.append(patient.condition[rows][brain][::step] / 65535.0)
+        ys.append(patient.target[rows][brain][::step] / 65535.0)
+    return np.polyfit(np.concatenate(xs), np.concatenate(ys), degree)
+
+
+def _check_batch(slices: HealthySlices, n: int = 12) -> tuple[Tensor, NDArray, NDArray[np.bool_]]:
+    """Some evenly spread slices to watch: condition tensor, target and brain arrays."""
+    flat = [(p, row) for p, rows in zip(slices.patients, slices.rows, strict=True) for row in rows]
+    chosen = [flat[i] for i in np.linspace(0, len(flat) - 1, min(n, len(flat))).astype(int)]
+    condition = np.stack([p.condition[row] for p, row in chosen]).astype(np.float32) / 65535
+    target = np.stack([p.target[row] for p, row in chosen if p.target is not None]).astype(np.float32) / 65535
+    return torch.from_numpy(condition)[:, None], target, np.stack([p.brain[row] for p, row in chosen])
+
+
+def _watch(job: FitJob, watched: HealthySlices, schedule: Schedule) -> Callable[[nn.Module, int], None]:
+    condition, target, brain = _check_batch(watched)
+
+    def on_checkpoint(average: nn.Module, step: int) -> None:
+        average.eval()
+        mean = mean_prediction(average, schedule, condition.to(job.device)).cpu().numpy()[:, 0]
+        average.train()
+        job.say(f"  step {step}: PSNR of the first-step mean on held-out slices {psnr(mean, target, brain):.2f} dB")
+        _picture(job.work / f"{job.out.name}-samples-{step:06d}.png", [condition.numpy()[:6, 0], mean[:6], target[:6]])
+
+    return on_checkpoint
+
+
+def _picture(path: Path, rows: list[NDArray]) -> None:
+    from matplotlib.image import imsave
+
+    mosaic = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+    with whole_file(path) as partial:
+        imsave(str(partial), mosaic, cmap="gray", vmin=0, vmax=1)
+
+
+def fit_translator(job: FitJob, network: NetworkSettings, schedule: Schedule, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults) -> Bundle:
+    """Train the conditional diffusion network on lesion-free slices and write it into the bundle."""
+    patients = job.patients()
+    used = healthy_slices(patients, "train")
+    held_out = healthy_slices(patients, "val") if any(p.split == "val" for p in patients) else used
+    job.say(f"{used.count} lesion-free slices of {len(used.patients)} patients")
+    torch.manual_seed(loop.seed)
+    model = TranslatorNetwork(network).to(job.device)
+    started = time.monotonic()
+    average, curve = train(
+        model, translator_loss(used, schedule, augment, loop.batch_size), loop, job.work / f"{job.out.name}-translator.pt", _progress(job.say),
+        _watch(job, held_out, schedule),
+    )  # fmt: skip
+    yardstick = polynomial_map(used)
+    metadata = _base_metadata(job, "translate") | {
+        "network": asdict(network),
+        "schedule": asdict(schedule),
+        "defaults": asdict(defaults),
+        "training": {
+            "translator": {
+                "command": job.command, "seconds": round(time.monotonic() - started), "loop": asdict(loop), "augment": asdict(augment),
+                "slices": used.count, "patients": _data_account(patients), "curve": curve, "polynomial": yardstick.tolist(),
+                "monai": _version("monai"), "torch": torch.__version__,
+            }
+        },
+    }  # fmt: skip
+    return _save(job, metadata, {TRANSLATOR: average.state_dict()})
+
+
+def _version(package: str) -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version(package)
+
+
+def _save(job: FitJob, metadata: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> Bundle:
+    from localdiff_cli.bundle import METADATA, read_metadata
+
+    before = read_metadata(job.out) if (job.out / METADATA).is_file() else {}
+    merged = before | metadata | {"training": before.get("training", {}) | metadata["training"]}
+    return save_bundle(job.out, merged, tensors, card(merged | {"name": job.out.name}))
+
+
+def _healthy_only(patients: list[PatientSlices], split: str, every: int) -> list[tuple[Tensor, Tensor]]:
+    """Lesion-free slices of patients with a mask (or known to be healthy): (condition, brain), each ``(1, H, W)``."""
+    return [
+        (torch.from_numpy(p.condition[row].astype(np.float32) / 65535)[None], torch.from_numpy(p.brain[row])[None])
+        for p in patients
+        if p.split == split and p.masked
+        for row in np.flatnonzero(p.lesion_free)[::every]
+    ]
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """PatchCore: ``backbone`` and where its weights are, ``input_scale``, entries kept, every n-th slice used, ``seed``."""
+
+    backbone: str = "efficientnet-lite0"
+    backbone_weights: Path | None = None
+    input_scale: float = 1.0
+    coreset_size: int = 5000
+    every: int = 1
+    seed: int = 0
+
+
+def fit_detector(job: FitJob, settings: DetectorSettings) -> Bundle:
+    """Build the memory bank from healthy training slices, calibrate it on held-out ones, and write it into the bundle."""
+    patients = job.patients()
+    train_slices, held_out = (_healthy_only(patients, split, settings.every) for split in ("train", "val"))
+    if not train_slices or not held_out:
+        raise UsageError(
+            f"{len(train_slices)} healthy training and {len(held_out)} held-out slices; expected some of each: patients with masks "
+            "(or --healthy) in the train and val splits"
+        )
+    started = time.monotonic()
+    backbone = load_backbone(settings.backbone, settings.backbone_weights, settings.input_scale).to(job.device)
+    job.say(f"memory bank from {len(train_slices)} slices, threshold from {len(held_out)}")
+    bank = fit_bank(train_slices, backbone, settings.coreset_size, settings.seed)
+    # The bundle stores half precision: calibrate what will be loaded.
+    bank = MemoryBank(bank.embeddings.half().float())
+    calibration = calibrate_detector(held_out, backbone, bank)
+    described = {"backbone": settings.backbone, "input_scale": settings.input_scale, "calibration": calibration.to_dict()}
+    account = {
+        "command": job.command, "seconds": round(time.monotonic() - started), "patients": _data_account([p for p in patients if p.masked]),
+        "slices": len(train_slices), "held_out_slices": len(held_out), "coreset_size": settings.coreset_size, "seed": settings.seed,
+    }  # fmt: skip
+    return _save(job, _base_metadata(job, "translate") | {"detector": described, "training": {"detector": account}}, {DETECTOR: bank.to_tensors()})
+
+
+def fit_segmenter(job: FitJob, network: LesionNetworkSettings, augment: AugmentSettings, loop: LoopSettings, defaults: SegmenterDefaults) -> Bundle:
+    """Train the lesion network on expert masks and write it into the bundle."""
+    patients = job.patients()
+    used = masked_patients(patients, "train")
+    held_out = [p for p in patients if p.split == "val" and p.masked]
+    job.say(f"{sum(len(p.condition) for p in used)} slices of {len(used)} patients with masks")
+    torch.manual_seed(loop.seed)
+    model = LesionNetwork(network).to(job.device)
+
+    def on_checkpoint(average: nn.Module, step: int) -> None:
+        assert isinstance(average, LesionNetwork)
+        scores = [patient_dice(average.eval(), p) for p in held_out]
+        average.train()
+        if scores:
+            job.say(f"  step {step}: held-out patients' Dice, mean {np.mean(scores):.3f}, worst {min(scores):.3f}")
+
+    started = time.monotonic()
+    average, curve = train(model, segmenter_loss(used, augment, loop.batch_size), loop, job.work / f"{job.out.name}-segmenter.pt", _progress(job.say), on_checkpoint)
+    account = {
+        "command": job.command, "seconds": round(time.monotonic() - started), "loop": asdict(loop), "augment": asdict(augment),
+        "slices": sum(len(p.condition) for p in used), "patients": _data_account(used + held_out), "curve": curve,
+        "monai": _version("monai"), "torch": torch.__version__,
+    }  # fmt: skip
+    metadata = _base_metadata(job, "segment") | {"network": asdict(network), "defaults": asdict(defaults), "training": {"segmenter": account}}
+    return _save(job, metadata, {SEGMENTER: average.state_dict()})

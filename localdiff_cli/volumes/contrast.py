@@ -1,0 +1,86 @@
+"""Which contrast a file holds, by its sidecar or its name; never by guessing from voxels."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localdiff_cli.volumes.reader import stem, suffix_of
+
+ALIASES: dict[str, str] = {
+    "t1w": "T1w", "t1": "T1w", "t1n": "T1w", "mprage": "T1w", "spgr": "T1w",
+    "t1c": "T1w", "t1ce": "T1w", "t1gd": "T1w", "t1post": "T1w",
+    "t2w": "T2w", "t2": "T2w",
+    "flair": "FLAIR", "t2f": "FLAIR", "t2flair": "FLAIR",
+    "pd": "PDw", "pdw": "PDw",
+    "mask": "mask", "brain": "mask", "dseg": "mask", "seg": "mask", "truth": "mask", "label": "mask", "labels": "mask", "roi": "mask",
+    "ood": "map", "oodmask": "mask", "score": "map", "std": "map", "source": "mask", "prob": "map", "lesion": "mask",
+}  # fmt: skip
+"""Words in a file's name that say what it holds (BIDS suffixes, BraTS 2013–2023, common usage)."""
+
+ENHANCED = ("t1c", "t1ce", "t1gd", "t1post", "gadolinium", "gd", "contrast")
+IMAGES = ("T1w", "T2w", "FLAIR", "PDw")
+MAX_SIDECAR_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file says it holds: ``contrast`` (BIDS suffix, mask, map, or None), contrast-enhanced, made by localdiff."""
+
+    contrast: str | None
+    enhanced: bool = False
+    synthetic: bool = False
+    said_by: str = "nothing"
+
+
+def sidecar_path(path: Path) -> Path:
+    """The BIDS-style JSON beside a volume."""
+    return path.with_name(stem(path) + ".json")
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """The sidecar of a volume; empty where there is none or it is not a JSON object."""
+    file = sidecar_path(path)
+    try:
+        if file.stat().st_size > MAX_SIDECAR_BYTES:
+            return {}
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.split(r"[_\-. ]+", name) if word]
+
+
+def content_of(path: Path) -> Content:
+    """What the volume holds. A sidecar's ``Contrast`` (with ``Synthetic``) outranks the name; the name's last telling word wins."""
+    sidecar = read_sidecar(path)
+    said = sidecar.get("Contrast")
+    if isinstance(said, str) and said:
+        return Content(said, False, sidecar.get("Synthetic") is True, "sidecar")
+    words = _words(stem(path))
+    contrast = next((ALIASES[word] for word in reversed(words) if word in ALIASES), None)
+    enhanced = any(word in ENHANCED for word in words) or bool(sidecar.get("ContrastBolusIngredient"))
+    return Content(contrast, enhanced, False, "name" if contrast else "nothing")
+
+
+def renamed(relative: Path, suffix: str | None) -> Path:
+    """The output's relative name: the input's, its BIDS suffix replaced where ``suffix`` is given."""
+    if not suffix:
+        return relative
+    name, image = stem(relative), suffix_of(relative) or ""
+    tail = relative.name[len(name) :] if image else ""
+    head, _, last = name.rpartition("_")
+    base = head if head and ALIASES.get(last.lower()) in IMAGES else name
+    return relative.with_name(f"{base}_{suffix}{tail}")
+
+
+def beside(path: Path, ending: str) -> Path:
+    """The companion of an output: ``<name>_<ending>`` with the same image suffix."""
+    name = stem(path)
+    return path.with_name(f"{name}_{ending}{path.name[len(name) :]}")

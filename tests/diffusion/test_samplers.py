@@ -1,0 +1,88 @@
+"""Samplers against a problem whose score is known exactly."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from localdiff_cli.diffusion.samplers import SAMPLERS, State, ddim_step, ddpm_step, denoiser, sample, step_of
+from localdiff_cli.diffusion.schedule import PREDICTIONS, Schedule, step_pairs
+
+MEAN, SD = 0.3, 0.1
+
+
+def exact_model(schedule: Schedule):
+    """The perfect network for targets drawn from N(MEAN, SD²): its posterior mean, as ε, x_0 or v."""
+
+    def model(x_t, condition, t):
+        alpha_bar = schedule.alpha_bar(int(t[0]))
+        signal, noise = math.sqrt(alpha_bar), 1 - alpha_bar
+        x0 = MEAN + signal * SD**2 / (alpha_bar * SD**2 + noise) * (x_t - signal * MEAN)
+        epsilon = (x_t - signal * x0) / math.sqrt(noise)
+        return {"sample": x0, "epsilon": epsilon, "v_prediction": signal * epsilon - math.sqrt(noise) * x0}[schedule.prediction]
+
+    return model
+
+
+def draw(name: str, prediction: str, steps: int, n: int = 20_000) -> torch.Tensor:
+    """Samples by one sampler, noise antithetic so that the mean has no Monte Carlo error."""
+    schedule = Schedule(prediction=prediction)
+
+    def noise_of(number: int) -> torch.Tensor:
+        half = torch.randn(1, 1, 1, n // 2, generator=torch.Generator().manual_seed(number + 1), dtype=torch.float64)
+        return torch.cat([half, -half], dim=-1)
+
+    x_T = noise_of(-1)
+    denoise = denoiser(exact_model(schedule), schedule, torch.zeros_like(x_T), clip=False)
+    return sample(step_of(name), denoise, schedule, State(x_T), enumerate(step_pairs(1000, steps)), noise_of).x
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_mean_is_within_a_tenth_of_a_percent_at_ten_steps(name, prediction):
+    assert draw(name, prediction, 10).mean().item() == pytest.approx(MEAN, rel=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 50, 1000])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_mean_holds_for_any_number_of_steps(name, steps):
+    assert draw(name, "sample", steps, 200).mean().item() == pytest.approx(MEAN, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_spread_is_right_with_many_steps(name):
+    assert draw(name, "epsilon", 1000, 4000).std().item() == pytest.approx(SD, rel=0.06)
+
+
+def test_ddim_with_eta_one_is_the_ancestral_step():
+    schedule = Schedule()
+    generator = torch.Generator().manual_seed(0)
+    x, x0, noise = (torch.randn(1, 1, 4, 4, generator=generator, dtype=torch.float64) for _ in range(3))
+    for pair in step_pairs(1000, 7):
+        state = State(x)
+        ddim = ddim_step(schedule, state, x0, pair, lambda: noise, eta=1.0)
+        torch.testing.assert_close(ddim, ddpm_step(schedule, state, x0, pair, lambda: noise))
+
+
+def test_stopping_and_going_on_changes_nothing():
+    schedule = Schedule()
+    x_T = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+    denoise = denoiser(exact_model(schedule), schedule, torch.zeros_like(x_T))
+    pairs = list(enumerate(step_pairs(1000, 9)))
+    for name in SAMPLERS:
+        run = partial(sample, step_of(name), denoise, schedule, noise_of=lambda number: x_T * (number + 1) / 10)
+        whole = run(State(x_T), pairs)
+        halves = run(run(State(x_T), pairs[:4]), pairs[4:])
+        assert torch.equal(whole.x, halves.x)
+
+
+def test_the_estimate_is_clipped_to_the_range_of_the_network():
+    schedule = Schedule()
+    denoise = denoiser(lambda x, c, t: x * 0 + 3, schedule, torch.zeros(1, 1, 2, 2))
+    assert denoise(torch.zeros(1, 1, 2, 2), 500).max() == 1
+
+
+def test_an_unknown_sampler_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match="ddim, ddpm, dpmpp"):
+        step_of("euler")
