@@ -120,6 +120,30 @@ def translate(
     _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
 
 
+@app.command()
+def segment(
+    source: o.In, out: o.Out,
+    model: Annotated[str | None, typer.Option("--model", help="Segmenter bundle by name or folder. (default: by the input's sidecar or name) Example: --model lesion-flair", rich_help_panel=o.MODEL)] = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", help="Probability cut, 0 to 1. (default: the bundle's) Example: --threshold 0.5", rich_help_panel=o.OUTPUT)] = None,
+    min_volume: Annotated[float | None, typer.Option("--min-volume", help="Smallest 3D lesion kept, mm³. (default: the bundle's) Example: --min-volume 50", rich_help_panel=o.OUTPUT)] = None,
+    save_prob: Annotated[bool, typer.Option("--save-prob", help="Also write the lesion probability, <name>_prob.", rich_help_panel=o.OUTPUT)] = False,
+    save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
+    device: o.Device = "auto", batch_size: o.BatchSize = None,
+    overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
+) -> None:  # fmt: skip
+    """Segment lesions in real or translated volumes: a mask (1 = lesion) under each input's relative name.
+
+    Example: localdiff segment --in t2/ --out lesions/
+    """
+    from localdiff_cli.commands.run import RunOptions, guarded
+    from localdiff_cli.commands.segment import SegmentOptions
+    from localdiff_cli.commands.segment import segment as run
+
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug)
+    options = SegmentOptions(model, threshold, min_volume, brain, bias, nan, save_prob, save_brain, device, batch_size)
+    _finish(guarded(lambda: run(shared, options), debug=debug))
+
+
 Data = Annotated[list[Path], typer.Option("--data", help="A TSV (condition, target, mask, brain, split; paths relative to it) or a BIDS-like folder with participants.tsv; may be repeated. Example: --data pairs.tsv", rich_help_panel=o.FILES)]
 Bundle = Annotated[Path, typer.Option("--out", help="Bundle folder to make or to add to. Example: --out models/t1-to-t2", rich_help_panel=o.FILES)]
 Work = Annotated[Path | None, typer.Option("--work", help="Folder for caches and checkpoints; an interrupted fit goes on from there. (default: <out>.work) Example: --work scratch/", rich_help_panel=o.FILES)]

@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localdiff_cli.errors import NoInputError, UsageError, VolumeError
-from localdiff_cli.volumes.contrast import Content, content_of
+from localdiff_cli.volumes.contrast import IMAGES, Content, content_of
 from localdiff_cli.volumes.reader import ITK_SUFFIXES, suffix_of
 from localdiff_cli.volumes.writer import PARTIAL
-
-EQUIVALENT = {"T1": "T1w", "T2": "T2w"}
-
 
 @dataclass(frozen=True)
 class Item:
@@ -89,6 +86,12 @@ def discover(given: str, contrast: str) -> Found:
             code="no-input",
         )
     return Found(tuple(items), tuple(skipped))
+
+
+def contrasts_in(given: str) -> set[str]:
+    """The image contrasts that sidecars and names of the inputs say. Raises :class:`NoInputError` where there is no input."""
+    said = {content_of(path).contrast for path, _ in _sources(given)[0]}
+    return {contrast for contrast in said if contrast in IMAGES}
 
 
 def check_folders(given: str, out: Path) -> None:

@@ -61,6 +61,7 @@ class Tally:
     skipped: list[str] = field(default_factory=list)
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     verdicts: list[tuple[str, str, str]] = field(default_factory=list)
+    slice_rows: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -135,6 +136,7 @@ def _write_sidecar(work: Work, item: Item, outcome: Outcome, version: str) -> No
         "OutputSHA256": written,
         "Settings": work.settings,
         **outcome.facts,
+        **({"Slices": list(outcome.slice_rows)} if outcome.slice_rows else {}),
         "Verdict": "review" if outcome.review else "pass",
         "ReviewReasons": list(outcome.review),
     }
@@ -146,8 +148,10 @@ def _one(work: Work, item: Item, tally: Tally, reporter: Reporter, version: str,
     started = time.monotonic()
     try:
         if state_of(work, item, overwrite=overwrite) == "done":
+            sidecar = read_sidecar(work.main_output(item))
             tally.skipped.append(name)
-            _verdict(tally, name, tuple(read_sidecar(work.main_output(item)).get("ReviewReasons", ())))
+            tally.slice_rows += [{"volume": name, **row} for row in sidecar.get("Slices", ())]
+            _verdict(tally, name, tuple(sidecar.get("ReviewReasons", ())))
             reporter.detail(f"  {name}: already done")
             reporter.event("volume-skipped", volume=name)
             return
@@ -167,6 +171,7 @@ def _one(work: Work, item: Item, tally: Tally, reporter: Reporter, version: str,
         reporter.event("volume-failed", volume=name, code=code, reason=reason)
         return
     tally.done.append(name)
+    tally.slice_rows += [{"volume": name, **row} for row in outcome.slice_rows]
     _verdict(tally, name, outcome.review)
     reporter.event("volume-done", volume=name, seconds=round(time.monotonic() - started, 3), review=list(outcome.review))
     reporter.detail(f"  {name}: {time.monotonic() - started:.1f} s")
@@ -186,6 +191,10 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def _write_tables(out: Path, tally: Tally) -> None:
     write_text(out / "qc.tsv", _table(("volume", "verdict", "reasons"), sorted(tally.verdicts)))
+    if tally.slice_rows:
+        columns = tuple(tally.slice_rows[0])
+        rows = [tuple(str(row[column]) for column in columns) for row in tally.slice_rows]
+        write_text(out / "slices.tsv", _table(columns, sorted(rows, key=lambda row: (row[0], int(row[1])))))
     failures = out / "failures.tsv"
     if tally.failures:
         write_text(failures, _table(("volume", "code", "reason"), sorted(tally.failures)))

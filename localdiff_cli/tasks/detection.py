@@ -211,7 +211,7 @@ class DetectWork:
         seconds = {"Prepare": round(ready - started, 3), "Detect": round(time.monotonic() - ready, 3)}
         sidecar = {"Contrast": "map", "Content": "OOD probability", **volume_facts(prepared), **facts, "Seconds": seconds, "Versions": versions()}
         doubts = tuple(volume_doubts(prepared, item) + ood_doubts(facts))
-        return Outcome(sidecar, doubts, tuple({"volume": item.relative.as_posix(), **asdict(row)} for row in sorted(rows, key=lambda r: r.slice)))
+        return Outcome(sidecar, doubts, tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice)))
 
     def _write(self, outputs: Outputs, prepared: Prepared, chunk: Chunk, detection: Detection, mask: Tensor) -> None:
         place = {position: i for i, position in enumerate(chunk.active)}

@@ -243,10 +243,7 @@ class TranslateWork:
             with clock.stage("Write"):
                 facts = ood_facts(rows, prepared) if detect else {}
         doubts = volume_doubts(prepared, item) + (ood_doubts(facts) if facts else [])
-        return Outcome(self._facts(prepared, scale, facts, clock), tuple(doubts), self._slice_rows(item, rows))
-
-    def _slice_rows(self, item: Item, rows: list[SliceShare]) -> tuple[dict[str, Any], ...]:
-        return tuple({"volume": item.relative.as_posix(), **asdict(row)} for row in sorted(rows, key=lambda r: r.slice))
+        return Outcome(self._facts(prepared, scale, facts, clock), tuple(doubts), tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice)))
 
     def _region(self, chunk: Chunk, detect: SliceDetector | None, prepared: Prepared, rows: list[SliceShare]) -> tuple[Tensor, Tensor]:
         if detect is None or not len(chunk.condition):

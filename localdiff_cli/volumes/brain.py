@@ -16,6 +16,7 @@ STRIPPED_MAX_LITRES = 2.2
 """A support larger than this is a head: 84 LGG patients' heads start at 2.46 l, stripped adult brains end below 2.1 l."""
 BRAIN_LITRES = (0.4, 2.6)
 SLAB_EXTENT_MM = 60.0
+SLAB_MIN_SLICES = 8
 SLAB_MAX_AREA_MM2 = 21500.0
 BACKGROUND_SHARE = 0.15
 
@@ -52,7 +53,7 @@ def _extent_mm(volume: Volume) -> float:
 
 def is_slab(volume: Volume) -> bool:
     """Too few centimetres from foot to head for a brain to be found in it."""
-    return _extent_mm(volume) < SLAB_EXTENT_MM or volume.frame.shape[0] < 8
+    return _extent_mm(volume) < SLAB_EXTENT_MM or volume.frame.shape[0] < SLAB_MIN_SLICES
 
 
 def looks_stripped(mask: NDArray, volume: Volume) -> bool:
@@ -74,8 +75,9 @@ def auto_brain(reader: SliceReader, background: float, tolerance: float) -> Brai
         return Brain(mask, "support of a skull-stripped volume", doubts + _size_doubts(mask, volume))
     if is_slab(volume):
         raise VolumeError(
-            f"{volume.path}: found a slab of {_extent_mm(volume):.0f} mm with its skull; brain extraction expects at least "
-            f"{SLAB_EXTENT_MM:.0f} mm. Give the brain mask with --brain FILE, or use --brain none",
+            f"{volume.path}: found a slab of {volume.frame.shape[0]} slices, {_extent_mm(volume):.0f} mm, with its skull; "
+            f"brain extraction expects at least {SLAB_MIN_SLICES} slices and {SLAB_EXTENT_MM:.0f} mm. "
+            "Give the brain mask with --brain FILE, or use --brain none",
             code="brain",
         )
     extracted = _extract(reader)

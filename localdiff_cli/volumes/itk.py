@@ -17,6 +17,7 @@ MAX_DEFLATE_RATIO = 1040
 """DEFLATE cannot expand more than 1032 times: a header that promises more than that is wrong."""
 
 HEADER_BYTES = 1 << 16
+TEXT = ("utf-8", "surrogateescape")
 NRRD_SPACE_KEYS = ("space", "space directions", "space origin")
 _FIELD = re.compile(r"([\w ]+?)\s*(?:=|:(?!=))\s*(.*)")
 _NRRD_END = re.compile(rb"\r?\n\r?\n")
@@ -68,7 +69,7 @@ def _storage(path: Path) -> _Storage:
         head = handle.read(HEADER_BYTES)
     end = (_NRRD_END if head.startswith(b"NRRD") else _META_END).search(head)
     offset = end.end() if end else len(head)
-    lines = head[:offset].decode("latin-1").splitlines()
+    lines = head[:offset].decode(*TEXT).splitlines()
     fields = {match[1].strip().lower(): match[2].strip() for line in lines if (match := _FIELD.match(line))}
     name = fields.get("elementdatafile") or fields.get("data file") or fields.get("datafile") or "LOCAL"
     local = name.upper() == "LOCAL"
@@ -168,7 +169,7 @@ def _check_zlib(storage: _Storage, promised: int) -> None:
 def write(path: Path, array: NDArray, header: ItkHeader, description: str) -> None:
     """Write ``array`` (stored axis order) with the geometry of ``header`` and nothing else of it. Raises ``OSError``."""
     sitk = _sitk()
-    image = sitk.GetImageFromArray(array.reshape(header.shape).T)
+    image = sitk.GetImageFromArray(array.reshape(header.shape).T, isVector=False)
     image.SetSpacing(header.spacing)
     image.SetOrigin(header.origin)
     image.SetDirection(header.direction)
@@ -186,9 +187,9 @@ def _restore_space(path: Path, space: dict[str, str]) -> None:
     whole = path.read_bytes()
     end = _NRRD_END.search(whole)
     cut = end.start() if end else len(whole)
-    lines = whole[:cut].decode("latin-1").splitlines()
+    lines = whole[:cut].decode(*TEXT).splitlines(keepends=True)
     for number, line in enumerate(lines):
-        key = line.split(":")[0]
-        if key in space and not line.startswith(f"{key}:="):
-            lines[number] = f"{key}: {space[key]}"
-    path.write_bytes("\n".join(lines).encode("latin-1") + whole[cut:])
+        key, _, rest = line.partition(":")
+        if key in space and not rest.startswith("="):
+            lines[number] = line.replace(rest.strip(), space[key])
+    path.write_bytes("".join(lines).encode(*TEXT) + whole[cut:])

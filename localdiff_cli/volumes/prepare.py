@@ -95,9 +95,7 @@ def finite(image: NDArray[np.float32], nan: str, path: Path) -> NDArray[np.float
 
 
 def _strides(volume: Volume) -> tuple[int, int]:
-    rows, columns = (
-        max(1, min(round(SAMPLE_MM / volume.frame.spacing[axis]), volume.frame.shape[axis] // 8 or 1)) for axis in (1, 2)
-    )
+    rows, columns = (max(1, min(round(SAMPLE_MM / volume.frame.spacing[axis]), volume.frame.shape[axis] // 8 or 1)) for axis in (1, 2))
     return rows, columns
 
 

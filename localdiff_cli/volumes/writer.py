@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -55,8 +55,9 @@ def _unwritable(path: Path, error: OSError) -> VolumeError:
 def _sweep(parent: Path) -> None:
     """Remove what runs that were killed left behind."""
     for folder in parent.glob(f"{PREFIX}*{PARTIAL}"):
-        if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its own run may just have finished
+            if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(folder: Path, path: Path) -> None:
@@ -83,11 +84,10 @@ def write_text(path: Path, text: str) -> None:
 def output_header(volume: Volume, dtype: np.dtype, description: str, scale: tuple[float, float]) -> Any:
     """The input's NIfTI header for new voxel values: geometry kept, everything that no longer holds set rightly.
 
-    Free-text fields and extensions are emptied: they may carry patient text.
+    Free-text fields are emptied and extensions left out: they may carry patient text.
     """
     header = volume.header.copy()
     header.set_data_dtype(dtype)
-    header.extensions.clear()
     for field in ("cal_min", "cal_max", "intent_p1", "intent_p2", "intent_p3"):
         header[field] = 0
     header["intent_code"] = 0

@@ -1,0 +1,75 @@
+"""``localdiff segment``: lesion masks of real or translated volumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from localdiff_cli.batch.discover import contrasts_in
+from localdiff_cli.batch.engine import Work
+from localdiff_cli.batch.report import Reporter
+from localdiff_cli.bundle import Bundle, SegmenterDefaults, bundle_paths, load_segmenter, open_bundle
+from localdiff_cli.commands.run import RunOptions, announce, check_brain, check_choice, check_range, run_work
+from localdiff_cli.errors import ModelError, UsageError
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """The options of ``segment`` beyond the shared ones; None means the bundle's default."""
+
+    model: str | None = None
+    threshold: float | None = None
+    min_volume: float | None = None
+    brain: str = "auto"
+    bias: str | None = None
+    nan: str = "refuse"
+    save_prob: bool = False
+    save_brain: bool = False
+    device: str = "auto"
+    batch_size: int | None = None
+
+
+def choose_segmenter(model: str | None, source: str) -> Bundle:
+    """The segmenter by name, or the only one whose contrast the inputs' sidecars or names say.
+
+    Raises :class:`UsageError`, with the choices, where nothing (or more than one thing) says.
+    """
+    if model is not None:
+        return open_bundle(model)
+    choices = {b.condition.contrast: b for name in bundle_paths() if (b := open_bundle(name)).task == "segment"}
+    said = contrasts_in(source)
+    fitting = [choices[contrast] for contrast in sorted(said) if contrast in choices]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(f"{b.name} ({contrast})" for contrast, b in sorted(choices.items())) or "none installed"
+    raise UsageError(
+        f"--in {source}: names and sidecars say {', '.join(sorted(said)) or 'no contrast'}; choose a segmenter with --model: {listed}", code="no-model"
+    )
+
+
+def segment(run: RunOptions, options: SegmentOptions) -> int:
+    """Segment every volume of ``run.source``; the exit code."""
+    check_brain(options.brain)
+    check_choice("--nan", options.nan, ("refuse", "zero"))
+    check_choice("--bias", options.bias or "n4", ("n4", "none"))
+    check_range("--threshold", 0.5 if options.threshold is None else options.threshold, 0.001, 0.999)
+    check_range("--min-volume", options.min_volume or 0.0, 0, 1e7)
+    bundle = choose_segmenter(options.model, run.source)
+    if bundle.task != "segment":
+        raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a segmenter from: localdiff models list", code="task")
+
+    def make(reporter: Reporter) -> Work:
+        from localdiff_cli.diffusion.device import choose_device
+        from localdiff_cli.tasks.segmentation import SegmentWork
+        from localdiff_cli.tasks.slices import prepare_settings
+
+        device = choose_device(options.device)
+        announce(reporter, bundle, device)
+        network, defaults = load_segmenter(bundle, device), bundle.segmenter_defaults
+        cut = SegmenterDefaults(
+            defaults.threshold if options.threshold is None else options.threshold,
+            defaults.min_volume if options.min_volume is None else options.min_volume,
+        )
+        settings = prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=network.settings.multiple)
+        return SegmentWork(bundle, run.out, network, device, settings, cut, options.save_prob, options.save_brain, options.batch_size or 8)
+
+    return run_work(run, bundle.condition.contrast, make)

@@ -1,0 +1,110 @@
+"""Segment one volume: lesion probability slice by slice, then a mask of 3D components."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from localdiff_cli.batch.discover import Item
+from localdiff_cli.batch.engine import Outcome
+from localdiff_cli.bundle import Bundle, SegmenterDefaults
+from localdiff_cli.segmentation.components import drop_small
+from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
+from localdiff_cli.tasks.slices import OnSlice, Output, Outputs, chunks, map_to_native, prepare_item, versions, volume_doubts, volume_facts
+from localdiff_cli.volumes.contrast import beside
+from localdiff_cli.volumes.prepare import Prepared, PrepareSettings
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentWork:
+    """``localdiff segment`` on one volume."""
+
+    bundle: Bundle
+    out: Path
+    network: LesionNetwork
+    device: torch.device
+    prepare: PrepareSettings
+    cut: SegmenterDefaults
+    save_prob: bool = False
+    save_brain: bool = False
+    batch_size: int = 8
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the result."""
+        return {
+            "Command": "segment",
+            "Bundle": self.bundle.name,
+            "BundleHash": self.bundle.hash,
+            "Prepare": asdict(self.prepare),
+            "Cut": asdict(self.cut),
+            "Device": self.device.type,
+            "Saved": {"prob": self.save_prob, "brain": self.save_brain},
+        }
+
+    def _wanted(self, item: Item) -> dict[str, Output]:
+        base = self.out / item.relative
+        wanted = {"mask": Output(base, "uint8", "localdiff lesion mask")}
+        if self.save_prob:
+            wanted["prob"] = Output(beside(base, "prob"), "float32", "localdiff lesion probability")
+        if self.save_brain:
+            wanted["brain"] = Output(beside(base, "brain"), "uint8", "localdiff brain mask")
+        return wanted
+
+    def main_output(self, item: Item) -> Path:
+        """The lesion mask."""
+        return self._wanted(item)["mask"].path
+
+    def outputs(self, item: Item) -> list[Path]:
+        """All volumes written."""
+        return [output.path for output in self._wanted(item).values()]
+
+    def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
+        """Segment one volume. The components need the whole mask, one byte a voxel."""
+        started = time.monotonic()
+        prepared = prepare_item(item, self.bundle, self.prepare)
+        ready = time.monotonic()
+        wanted = self._wanted(item)
+        mask = np.zeros(prepared.volume.frame.shape, dtype=bool)
+        with Outputs(prepared, {role: o for role, o in wanted.items() if role != "mask"}) as outputs:
+            self._probabilities(prepared, outputs, mask, on_slice)
+            voxel = float(np.prod(prepared.volume.frame.spacing))
+            mask = drop_small(mask, voxel, self.cut.min_volume)
+            with Outputs(prepared, {"mask": wanted["mask"]}) as masks:
+                for k in prepared.reader.order():
+                    masks.write(k, {"mask": mask[k]})
+        seconds = {"Prepare": round(ready - started, 3), "Segment": round(time.monotonic() - ready, 3)}
+        facts = {
+            "Contrast": "mask",
+            "Content": "lesion mask, 1 = lesion",
+            "SegmentedContrast": self.bundle.condition.contrast,
+            "SegmentedSynthetic": item.content.synthetic,
+            **volume_facts(prepared),
+            "LesionVolumeMm3": round(float(mask.sum()) * voxel, 1),
+            "Seconds": seconds,
+            "Versions": versions(),
+        }
+        # That a translation is synthetic is why it is segmented here: no reason to review it.
+        doubts = [doubt for doubt in volume_doubts(prepared, item) if not doubt.startswith("input:")]
+        return Outcome(facts, tuple(doubts))
+
+    def _probabilities(self, prepared: Prepared, outputs: Outputs, mask: NDArray[np.bool_], on_slice: OnSlice) -> None:
+        done, total = 0, int(prepared.brain.mask.any(axis=(1, 2)).sum())
+        for chunk in chunks(prepared, self.batch_size):
+            found = lesion_probability(self.network, chunk.condition.to(self.device), chunk.brain.to(self.device)).cpu().numpy()
+            place = {position: i for i, position in enumerate(chunk.active)}
+            for position, k in enumerate(chunk.numbers):
+                brain, images = prepared.native_brain(k), {}
+                if position in place:
+                    probability = np.minimum(map_to_native(found[place[position], 0], prepared.grid, brain), 1)
+                    mask[k] = (probability >= self.cut.threshold) & brain
+                    images = {"prob": probability}
+                outputs.write(k, images | {"brain": brain})
+            done += len(chunk.active)
+            on_slice(done, total)

@@ -1,0 +1,53 @@
+"""The command line itself: fast help, versions, models."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMANDS = [["--help"], ["--version"], ["translate", "--help"], ["detect", "--help"], ["segment", "--help"], ["fit", "translator", "--help"], ["models", "--help"]]
+
+
+@pytest.mark.parametrize("arguments", [*COMMANDS, ["translate", "--nonsense"]], ids=" ".join)
+def test_help_and_argument_errors_import_neither_torch_nor_monai(arguments):
+    code = (
+        "import sys; sys.argv = ['localdiff', *%r]\n"
+        "from localdiff_cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    code = stop.code\n"
+        "assert not {'torch', 'monai', 'SimpleITK', 'scipy'} & set(sys.modules), sorted(sys.modules)\n"
+        "sys.exit(code)" % arguments
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == (2 if "--nonsense" in arguments else 0), result.stderr
+
+
+def test_every_option_of_every_command_is_explained(cli):
+    from typer.main import get_command
+
+    from localdiff_cli.app import app
+
+    def walk(command):
+        for sub in getattr(command, "commands", {}).values():
+            yield from walk(sub)
+        yield command
+
+    for command in walk(get_command(app)):
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{command.name} {parameter.name}"
+
+
+def test_models_list_show_and_verify(cli, models_folder):
+    assert "t1-to-t2\ttranslate\tT1w → T2w" in cli("models", "list").output
+    assert "tiny" in cli("models", "show", "t1-to-t2").output
+    good = cli("models", "verify", models_folder / "t1-to-t2")
+    assert good.exit_code == 0, good.output
+    assert "SHA-256 as recorded" in good.output
+
+
+def test_the_help_takes_less_than_half_a_second_of_processor_time():
+    started = time.process_time()
+    result = subprocess.run([sys.executable, "-X", "importtime", "-c", "import localdiff_cli.app"], capture_output=True, text=True)
+    total = max(int(line.split("|")[1]) for line in result.stderr.splitlines() if "|" in line and line.split("|")[1].strip().isdigit())
+    assert total < 1_000_000, f"importing the command line took {total / 1e6:.2f} s"
+    assert time.process_time() - started < 5

@@ -1,0 +1,337 @@
+"""``localdiff translate`` from the outside: what a script can rely on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.brains import brain, write_brain
+
+IMAGE = "sub-01/sub-01_T1w.nii.gz"
+
+
+def voxels(path):
+    return np.asanyarray(nib.load(path).dataobj)
+
+
+def test_a_folder_in_gives_a_folder_out_with_sidecars_and_verdicts(cli, folder, tmp_path):
+    result = cli("translate", "--in", folder, "--out", tmp_path / "out", "--save-map", "--save-source", "--save-brain")
+    assert result.exit_code == 0, result.output
+    source, made = nib.load(folder / IMAGE), nib.load(tmp_path / "out" / IMAGE)
+    assert np.array_equal(source.affine, made.affine)
+    assert source.shape == made.shape
+    assert made.get_data_dtype() == np.float32
+    assert made.header["descrip"].item().decode() == "localdiff synthetic T2w"
+    data = made.get_fdata()
+    assert data.min() >= 0
+    assert data.max() <= 1
+    assert (data[source.get_fdata() == 0] == 0).all()
+    sidecar = json.loads((tmp_path / "out" / "sub-01" / "sub-01_T1w.json").read_text())
+    assert sidecar["Synthetic"] is True
+    assert sidecar["Contrast"] == "T2w"
+    assert sidecar["Settings"]["Sample"]["seed"] == 0
+    assert len(sidecar["Settings"]["BundleHash"]) == 64
+    assert sidecar["Verdict"] in ("pass", "review")
+    for ending in ("ood", "source", "brain"):
+        assert (tmp_path / "out" / "sub-01" / f"sub-01_T1w_{ending}.nii.gz").exists()
+    assert {row.split("\t")[0] for row in (tmp_path / "out" / "qc.tsv").read_text().splitlines()[1:]} == {IMAGE, IMAGE.replace("01", "02")}
+    assert "skipped 1 files of other kinds" in result.output
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+def test_the_bytes_do_not_depend_on_batch_size_or_file_order(cli, folder, tmp_path):
+    results = []
+    for size in (1, 3, 8):
+        assert cli("translate", "--in", folder, "--out", tmp_path / f"b{size}", "--batch-size", size).exit_code == 0
+        results.append((tmp_path / f"b{size}" / IMAGE).read_bytes())
+    assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "alone").exit_code == 0
+    results.append((tmp_path / "alone" / "sub-01_T1w.nii.gz").read_bytes())
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SRA", "PIR"])
+def test_the_voxels_do_not_depend_on_the_stored_orientation_or_format(cli, tmp_path, codes):
+    write_brain(tmp_path / "a_T1w.nii.gz")
+    image = nib.load(tmp_path / "a_T1w.nii.gz")
+    turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(codes))
+    turned = image.as_reoriented(turn)
+    nib.save(turned, tmp_path / "b_T1w.nii")
+    for name in ("a_T1w.nii.gz", "b_T1w.nii"):
+        assert cli("translate", "--in", tmp_path / name, "--out", tmp_path / "out").exit_code == 0
+    back = nib.load(tmp_path / "out" / "a_T1w.nii.gz").as_reoriented(turn)
+    assert np.array_equal(np.asanyarray(back.dataobj), voxels(tmp_path / "out" / "b_T1w.nii"))
+
+
+def test_plain_and_local_differ_only_where_and_when_they_should(cli, folder, tmp_path):
+    mask = brain(1) * 0
+    mask[18:30, 20:34, 2:4] = 1
+    image = nib.load(folder / IMAGE)
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), image.affine), tmp_path / "lesion.nii.gz")
+    base = ("--in", folder / IMAGE, "--fusion-step", 0, "--lambda", 1)
+    assert cli("translate", *base, "--out", tmp_path / "local", "--map", tmp_path / "lesion.nii.gz", "--save-source").exit_code == 0
+    assert cli("translate", *base, "--out", tmp_path / "plain", "--mode", "plain").exit_code == 0
+    local, plain = (voxels(tmp_path / mode / "sub-01_T1w.nii.gz") for mode in ("local", "plain"))
+    changed = local != plain
+    assert changed[..., 2:4].any()
+    assert not changed[..., :2].any()
+    assert not changed[..., 4:].any()
+    assert not changed[mask == 0].any()
+    labels = voxels(tmp_path / "local" / "sub-01_T1w_source.nii.gz")
+    assert set(np.unique(labels)) == {0, 1, 2}
+    assert (labels[(mask == 1) & (image.get_fdata() > 0)] == 2).all()
+
+
+def test_an_empty_map_is_the_plain_sampler_to_the_bit(cli, folder, tmp_path):
+    image = nib.load(folder / IMAGE)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), tmp_path / "none.nii.gz")
+    assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "local", "--map", tmp_path / "none.nii.gz").exit_code == 0
+    assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "plain", "--mode", "plain").exit_code == 0
+    assert (tmp_path / "local" / "sub-01_T1w.nii.gz").read_bytes() == (tmp_path / "plain" / "sub-01_T1w.nii.gz").read_bytes()
+
+
+def test_several_samples_give_their_mean_and_spread(cli, folder, tmp_path):
+    for n in (1, 3):
+        assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / str(n), "--samples", n, "--mode", "plain").exit_code == 0
+    spread = voxels(tmp_path / "3" / "sub-01_T1w_std.nii.gz")
+    assert spread.max() > 0
+    assert not (tmp_path / "1" / "sub-01_T1w_std.nii.gz").exists()
+    assert not np.array_equal(voxels(tmp_path / "1" / "sub-01_T1w.nii.gz"), voxels(tmp_path / "3" / "sub-01_T1w.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--seed", 1), ("--steps", 2), ("--sampler", "ddpm"), ("--sampler", "dpmpp"), ("--eta", 1), ("--noise", "independent"), ("--bias", "n4")],
+)
+def test_every_sampling_option_changes_the_result(cli, folder, tmp_path, option, value):
+    assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "a", "--mode", "plain").exit_code == 0
+    assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "b", "--mode", "plain", option, value).exit_code == 0
+    assert not np.array_equal(voxels(tmp_path / "a" / "sub-01_T1w.nii.gz"), voxels(tmp_path / "b" / "sub-01_T1w.nii.gz"))
+
+
+@pytest.fixture
+def ood_map(folder, tmp_path):
+    """An OOD map that rises from 0.3 to 1 across a region of sub-01."""
+    image = nib.load(folder / IMAGE)
+    values = np.zeros(image.shape, np.float32)
+    values[16:30, 18:36, 1:5] = np.linspace(0.3, 1, 14, dtype=np.float32)[:, None, None]
+    nib.save(nib.Nifti1Image(values, image.affine), tmp_path / "map.nii.gz")
+    return tmp_path / "map.nii.gz"
+
+
+@pytest.mark.parametrize(
+    "extra", [("--branch-step", 1), ("--fusion-step", 2), ("--lambda", 0.2), ("--soft",), ("--ood-crop",), ("--tau", 0.9), ("--dilate", 12), ("--open", 20)]
+)
+def test_every_local_option_changes_the_result(cli, folder, tmp_path, ood_map, extra):
+    base = ("--in", folder / IMAGE, "--map", ood_map, "--fusion-step", 0)
+    assert cli("translate", *base, "--out", tmp_path / "a").exit_code == 0
+    assert cli("translate", *base, *extra, "--out", tmp_path / "b").exit_code == 0
+    assert not np.array_equal(voxels(tmp_path / "a" / "sub-01_T1w.nii.gz"), voxels(tmp_path / "b" / "sub-01_T1w.nii.gz"))
+
+
+def test_guided_timing_asks_the_classifier(cli, folder, tmp_path):
+    result = cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "out", "--guided", "--false-alarm", 0.3)
+    assert result.exit_code == 0, result.output
+    refused = cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "out2", "--guided", "--classifier", "none-such")
+    assert refused.exit_code == 2
+    assert "classifier" in refused.output
+
+
+def test_match_gives_the_units_of_the_reference(cli, folder, tmp_path):
+    reference = folder / "sub-01" / "sub-01_T2w.nii.gz"
+    assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "own", "--match", reference, "--mode", "plain").exit_code == 0
+    assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "unit", "--mode", "plain").exit_code == 0
+    own, unit = (voxels(tmp_path / kind / "sub-01_T1w.nii.gz") for kind in ("own", "unit"))
+    inside = unit > 0
+    slope, intercept = np.polyfit(unit[inside], own[inside], 1)
+    reference_brain = voxels(reference)[voxels(reference) > 0].astype(float)
+    median = np.median(reference_brain)
+    assert slope == pytest.approx(16 * 1.4826 * np.median(abs(reference_brain - median)), rel=0.05)
+    assert intercept + slope * 4 / 16 == pytest.approx(median, rel=0.05)
+
+
+def test_int16_keeps_the_values_within_its_step(cli, folder, tmp_path):
+    for dtype in ("float32", "int16"):
+        assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / dtype, "--dtype", dtype, "--mode", "plain").exit_code == 0
+    image = nib.load(tmp_path / "int16" / "sub-01_T1w.nii.gz")
+    assert image.get_data_dtype() == np.int16
+    assert np.abs(image.get_fdata() - voxels(tmp_path / "float32" / "sub-01_T1w.nii.gz")).max() < 1 / 32000
+
+
+def test_suffix_renames_the_output_and_a_synthetic_sidecar_outranks_the_name(cli, folder, tmp_path):
+    assert cli("translate", "--in", folder, "--out", tmp_path / "out", "--suffix", "T2w").exit_code == 0
+    assert (tmp_path / "out" / "sub-01" / "sub-01_T2w.nii.gz").exists()
+    assert cli("translate", "--in", folder, "--out", tmp_path / "kept").exit_code == 0
+    again = cli("translate", "--in", tmp_path / "kept" / IMAGE, "--out", tmp_path / "again")
+    assert again.exit_code == 1
+    assert "synthetic T2w" in again.output
+
+
+def test_a_second_run_does_nothing_and_changed_settings_are_an_error(cli, folder, tmp_path):
+    run = ("translate", "--in", folder, "--out", tmp_path / "out")
+    assert cli(*run).exit_code == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.nii.gz")}
+    second = cli(*run)
+    assert second.exit_code == 0
+    assert "2 already done" in second.output
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.nii.gz")}
+    changed = cli(*run, "--seed", 3)
+    assert changed.exit_code == 1
+    assert "--overwrite" in changed.output
+    assert cli(*run, "--seed", 3, "--overwrite").exit_code == 0
+
+
+def test_a_half_written_output_is_never_trusted(cli, folder, tmp_path):
+    run = ("translate", "--in", folder / IMAGE, "--out", tmp_path / "out")
+    assert cli(*run).exit_code == 0
+    path = tmp_path / "out" / "sub-01_T1w.nii.gz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert cli(*run).exit_code == 0
+    assert path.read_bytes() == whole
+
+
+def test_a_foreign_file_is_not_overwritten(cli, folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    shutil.copy(folder / IMAGE, tmp_path / "out" / "sub-01_T1w.nii.gz")
+    result = cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "--overwrite" in result.output
+    assert (tmp_path / "out" / "sub-01_T1w.nii.gz").read_bytes() == (folder / IMAGE).read_bytes()
+
+
+def bad_inputs(folder):
+    """Every kind of unusable input, with the stable code of its refusal."""
+    good = nib.load(folder / IMAGE)
+    data, affine = np.asanyarray(good.dataobj), good.affine
+
+    def save(name, array, matrix=affine):
+        nib.save(nib.Nifti1Image(array, matrix), folder / name)
+
+    (folder / "text_T1w.nii.gz").write_text("hello")
+    whole = (folder / IMAGE).read_bytes()
+    (folder / "cut_T1w.nii.gz").write_bytes(whole[: len(whole) * 2 // 3])
+    save("frames_T1w.nii.gz", np.stack([data, data], axis=-1))
+    save("zero_T1w.nii.gz", data * 0)
+    nan = data.astype(np.float32)
+    nan[20, 20, 3] = np.nan
+    save("nan_T1w.nii.gz", nan)
+    save("complex_T1w.nii.gz", data.astype(np.complex64))
+    colour = np.zeros(data.shape, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    save("colour_T1w.nii.gz", colour)
+    flat = affine.copy()
+    flat[:3, 0] = 0
+    singular = nib.Nifti1Image(data, affine)
+    singular.header.set_sform(flat, code=1)
+    singular.header["qform_code"] = 0
+    nib.save(singular, folder / "singular_T1w.nii")
+    raw = bytearray((folder / "singular_T1w.nii").read_bytes())
+    raw[280:328] = np.zeros(12, "<f4").tobytes()
+    (folder / "singular_T1w.nii").write_bytes(raw)
+    nib.save(good, folder / "absurd_T1w.nii")
+    raw = bytearray((folder / "absurd_T1w.nii").read_bytes())
+    raw[42:48] = np.array([30000, 30000, 30000], "<i2").tobytes()
+    (folder / "absurd_T1w.nii").write_bytes(raw)
+    return {
+        "text": "not-an-image", "cut": "truncated", "frames": "more-than-one-frame", "zero": "all-zero", "nan": "not-finite",
+        "complex": "complex", "colour": "colour", "singular": "singular-affine", "absurd": "absurd-size",
+    }  # fmt: skip
+
+
+def test_each_bad_input_is_refused_with_its_reason_beside_good_ones(cli, folder, tmp_path):
+    expected = bad_inputs(folder)
+    result = cli("translate", "--in", folder, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    rows = [line.split("\t") for line in (tmp_path / "out" / "failures.tsv").read_text().splitlines()[1:]]
+    assert {row[0].split("_")[0]: row[1] for row in rows} == expected
+    assert all(row[0] in row[2] for row in rows)
+    assert (tmp_path / "out" / IMAGE).exists()
+    assert (tmp_path / "out" / IMAGE.replace("01", "02")).exists()
+
+
+def test_not_a_number_may_be_accepted_as_zero(cli, folder, tmp_path):
+    bad_inputs(folder)
+    assert cli("translate", "--in", folder / "nan_T1w.nii.gz", "--out", tmp_path / "out", "--nan", "zero").exit_code == 0
+    assert np.isfinite(voxels(tmp_path / "out" / "nan_T1w.nii.gz")).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (("--in", "{in}/none_such", "--out", "{out}"), 3, "no such file"),
+        (("--in", "{in}/*.mha", "--out", "{out}"), 3, "no file matches"),
+        (("--in", "{in}", "--out", "{in}"), 2, "input folder"),
+        (("--in", "{in}/sub-01/sub-01_T2w.nii.gz", "--out", "{out}"), 1, "expected T1w"),
+        (("--in", "{in}", "--out", "{in}/notes.txt"), 2, "is a file"),
+        (("--in", "{in}", "--out", "{out}", "--model", "none-such"), 4, "none-such"),
+        (("--in", "{in}", "--out", "{out}", "--model", "lesion-t2"), 4, "segment"),
+        (("--in", "{in}", "--out", "{out}", "--device", "cuda:7"), 4, "CUDA devices"),
+        (("--in", "{in}", "--out", "{out}", "--device", "toaster"), 4, "toaster"),
+        (("--in", "{in}", "--out", "{out}", "--precision", "bf16", "--device", "cpu"), 4, "fp32"),
+        (("--in", "{in}", "--out", "{out}", "--mode", "magic"), 2, "local, plain"),
+        (("--in", "{in}", "--out", "{out}", "--steps", "0"), 2, "1 to 1000"),
+        (("--in", "{in}", "--out", "{out}", "--fusion-step", "9"), 2, "--steps 3"),
+        (("--in", "{in}", "--out", "{out}", "--lambda", "2"), 2, "0 to 1"),
+        (("--in", "{in}", "--out", "{out}", "--map", "{in}/none.nii.gz"), 2, "no such file"),
+        (("--in", "{in}", "--out", "{out}", "--brain", "{in}/none.nii.gz"), 2, "no such file"),
+        (("--in", "{in}", "--out", "{out}", "--classifier", "lesion-t2"), 2, "--guided"),
+        (("--in", "{in}",), 2, "--out"),
+    ],
+)
+def test_wrong_usage_has_its_exit_code_and_says_what_to_do(cli, folder, tmp_path, arguments, code, word):
+    filled = [a.replace("{in}", str(folder)).replace("{out}", str(tmp_path / "out")) for a in arguments]
+    result = cli("translate", *filled)
+    assert result.exit_code == code, result.output
+    assert word in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_two_inputs_for_one_output_are_refused(cli, folder, tmp_path):
+    nib.save(nib.load(folder / IMAGE), folder / "sub-01" / "sub-01_T1w.nii")
+    result = cli("translate", "--in", folder, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "both write" in result.output
+
+
+def test_the_json_log_tells_the_run_and_names_no_patient(cli, folder, tmp_path):
+    image = nib.load(folder / IMAGE)
+    image.header["descrip"] = b"DOE^JANE 1950"
+    image.header["db_name"] = b"DOE^JANE"
+    nib.save(image, folder / IMAGE)
+    assert cli("translate", "--in", folder, "--out", tmp_path / "out", "--json-log", tmp_path / "log.jsonl").exit_code == 0
+    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [e["event"] for e in events] == ["run-started", "volume-done", "volume-done", "run-finished"]
+    for path in (tmp_path / "out").rglob("*"):
+        raw = path.read_bytes() if path.is_file() else b""
+        assert b"DOE" not in raw
+        if path.name.endswith(".gz"):
+            assert b"DOE" not in nib.load(path).header.binaryblock
+
+
+def test_quiet_says_nothing_when_all_is_well(cli, folder, tmp_path):
+    assert cli("translate", "--in", folder, "--out", tmp_path / "out", "--quiet").output == ""
+
+
+def test_an_interrupted_run_leaves_whole_outputs_and_goes_on(cli, folder, tmp_path, models_folder):
+    for i in range(3, 40):
+        write_brain(folder / f"sub-{i:02d}_T1w.nii.gz", seed=i)
+    command = [sys.executable, "-m", "localdiff_cli.app", "translate", "--in", str(folder), "--out", str(tmp_path / "out"), "--steps", "20"]
+    process = subprocess.Popen(command, env={**os.environ, "LOCALDIFF_MODELS": str(models_folder)}, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").rglob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "goes on where it stopped" in message
+    assert not list((tmp_path / "out").rglob(".*partial*"))
+    images = {p.name.removesuffix(".nii.gz") for p in (tmp_path / "out").rglob("*.nii.gz")}
+    assert images >= {p.stem for p in (tmp_path / "out").rglob("*.json")}
+    assert 0 < len(images) < 39

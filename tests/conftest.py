@@ -1,0 +1,54 @@
+"""What tests of several folders share: tiny bundles, small brains, the command line as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from localdiff_cli.app import app
+
+from . import bundles
+from .brains import write_brain
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real patient data beside the project; tests that need it skip without it."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the real data in ../shared/data beside the project, not found: {SHARED.name}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny bundles ``t1-to-t2`` and ``lesion-t2``."""
+    folder = tmp_path_factory.mktemp("models")
+    bundles.make_translator(folder / "t1-to-t2")
+    bundles.make_segmenter(folder / "lesion-t2")
+    return folder
+
+
+@pytest.fixture
+def cli(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """``cli("translate", "--in", …)`` runs the command line with the tiny bundles; the result has exit code and output."""
+    monkeypatch.setenv("LOCALDIFF_MODELS", str(models_folder))
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(a) for a in arguments])
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An input folder with two subjects' T1w and files of other kinds."""
+    for i in (1, 2):
+        write_brain(tmp_path / "in" / f"sub-0{i}" / f"sub-0{i}_T1w.nii.gz", seed=i)
+    write_brain(tmp_path / "in" / "sub-01" / "sub-01_T2w.nii.gz", seed=9)
+    (tmp_path / "in" / "notes.txt").write_text("not an image")
+    return tmp_path / "in"
