@@ -144,6 +144,48 @@ def segment(
     _finish(guarded(lambda: run(shared, options), debug=debug))
 
 
+REFERENCE, MISS = "Reference", "Misdiagnosis"
+
+
+@app.command()
+def evaluate(
+    source: o.In, out: Annotated[Path, typer.Option("--out", help="Folder for report.html, metrics.tsv, slices.tsv and summary.json. Example: --out report/", rich_help_panel=o.FILES)],
+    ref: Annotated[str, typer.Option("--ref", help="True target contrast: a file, or a folder paired by relative name or BIDS entities. Example: --ref t2_true/", rich_help_panel=o.FILES)],
+    truth: Annotated[str | None, typer.Option("--truth", help="Expert lesion masks. Example: --truth lesions_true/", rich_help_panel=REFERENCE)] = None,
+    baseline: Annotated[str | None, typer.Option("--baseline", help="The same volumes translated another way, to compare with. Example: --baseline t2_plain/", rich_help_panel=REFERENCE)] = None,
+    segmenter: Annotated[str | None, typer.Option("--segmenter", help="Segmenter bundle, run on translation, reference and baseline alike. Example: --segmenter lesion-flair", rich_help_panel=REFERENCE)] = None,
+    seg: Annotated[str | None, typer.Option("--seg", help="Lesion masks found on the translations. Example: --seg seg/", rich_help_panel=REFERENCE)] = None,
+    ref_seg: Annotated[str | None, typer.Option("--ref-seg", help="Lesion masks found on the references. Example: --ref-seg seg_ref/", rich_help_panel=REFERENCE)] = None,
+    baseline_seg: Annotated[str | None, typer.Option("--baseline-seg", help="Lesion masks found on the baseline. Example: --baseline-seg seg_plain/", rich_help_panel=REFERENCE)] = None,
+    ood: Annotated[str | None, typer.Option("--ood", help="OOD maps of detect, to score against the expert masks. Example: --ood ood/", rich_help_panel=REFERENCE)] = None,
+    condition: Annotated[str | None, typer.Option("--condition", help="The source volumes, for the pictures. Example: --condition t1/", rich_help_panel=REFERENCE)] = None,
+    brain: Annotated[str | None, typer.Option("--brain", help="Brain masks. (default: where the translation is not 0) Example: --brain masks/", rich_help_panel=o.INPUT)] = None,
+    bias: Annotated[str, typer.Option("--bias", help="Bias field correction of the reference: n4 or none. Example: --bias none", rich_help_panel=o.INPUT)] = "n4",
+    resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Resample references and masks of another grid, stated in the report; else they are refused.", rich_help_panel=o.INPUT)] = False,
+    tau: Annotated[float, typer.Option("--tau", help="Cut of the OOD map for its Dice, 0 to 1. Example: --tau 0.5", rich_help_panel=o.OOD)] = 0.5,
+    delta: Annotated[float, typer.Option("--delta", help="A lesion is missed below this Dice. Example: --delta 0.1", rich_help_panel=MISS)] = 0.1,
+    lesion_share: Annotated[float, typer.Option("--lesion-share", help="A slice bears a lesion above this share of its brain. Example: --lesion-share 0.02", rich_help_panel=MISS)] = 0.02,
+    invented_pixels: Annotated[int, typer.Option("--invented-pixels", help="A lesion is invented above this many pixels in a lesion-free slice. Example: --invented-pixels 30", rich_help_panel=MISS)] = 30,
+    resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples over patients. Example: --resamples 5000", rich_help_panel=o.RUN)] = 5000,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap. Example: --seed 1", rich_help_panel=o.RUN)] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", help="Processes; cores are divided among them. Example: --jobs 4", rich_help_panel=o.RUN)] = 1,
+    fail_under: Annotated[list[str] | None, typer.Option("--fail-under", help="Leave with code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=o.RUN)] = None,
+    quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
+) -> None:  # fmt: skip
+    """Measure translations against the true contrast: image quality, lesions kept, missed and invented; a report in one HTML file.
+
+    Example: localdiff evaluate --in t2/ --ref t2_true/ --truth lesions_true/ --segmenter lesion-flair --out report/
+    """
+    from localdiff_cli.commands.evaluate import EvaluateOptions
+    from localdiff_cli.commands.evaluate import evaluate as run
+    from localdiff_cli.commands.run import RunOptions, guarded
+
+    shared = RunOptions(source, out, False, quiet, verbose, json_log, debug)
+    options = EvaluateOptions(ref, truth, baseline, segmenter, seg, ref_seg, baseline_seg, ood, condition, brain, bias, resample_ref, tau, delta,
+                              lesion_share, invented_pixels, resamples, seed, jobs, tuple(fail_under or ()))  # fmt: skip
+    _finish(guarded(lambda: run(shared, options), debug=debug))
+
+
 Data = Annotated[list[Path], typer.Option("--data", help="A TSV (condition, target, mask, brain, split; paths relative to it) or a BIDS-like folder with participants.tsv; may be repeated. Example: --data pairs.tsv", rich_help_panel=o.FILES)]
 Bundle = Annotated[Path, typer.Option("--out", help="Bundle folder to make or to add to. Example: --out models/t1-to-t2", rich_help_panel=o.FILES)]
 Work = Annotated[Path | None, typer.Option("--work", help="Folder for caches and checkpoints; an interrupted fit goes on from there. (default: <out>.work) Example: --work scratch/", rich_help_panel=o.FILES)]

@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from localdiff_cli.errors import ModelError
+from localdiff_cli.errors import ModelError, UsageError
+from localdiff_cli.volumes.reader import file_hash
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from localdiff_cli.diffusion.network import TranslatorNetwork
     from localdiff_cli.diffusion.schedule import Schedule
     from localdiff_cli.ood.detector import PatchCoreDetector
     from localdiff_cli.segmentation.network import LesionNetwork
@@ -31,10 +34,33 @@ DETECTOR = "models/detector.safetensors"
 SEGMENTER = "models/segmenter.safetensors"
 MAX_METADATA_BYTES = 4 << 20
 MAX_WEIGHT_BYTES = 2 << 30
+MAX_DEPTH = 32
 MAX_CHANNELS = 1024
 MAX_LEVELS = 8
 
+RANGES: dict[str, tuple[float, float]] = {
+    "spacing": (0.05, 10),
+    "eta": (0, 1), "steps": (1, 100_000), "context": (0, 1), "branch_step": (0, 100_000), "fusion_step": (0, 100_000),
+    "false_alarm": (1e-6, 1 - 1e-6), "threshold": (0, 1), "open_mm": (0, 50), "dilate_mm": (0, 50), "min_volume": (0, 1e9),
+    "num_train_timesteps": (1, 100_000), "beta_start": (1e-9, 0.999), "beta_end": (1e-9, 0.999),
+    "space_to_depth": (1, 16), "num_res_blocks": (1, 8), "num_head_channels": (1, MAX_CHANNELS), "num_res_units": (0, 8),
+    "dropout": (0, 0.99),
+}  # fmt: skip
+"""What a bundle's numbers may be, whichever settings they belong to: nothing absurd is built or run."""
+
+CHOICES = {
+    "sampler": ("ddim", "ddpm", "dpmpp"),
+    "detector": ("patchcore", "segmenter"),
+    "plane": ("axial",),
+    "bias": ("n4", "none"),
+    "prediction": ("epsilon", "sample", "v_prediction"),
+}
+
+UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What building a network of unfit settings, or filling it with other weights, may raise."""
+
 T = TypeVar("T")
+N = TypeVar("N", bound="nn.Module")
 
 
 @dataclass(frozen=True)
@@ -121,7 +147,8 @@ FUNCTIONAL_KEYS = ("format", "task", "condition", "target", "grid", "bias", "bra
 
 
 def _damaged(path: Path, found: str, expected: str) -> ModelError:
-    return ModelError(f"{path}: {found}; expected {expected}. Install the bundle again, or check it with: localdiff models verify", code="bundle")
+    todo = "Install the bundle again, or check it with: localdiff models verify"
+    return ModelError(f"{path}: found {found}; expected {expected}. {todo}", code="bundle")
 
 
 def _tuples(value: Any) -> Any:
@@ -129,10 +156,10 @@ def _tuples(value: Any) -> Any:
 
 
 def _settings(kind: type[T], values: Any, path: Path) -> T:
-    """A frozen settings object from JSON. Raises :class:`ModelError` for unknown keys or values of another type."""
+    """A frozen settings object from JSON. Raises :class:`ModelError` for unknown keys, another type or a value out of range."""
     if not isinstance(values, dict):
         raise _damaged(path, f"{kind.__name__} is {type(values).__name__}", "an object")
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    known = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
     unknown = set(values) - set(known)
     if unknown:
         raise _damaged(path, f"unknown settings {sorted(unknown)}", f"only {sorted(known)}")
@@ -140,12 +167,20 @@ def _settings(kind: type[T], values: Any, path: Path) -> T:
         made = kind(**{key: _tuples(value) for key, value in values.items()})
     except TypeError as error:
         raise _damaged(path, str(error), f"the settings of {kind.__name__}") from error
-    for name, spec in known.items():
-        value = getattr(made, name)
-        plain = {"int": int, "float": (int, float), "str": str, "bool": bool}.get(str(spec.type))
-        if plain is not None and (not isinstance(value, plain) or (isinstance(value, bool) and spec.type != "bool")):
-            raise _damaged(path, f"{name} = {value!r}", f"{spec.type}")
+    for name, type_name in known.items():
+        _check_value(name, type_name, getattr(made, name), path)
     return made
+
+
+def _check_value(name: str, type_name: str, value: Any, path: Path) -> None:
+    types: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+    plain = types.get(type_name)
+    if plain is not None and (not isinstance(value, plain) or (isinstance(value, bool) and type_name != "bool")):
+        raise _damaged(path, f"{name} = {value!r}", type_name)
+    if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
+        raise _damaged(path, f"{name} = {value!r}", f"{RANGES[name][0]:g} to {RANGES[name][1]:g}")
+    if name in CHOICES and value not in CHOICES[name]:
+        raise _damaged(path, f"{name} = {value!r}", f"one of {', '.join(CHOICES[name])}")
 
 
 def bundle_folders() -> list[Path]:
@@ -153,7 +188,7 @@ def bundle_folders() -> list[Path]:
     from platformdirs import user_data_path
 
     here = Path(__file__).resolve().parent
-    extra = [Path(p).expanduser() for p in os.environ.get("LOCALDIFF_MODELS", "").split(os.pathsep) if p]
+    extra = [Path(os.path.expanduser(p)) for p in os.environ.get("LOCALDIFF_MODELS", "").split(os.pathsep) if p]
     shipped = [p for p in (here / "models", here.parent / "models") if p.is_dir()]
     return [*extra, user_data_path("localdiff") / "models", *shipped]
 
@@ -162,17 +197,24 @@ def bundle_paths() -> dict[str, Path]:
     """Every bundle found, by name; the first folder wins."""
     found: dict[str, Path] = {}
     for folder in bundle_folders():
-        if folder.is_dir():
+        if os.access(folder, os.R_OK | os.X_OK) and folder.is_dir():
             for path in sorted(folder.iterdir()):
-                if (path / METADATA).is_file():
+                if _is_bundle(path):
                     found.setdefault(path.name, path)
     return dict(sorted(found.items()))
 
 
+def _is_bundle(path: Path) -> bool:
+    try:
+        return (path / METADATA).is_file()
+    except (OSError, ValueError):  # a name too long, or a folder that may not be entered
+        return False
+
+
 def open_bundle(name_or_path: str) -> Bundle:
     """A bundle by its name or folder. Raises :class:`ModelError` where it is missing, damaged or of another format."""
-    path = Path(name_or_path).expanduser()
-    if not (path / METADATA).is_file():
+    path = Path(os.path.expanduser(name_or_path))
+    if not _is_bundle(path):
         known = bundle_paths()
         if name_or_path not in known:
             raise ModelError(
@@ -185,17 +227,43 @@ def open_bundle(name_or_path: str) -> Bundle:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of the bundle in ``path``, as JSON."""
-    file = path / METADATA
+    """The metadata of the bundle in ``path``, as JSON. Raises :class:`ModelError` where it is not a sensible JSON object."""
+    file = _inside(path, METADATA)
     try:
-        if file.stat().st_size > MAX_METADATA_BYTES:
-            raise _damaged(file, f"{file.stat().st_size:,} bytes", f"at most {MAX_METADATA_BYTES:,}")
-        metadata = json.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as handle:
+            raw = handle.read(MAX_METADATA_BYTES + 1)
+        if len(raw) > MAX_METADATA_BYTES:
+            raise _damaged(file, f"more than {MAX_METADATA_BYTES:,} bytes", "less")
+        metadata = json.loads(raw.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(file, f"not readable as JSON ({error})", "a JSON object") from error
+        raise _damaged(file, f"something not readable as JSON ({error})", "a JSON object") from error
     if not isinstance(metadata, dict):
-        raise _damaged(file, "not an object", "a JSON object")
+        raise _damaged(file, type(metadata).__name__, "a JSON object")
+    if any(depth > MAX_DEPTH for depth in _depths(metadata)):
+        raise _damaged(file, f"JSON nested more than {MAX_DEPTH} deep", "less")
     return metadata
+
+
+def _depths(value: Any) -> Iterator[int]:
+    """The depth of every container in JSON, without recursion."""
+    waiting = [(value, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, dict | list):
+            yield depth
+            waiting += [(inner, depth + 1) for inner in (value.values() if isinstance(value, dict) else value)]
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of a bundle. Raises :class:`ModelError` where its name or a link leads out of the folder, before it is touched."""
+    path = folder / name
+    try:
+        inside = folder.resolve() in path.resolve().parents and not path.is_symlink()
+    except (OSError, RuntimeError, ValueError):  # a name too long, a loop of links, a zero byte
+        inside = False
+    if not inside:
+        raise _damaged(path, "a name or link that leads elsewhere", "a file inside the bundle")
+    return path
 
 
 def _parse(path: Path, metadata: dict[str, Any]) -> Bundle:
@@ -208,13 +276,19 @@ def _parse(path: Path, metadata: dict[str, Any]) -> Bundle:
     grid = _settings(GridSpec, metadata.get("grid", {}), path)
     _check_grid(grid, path)
     texts = {key: metadata.get(key) for key in ("name", "bias", "brain")}
-    if not all(isinstance(value, str) for value in texts.values()):
-        raise _damaged(path, f"{texts}", "texts for name, bias and brain")
+    if not all(isinstance(value, str) and value.isprintable() and len(value) <= 200 for value in texts.values()):
+        raise _damaged(path, f"{texts}", "short texts for name, bias and brain")
+    _check_value("bias", "str", metadata["bias"], path)
+    for key in ("files", "defaults", "schedule", "network", "detector"):
+        if not isinstance(metadata.get(key, {}), dict):
+            raise _damaged(path, f"{key} that is {type(metadata[key]).__name__}", "an object")
     return Bundle(path, metadata["name"], metadata["task"], condition, target, grid, metadata["bias"], metadata["brain"], metadata)
 
 
 def _contrast(values: Any, path: Path) -> Contrast:
     contrast = _settings(Contrast, values, path)
+    if not re.fullmatch(r"[A-Za-z0-9][\w+.-]{0,63}", contrast.contrast):
+        raise _damaged(path, f"contrast {contrast.contrast!r}", "a BIDS suffix such as T1w")
     window = contrast.window
     numbers = isinstance(window, tuple) and len(window) == 2 and all(isinstance(v, int | float) for v in window)
     if not numbers or not -1e3 < window[0] < window[1] < 1e3:
@@ -226,22 +300,18 @@ def _check_grid(grid: GridSpec, path: Path) -> None:
     shape = grid.shape
     if not (isinstance(shape, tuple) and len(shape) == 2 and all(isinstance(n, int) and 0 < n <= 4096 for n in shape)):
         raise _damaged(path, f"grid shape {shape!r}", "two numbers of pixels up to 4096")
-    if grid.plane != "axial" or not 0.05 <= grid.spacing <= 10:
-        raise _damaged(path, f"plane {grid.plane!r}, spacing {grid.spacing!r} mm", "axial, 0.05 to 10 mm")
 
 
 def weight_file(bundle: Bundle, name: str) -> Path:
     """A weight file of the bundle, its hash checked. Raises :class:`ModelError` where it is missing, changed or not inside."""
     files = bundle.metadata.get("files")
     expected = files.get(name) if isinstance(files, dict) else None
-    path = bundle.path / name
+    path = _inside(bundle.path, name)
     if not isinstance(expected, str) or not path.is_file():
         raise _damaged(path, "no such weights", f"the file with its hash in {METADATA}")
-    if path.is_symlink() or bundle.path.resolve() not in path.resolve().parents:
-        raise _damaged(path, "a link to elsewhere", "a file inside the bundle")
     if path.stat().st_size > MAX_WEIGHT_BYTES:
         raise _damaged(path, f"{path.stat().st_size:,} bytes", f"at most {MAX_WEIGHT_BYTES:,}")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = file_hash(path)
     if found != expected:
         raise _damaged(path, f"SHA-256 {found[:12]}…", f"{expected[:12]}…")
     return path
@@ -256,55 +326,62 @@ def load_tensors(bundle: Bundle, name: str) -> dict[str, Tensor]:
     try:
         return {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, f"not readable as safetensors ({error})", "safetensors") from error
+        raise _damaged(path, f"something not readable as safetensors ({error})", "safetensors") from error
 
 
 def _check_levels(settings: Any, path: Path) -> None:
     channels = settings.channels
-    if not (isinstance(channels, tuple) and 1 <= len(channels) <= MAX_LEVELS and all(isinstance(c, int) and 0 < c <= MAX_CHANNELS for c in channels)):
+    sizes = isinstance(channels, tuple) and all(isinstance(c, int) and 0 < c <= MAX_CHANNELS for c in channels)
+    if not sizes or not 1 <= len(channels) <= MAX_LEVELS:
         raise _damaged(path, f"network channels {channels!r}", f"up to {MAX_LEVELS} numbers up to {MAX_CHANNELS}")
 
 
-def _fill(network: nn.Module, tensors: dict[str, Tensor], bundle: Bundle, device: torch.device) -> None:
+def _filled(make: Callable[[], N], tensors: dict[str, Tensor], bundle: Bundle, device: torch.device) -> N:
+    """The frozen network of ``make`` with these weights: built without memory of its own, so that an absurd size costs none."""
+    import torch
+
+    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+        raise _damaged(bundle.path, "weights that are not finite", "finite ones")
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise _damaged(bundle.path, f"weights that do not fit the network ({str(error).splitlines()[1].strip()[:160]})", "matching ones") from error
+        with torch.device("meta"):
+            network = make()
+        network.load_state_dict(tensors, assign=True)
+    except UNFIT as error:
+        said = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise _damaged(bundle.path, f"weights that do not fit the network ({said[:200]})", "matching ones") from error
     network.eval().requires_grad_(False).to(device)
+    return network
 
 
 def schedule_of(bundle: Bundle) -> Schedule:
     """The noise schedule of a translator bundle."""
-    from localdiff_cli.diffusion.schedule import PREDICTIONS, Schedule
+    from localdiff_cli.diffusion.schedule import Schedule
 
     schedule = _settings(Schedule, bundle.metadata.get("schedule", {}), bundle.path)
     names = ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine")
-    if schedule.prediction not in PREDICTIONS or schedule.name not in names or not 1 <= schedule.num_train_timesteps <= 100_000:
-        raise _damaged(bundle.path, f"{schedule}", f"one of {names}, predicting one of {PREDICTIONS}, up to 100,000 timesteps")
+    if schedule.name not in names or not schedule.beta_start <= schedule.beta_end:
+        raise _damaged(bundle.path, f"{schedule}", f"one of {', '.join(names)} with rising betas")
     return schedule
 
 
-def load_translator(bundle: Bundle, device: torch.device) -> nn.Module:
+def load_translator(bundle: Bundle, device: torch.device) -> TranslatorNetwork:
     """The conditional diffusion network, frozen. Raises :class:`ModelError` for another kind of bundle or unfit weights."""
     from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 
     if bundle.task != "translate" or "network" not in bundle.metadata:
-        raise ModelError(f"model {bundle.name}: made for {bundle.task}, without a translator; choose one from: localdiff models list", code="task")
+        raise ModelError(
+            f"model {bundle.name}: made to {bundle.task}, has no translator; choose one from: localdiff models list", code="task"
+        )
     settings = _settings(NetworkSettings, bundle.metadata["network"], bundle.path)
     _check_levels(settings, bundle.path)
-    if not (1 <= settings.space_to_depth <= 16 and 1 <= settings.num_res_blocks <= 8):
-        raise _damaged(bundle.path, f"{settings}", "a network of sensible size")
-    tensors = load_tensors(bundle, TRANSLATOR)
-    try:
-        network = TranslatorNetwork(settings)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise _damaged(bundle.path, f"{settings} ({error})", "a network that can be built") from error
-    _fill(network, tensors, bundle, device)
-    return network
+    return _filled(lambda: TranslatorNetwork(settings), load_tensors(bundle, TRANSLATOR), bundle, device)
 
 
 def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, backbone_weights: Path | None = None) -> PatchCoreDetector:
-    """The bundle's PatchCore detector, calibrated for ``false_alarm``. ``backbone_weights``: for backbones no package carries."""
+    """The bundle's PatchCore detector, calibrated for ``false_alarm``. ``backbone_weights``: for backbones no package carries.
+
+    Raises :class:`ModelError` where the bundle has none or it is damaged.
+    """
     from localdiff_cli.ood.backbone import load_backbone
     from localdiff_cli.ood.detector import PatchCoreDetector
     from localdiff_cli.ood.patchcore import MemoryBank
@@ -312,14 +389,26 @@ def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, back
 
     described = bundle.metadata.get("detector")
     if not isinstance(described, dict):
-        raise ModelError(f"model {bundle.name}: has no detector. Bring a map with --map, or fit one: localdiff fit detector", code="no-detector")
+        todo = "Bring a map with --map, or fit one: localdiff fit detector"
+        raise ModelError(f"model {bundle.name}: has no detector. {todo}", code="no-detector")
     try:
         calibration = Calibration.from_dict(described["calibration"])
         name, scale = str(described["backbone"]), float(described["input_scale"])
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(bundle.path, f"a detector that cannot be read ({error})", "backbone, input_scale and calibration") from error
-    backbone = load_backbone(name, backbone_weights, scale).to(device)
-    bank = MemoryBank.from_tensors({key: value.to(device) for key, value in load_tensors(bundle, DETECTOR).items()})
+    except ModelError as error:
+        raise _damaged(bundle.path, f"a detector that cannot be read ({error})", "a calibration") from error
+    try:
+        backbone = load_backbone(name, backbone_weights, scale).to(device)
+    except UsageError as error:
+        if error.code == "weights-needed":
+            raise
+        raise _damaged(bundle.path, f"{error}", "a known backbone and scale") from error
+    tensors = {key: value.to(device) for key, value in load_tensors(bundle, DETECTOR).items()}
+    try:
+        bank = MemoryBank.from_tensors(tensors)
+    except ModelError as error:
+        raise _damaged(bundle.path / DETECTOR, f"{error}", "a memory bank") from error
     return PatchCoreDetector(backbone, bank, calibration, false_alarm)
 
 
@@ -331,10 +420,7 @@ def load_segmenter(bundle: Bundle, device: torch.device) -> LesionNetwork:
         raise ModelError(f"model {bundle.name}: made to {bundle.task}, not to segment; choose one from: localdiff models list", code="task")
     settings = _settings(LesionNetworkSettings, bundle.metadata.get("network", {}), bundle.path)
     _check_levels(settings, bundle.path)
-    tensors = load_tensors(bundle, SEGMENTER)
-    network = LesionNetwork(settings)
-    _fill(network, tensors, bundle, device)
-    return network
+    return _filled(lambda: LesionNetwork(settings), load_tensors(bundle, SEGMENTER), bundle, device)
 
 
 def verify(bundle: Bundle) -> list[str]:
@@ -348,7 +434,10 @@ def verify(bundle: Bundle) -> list[str]:
         checked.append(f"{name}: SHA-256 as recorded")
     if bundle.task == "segment":
         load_segmenter(bundle, cpu)
-    elif "network" in bundle.metadata:
+        _settings(SegmenterDefaults, bundle.metadata.get("defaults", {}), bundle.path)
+        return [*checked, "networks: built and filled"]
+    _settings(Defaults, bundle.metadata.get("defaults", {}), bundle.path)
+    if "network" in bundle.metadata:
         load_translator(bundle, cpu)
         schedule_of(bundle)
     if bundle.has_detector and bundle.metadata["detector"].get("backbone") == "efficientnet-lite0":
@@ -356,10 +445,15 @@ def verify(bundle: Bundle) -> list[str]:
     return [*checked, "networks: built and filled"]
 
 
+def _halved(values: Tensor) -> Tensor:
+    half = values.half()
+    return half if bool(half.isfinite().all()) else values
+
+
 def save_bundle(path: Path, metadata: dict[str, Any], tensors: dict[str, dict[str, Tensor]], card: str, *, half: bool = True) -> Bundle:
     """Write (or update) a bundle: weight files given replace those of the same name, the metadata is merged and hashes renewed.
 
-    ``half`` stores floating weights of networks as float16, half the size.
+    ``half`` stores floating weights of networks as float16, half the size; a tensor beyond float16's range stays as it is.
     """
     from safetensors.torch import save
 
@@ -368,7 +462,7 @@ def save_bundle(path: Path, metadata: dict[str, Any], tensors: dict[str, dict[st
     merged = (read_metadata(path) if (path / METADATA).is_file() else {}) | metadata
     files = dict(merged.get("files", {}))
     for name, values in tensors.items():
-        stored = {k: (v.half() if half and v.is_floating_point() else v).cpu().contiguous() for k, v in values.items()}
+        stored = {k: (_halved(v) if half and v.is_floating_point() else v).cpu().contiguous() for k, v in values.items()}
         raw = save(stored)
         with whole_file(path / name) as partial:
             partial.write_bytes(raw)

@@ -9,16 +9,30 @@ import typer
 
 FILES, MODEL, OOD, INPUT, OUTPUT, RUN = "Files", "Model", "OOD region", "Input", "Output", "Run"
 
-In = Annotated[str, typer.Option("--in", help="A volume, a folder (searched recursively) or a quoted glob. Example: --in t1/", rich_help_panel=FILES)]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the outputs, under the inputs' relative names. Example: --out t2/", rich_help_panel=FILES)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs made with other settings or from another input.", rich_help_panel=FILES)]
+In = Annotated[
+    str, typer.Option("--in", help="A volume, a folder (searched recursively) or a quoted glob. Example: --in t1/", rich_help_panel=FILES)
+]
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder for the outputs, under the inputs' relative names. Example: --out t2/", rich_help_panel=FILES)
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace outputs made with other settings or from another input.", rich_help_panel=FILES)
+]
 Model = Annotated[str, typer.Option("--model", help="Bundle by name or folder. Example: --model flair-to-t1", rich_help_panel=MODEL)]
 Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; what is asked for is what runs. Example: --device cuda:1", rich_help_panel=MODEL)
+    str,
+    typer.Option(
+        "--device", help="auto, cpu, cuda, cuda:N or mps; what is asked for is what runs. Example: --device cuda:1", rich_help_panel=MODEL
+    ),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", min=1, help="Slices worked on together; never changes a CPU result. (default: auto) Example: --batch-size 8", rich_help_panel=MODEL),
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Slices worked on together; never changes a CPU result. (default: auto) Example: --batch-size 8",
+        rich_help_panel=MODEL,
+    ),
 ]
 Brain = Annotated[
     str,
@@ -30,35 +44,59 @@ Brain = Annotated[
     ),
 ]
 Bias = Annotated[
-    str | None, typer.Option("--bias", help="Bias field correction: n4 or none. (default: as the bundle was trained) Example: --bias none", rich_help_panel=INPUT)
+    str | None,
+    typer.Option(
+        "--bias", help="Bias field correction: n4 or none. (default: as the bundle was trained) Example: --bias none", rich_help_panel=INPUT
+    ),
 ]
-Nan = Annotated[str, typer.Option("--nan", help="NaN and infinite voxels: refuse, or zero to take them as 0. Example: --nan zero", rich_help_panel=INPUT)]
+Nan = Annotated[
+    str,
+    typer.Option("--nan", help="NaN and infinite voxels: refuse, or zero to take them as 0. Example: --nan zero", rich_help_panel=INPUT),
+]
 SaveBrain = Annotated[bool, typer.Option("--save-brain", help="Also write the brain mask used, <name>_brain.", rich_help_panel=OUTPUT)]
 Detector = Annotated[
-    str | None, typer.Option("--detector", help="patchcore or segmenter. (default: the bundle's) Example: --detector segmenter", rich_help_panel=OOD)
+    str | None,
+    typer.Option("--detector", help="patchcore or segmenter. (default: the bundle's) Example: --detector segmenter", rich_help_panel=OOD),
 ]
 DetectorModel = Annotated[
     str | None,
-    typer.Option("--detector-model", help="Bundle that holds the detector. (default: --model, or lesion-<contrast>) Example: --detector-model lesion-t1", rich_help_panel=OOD),
+    typer.Option(
+        "--detector-model",
+        help="Bundle that holds the detector. (default: --model, or lesion-<contrast>) Example: --detector-model lesion-t1",
+        rich_help_panel=OOD,
+    ),
 ]
 Map = Annotated[
     Path | None,
     typer.Option(
-        "--map", help="Your own OOD map in [0, 1] or integer lesion mask: a file, or a folder with one a volume. Example: --map lesions/", rich_help_panel=OOD
+        "--map",
+        help="Your own OOD map in [0, 1] or integer lesion mask: a file, or a folder with one a volume. Example: --map lesions/",
+        rich_help_panel=OOD,
     ),
 ]
 FalseAlarm = Annotated[
     float | None,
     typer.Option(
-        "--false-alarm", help="Share of held-out healthy brain pixels flagged, 0 to 1; sets τ_A. (default: the bundle's) Example: --false-alarm 0.02", rich_help_panel=OOD
+        "--false-alarm",
+        help="Share of held-out healthy brain pixels flagged, 0 to 1; sets τ_A. (default: the bundle's) Example: --false-alarm 0.02",
+        rich_help_panel=OOD,
     ),
 ]
-Tau = Annotated[float | None, typer.Option("--tau", help="Cut τ of the OOD map, 0 to 1. (default: the bundle's) Example: --tau 0.5", rich_help_panel=OOD)]
+Tau = Annotated[
+    float | None,
+    typer.Option("--tau", help="Cut τ of the OOD map, 0 to 1. (default: the bundle's) Example: --tau 0.5", rich_help_panel=OOD),
+]
 Open = Annotated[
-    float | None, typer.Option("--open", help="Opening radius for the OOD mask, mm; 0: none. (default: the bundle's) Example: --open 2", rich_help_panel=OOD)
+    float | None,
+    typer.Option(
+        "--open", help="Opening radius for the OOD mask, mm; 0: none. (default: the bundle's) Example: --open 2", rich_help_panel=OOD
+    ),
 ]
 Dilate = Annotated[
-    float | None, typer.Option("--dilate", help="Dilation radius for the OOD mask, mm; 0: none. (default: the bundle's) Example: --dilate 3", rich_help_panel=OOD)
+    float | None,
+    typer.Option(
+        "--dilate", help="Dilation radius for the OOD mask, mm; 0: none. (default: the bundle's) Example: --dilate 3", rich_help_panel=OOD
+    ),
 ]
 BackboneWeights = Annotated[
     Path | None,
@@ -70,5 +108,8 @@ BackboneWeights = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Errors only.", rich_help_panel=RUN)]
 Verbose = Annotated[bool, typer.Option("--verbose", help="One line for every volume, skipped files named.", rich_help_panel=RUN)]
-JsonLog = Annotated[Path | None, typer.Option("--json-log", help="Append events as JSON lines to this file. Example: --json-log run.jsonl", rich_help_panel=RUN)]
+JsonLog = Annotated[
+    Path | None,
+    typer.Option("--json-log", help="Append events as JSON lines to this file. Example: --json-log run.jsonl", rich_help_panel=RUN),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=RUN)]

@@ -19,7 +19,14 @@ def brain(seed: int = 0, shape: tuple[int, int, int] = (40, 48, 6), *, lesion: b
     return np.where(inside, np.clip(texture, 50, 900), 0).astype(np.int16)
 
 
-def write_brain(path: Path, seed: int = 0, shape: tuple[int, int, int] = (40, 48, 6), spacing: tuple[float, float, float] = (4, 4, 20), *, lesion: bool = True) -> Path:
+def write_brain(
+    path: Path,
+    seed: int = 0,
+    shape: tuple[int, int, int] = (40, 48, 6),
+    spacing: tuple[float, float, float] = (4, 4, 20),
+    *,
+    lesion: bool = True,
+) -> Path:
     """A small brain as NIfTI, LPS, by default 160 × 192 × 120 mm."""
     path.parent.mkdir(parents=True, exist_ok=True)
     affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])

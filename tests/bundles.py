@@ -21,7 +21,7 @@ from .brains import write_brain
 
 GRID = {"plane": "axial", "spacing": 4.0, "shape": [48, 40]}
 NETWORK = NetworkSettings(space_to_depth=2, channels=(32, 32), num_res_blocks=1, attention_levels=(False, True), num_head_channels=16)
-LESION_NETWORK = LesionNetworkSettings(channels=(8, 16), num_res_units=1)
+LESION_NETWORK = LesionNetworkSettings(channels=(8, 8, 16, 16), num_res_units=1)
 
 
 def _describe(contrast: str, low: float, high: float) -> dict:

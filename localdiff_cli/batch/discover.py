@@ -10,8 +10,9 @@ from pathlib import Path
 
 from localdiff_cli.errors import NoInputError, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import IMAGES, Content, content_of
-from localdiff_cli.volumes.reader import ITK_SUFFIXES, suffix_of
+from localdiff_cli.volumes.reader import ITK_SUFFIXES, pair_of, suffix_of
 from localdiff_cli.volumes.writer import PARTIAL
+
 
 @dataclass(frozen=True)
 class Item:
@@ -30,29 +31,46 @@ class Found:
     skipped: tuple[tuple[Path, str], ...]
 
 
+def _is_image(path: Path) -> bool:
+    """Whether a file stands for a volume: not hidden, and of a ``.hdr``/``.img`` pair the header."""
+    suffix = suffix_of(path)
+    if suffix is None or path.name.startswith("."):
+        return False
+    return suffix != ".img" or not pair_of(path)[0].exists()
+
+
+def _unreadable(error: OSError) -> None:
+    raise UsageError(f"--in {error.filename}: cannot be listed ({error.strerror}); change its permissions", code="unreadable") from error
+
+
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every image below a folder, in a stable order; links to folders are not followed, so loops cannot trap it."""
-    for base, folders, names in os.walk(folder):
+    """Every image below a folder, in a stable order; links to folders are not followed, so loops cannot trap it.
+
+    Raises :class:`UsageError` for a folder that cannot be listed: its volumes would be missed without a word.
+    """
+    for base, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(PARTIAL))
         for name in sorted(names):
-            path = Path(base) / name
-            suffix = suffix_of(path)
-            if suffix is not None and not name.startswith(".") and suffix != ".img" or (suffix == ".img" and not path.with_suffix(".hdr").exists()):
+            if _is_image(path := Path(base) / name):
                 yield path
 
 
-def _sources(given: str) -> tuple[list[tuple[Path, Path]], bool]:
-    """(path, relative) of all candidates, and whether files were named one by one."""
+def candidates(given: str) -> tuple[list[tuple[Path, Path]], bool]:
+    """(path, relative) of all images in a file, folder or glob, and whether it named one file.
+
+    Raises :class:`NoInputError` where there is nothing.
+    """
     path = Path(given)
     if path.is_dir():
         return [(p, p.relative_to(path)) for p in _walk(path)], False
     if path.exists() or path.is_symlink():
         return [(path, Path(path.name))], True
-    matches = sorted(Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())
+    matches = sorted(Path(p) for p in glob.glob(given, recursive=True))
+    matches = [p for p in matches if p.is_file() and _is_image(p)]
     if not matches:
-        raise NoInputError(f"--in {given}: no such file or folder, and no file matches it", code="no-input")
+        raise NoInputError(f"--in {given}: no such file or folder, and no file matches it that is an image", code="no-input")
     root = Path(os.path.commonpath([p.parent for p in matches]))
-    return [(p, p.relative_to(root)) for p in matches if suffix_of(p)], False
+    return [(p, p.relative_to(root)) for p in matches], False
 
 
 def wrong_contrast(content: Content, expected: str) -> str | None:
@@ -68,9 +86,9 @@ def discover(given: str, contrast: str) -> Found:
 
     Raises :class:`NoInputError` where nothing is left, :class:`VolumeError` for a named file of another contrast.
     """
-    candidates, named = _sources(given)
+    images, named = candidates(given)
     items, skipped = [], []
-    for path, relative in candidates:
+    for path, relative in images:
         content = content_of(path)
         reason = wrong_contrast(content, contrast)
         if reason and named:
@@ -90,7 +108,7 @@ def discover(given: str, contrast: str) -> Found:
 
 def contrasts_in(given: str) -> set[str]:
     """The image contrasts that sidecars and names of the inputs say. Raises :class:`NoInputError` where there is no input."""
-    said = {content_of(path).contrast for path, _ in _sources(given)[0]}
+    said = {content_of(path).contrast for path, _ in candidates(given)[0]}
     return {contrast for contrast in said if contrast in IMAGES}
 
 

@@ -99,15 +99,17 @@ def state_of(work: Work, item: Item, *, overwrite: bool) -> str:
     sidecar = read_sidecar(output)
     if not sidecar.get("LocaldiffVersion"):
         # The sidecar is written last: without one, an output of ours was cut off, or the file is somebody else's.
-        raise VolumeError(f"{output}: exists without a localdiff sidecar; replace it with --overwrite, or choose another --out", code="exists")
+        todo = "replace it with --overwrite, or choose another --out"
+        raise VolumeError(f"{output}: exists without a localdiff sidecar; {todo}", code="exists")
     if sidecar.get("Settings") != json.loads(json.dumps(work.settings)) or sidecar.get("SourceSHA256") != file_hash(item.path):
         raise VolumeError(
             f"{output}: exists, made from another input or with other settings ({_difference(sidecar.get('Settings'), work.settings)}); "
             "replace it with --overwrite, or choose another --out",
             code="exists",
         )
-    whole = all(path.exists() and sidecar.get("OutputSHA256", {}).get(path.name) == file_hash(path) for path in work.outputs(item))
-    return "done" if whole else "open"
+    written = sidecar.get("OutputSHA256")
+    hashes = written if isinstance(written, dict) else {}
+    return "done" if all(path.exists() and hashes.get(path.name) == file_hash(path) for path in work.outputs(item)) else "open"
 
 
 def _difference(before: Any, now: dict[str, Any]) -> str:
@@ -118,10 +120,13 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
 
 
 def check_collisions(work: Work, items: tuple[Item, ...]) -> None:
-    """Refuse two inputs that would write the same output. Raises :class:`UsageError`."""
+    """Refuse two inputs that would write the same output, and outputs on top of inputs. Raises :class:`UsageError`."""
     seen: dict[Path, Path] = {}
+    inputs = {item.path.resolve() for item in items}
     for item in items:
         for path in work.outputs(item):
+            if path.resolve() in inputs:
+                raise UsageError(f"{path}: the output would replace an input; choose another --out", code="in-is-out")
             key = sidecar_path(path)
             if seen.setdefault(key, item.path) != item.path:
                 raise UsageError(f"{item.path} and {seen[key]} would both write {path}; rename one, or run them apart", code="collision")
@@ -131,7 +136,7 @@ def _write_sidecar(work: Work, item: Item, outcome: Outcome, version: str) -> No
     written = {path.name: file_hash(path) for path in work.outputs(item)}
     facts = {
         "LocaldiffVersion": version,
-        "Sources": [item.relative.as_posix()],
+        "Sources": [printable(item.relative)],
         "SourceSHA256": file_hash(item.path),
         "OutputSHA256": written,
         "Settings": work.settings,
@@ -143,28 +148,42 @@ def _write_sidecar(work: Work, item: Item, outcome: Outcome, version: str) -> No
     write_text(sidecar_path(work.main_output(item)), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 
 
+def printable(relative: Path) -> str:
+    """A volume's name for tables and sidecars; bytes that are not UTF-8 are marked."""
+    return relative.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that is not UTF-8: the library that reads ``.nii.gz`` would crash the process on it."""
+    if printable(path) != path.as_posix():
+        raise VolumeError(f"{printable(path)}: found a name that is not UTF-8; rename the file or its folder", code="name")
+
+
 def _one(work: Work, item: Item, tally: Tally, reporter: Reporter, version: str, *, overwrite: bool, debug: bool) -> None:
-    name = item.relative.as_posix()
+    name = printable(item.relative)
     started = time.monotonic()
     try:
+        _check_name(item.path)
         if state_of(work, item, overwrite=overwrite) == "done":
             sidecar = read_sidecar(work.main_output(item))
+            rows = [{"volume": name, **row} for row in sidecar.get("Slices", ())]
+            reasons = tuple(map(str, sidecar.get("ReviewReasons", ())))
             tally.skipped.append(name)
-            tally.slice_rows += [{"volume": name, **row} for row in sidecar.get("Slices", ())]
-            _verdict(tally, name, tuple(sidecar.get("ReviewReasons", ())))
+            tally.slice_rows += rows
+            _verdict(tally, name, reasons)
             reporter.detail(f"  {name}: already done")
             reporter.event("volume-skipped", volume=name)
             return
-        sidecar_path(work.main_output(item)).unlink(missing_ok=True)
+        # An old sidecar stays until the new one replaces it: its hashes tell whose outputs these are if the run is cut off here.
         outcome = work(item, reporter.slice)
         _write_sidecar(work, item, outcome, version)
-    except (LocaldiffError, MemoryError, OSError, RuntimeError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+    except Exception as error:  # whatever a library raises on one bad file must not end the run for the others
         if isinstance(error, LocaldiffError) and not isinstance(error, VolumeError):
             raise
         if debug:
             traceback.print_exc()
         code = error.code if isinstance(error, LocaldiffError) else "out-of-memory" if isinstance(error, MemoryError) else "internal"
-        reason = str(error) if isinstance(error, LocaldiffError) else f"{name}: {type(error).__name__}: {error}"
+        reason = printable(Path(str(error))) if isinstance(error, LocaldiffError) else f"{name}: {type(error).__name__}: {error}"
         tally.failures.append((name, code, reason))
         tally.verdicts.append((name, "failed", reason))
         reporter.problem(f"  failed: {reason}")
@@ -191,15 +210,18 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def _write_tables(out: Path, tally: Tally) -> None:
     write_text(out / "qc.tsv", _table(("volume", "verdict", "reasons"), sorted(tally.verdicts)))
-    if tally.slice_rows:
-        columns = tuple(tally.slice_rows[0])
-        rows = [tuple(str(row[column]) for column in columns) for row in tally.slice_rows]
-        write_text(out / "slices.tsv", _table(columns, sorted(rows, key=lambda row: (row[0], int(row[1])))))
-    failures = out / "failures.tsv"
-    if tally.failures:
-        write_text(failures, _table(("volume", "code", "reason"), sorted(tally.failures)))
+    columns = tuple(tally.slice_rows[0]) if tally.slice_rows else ()
+    ordered = sorted(tally.slice_rows, key=lambda row: (row["volume"], int(row["slice"])))
+    _write_or_remove(out / "slices.tsv", columns, [tuple(str(row.get(column, "")) for column in columns) for row in ordered])
+    _write_or_remove(out / "failures.tsv", ("volume", "code", "reason"), sorted(tally.failures))
+
+
+def _write_or_remove(path: Path, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A table, or none: what an earlier run left no longer holds."""
+    if rows:
+        write_text(path, _table(columns, rows))
     else:
-        failures.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def run(work: Work, found: Found, out: Path, reporter: Reporter, *, version: str, overwrite: bool = False, debug: bool = False) -> Tally:
@@ -214,12 +236,12 @@ def run(work: Work, found: Found, out: Path, reporter: Reporter, *, version: str
     if found.skipped:
         reporter.line(f"skipped {len(found.skipped)} files of other kinds (--verbose lists them)")
         for relative, reason in found.skipped:
-            reporter.detail(f"  {relative}: {reason}")
+            reporter.detail(f"  {printable(relative)}: {reason}")
     reporter.start(len(found.items))
     with _sigterm_raises():
         try:
             for number, item in enumerate(found.items, 1):
-                reporter.volume(number, len(found.items), item.relative.as_posix())
+                reporter.volume(number, len(found.items), printable(item.relative))
                 _one(work, item, tally, reporter, version, overwrite=overwrite, debug=debug)
                 reporter.volume_done()
         finally:
@@ -239,5 +261,3 @@ def summarise(tally: Tally, out: Path, reporter: Reporter) -> None:
         reporter.problem(f"{len(tally.failures)} failed, listed in {out / 'failures.tsv'}:")
         for name, code, reason in sorted(tally.failures):
             reporter.problem(f"  {name} [{code}] {reason}")
-
-

@@ -12,9 +12,14 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from localdiff_cli.errors import UsageError
+
 
 class Reporter:
-    """Progress and messages of one run; a context. ``quiet`` leaves errors and the last line only."""
+    """Progress and messages of one run; a context. ``quiet`` leaves errors only.
+
+    Raises :class:`UsageError` where ``json_log`` cannot be written.
+    """
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, json_log: Path | None = None) -> None:
         self.quiet = quiet
@@ -29,8 +34,11 @@ class Reporter:
 
     def __enter__(self) -> Reporter:
         if self._json_log is not None:
-            self._json_log.parent.mkdir(parents=True, exist_ok=True)
-            self._log = self._json_log.open("a", encoding="utf-8")
+            try:
+                self._json_log.parent.mkdir(parents=True, exist_ok=True)
+                self._log = self._json_log.open("a", encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"--json-log {self._json_log}: cannot be written ({error.strerror})", code="unwritable") from error
         if self.console.is_terminal and not self.quiet:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=self.console, transient=True)

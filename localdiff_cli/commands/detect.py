@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from localdiff_cli.batch.engine import Work
 from localdiff_cli.batch.report import Reporter
-from localdiff_cli.bundle import open_bundle
+from localdiff_cli.bundle import Bundle, open_bundle
 from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
 from localdiff_cli.commands.run import RunOptions, announce, check_brain, check_choice, run_work
+
+if TYPE_CHECKING:
+    from localdiff_cli.tasks.detection import MaskSettings
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,20 @@ class DetectOptions:
     batch_size: int | None = None
 
 
+def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
+    """The user's τ and radii over the bundle's; a segmenter bundle's own threshold, and no radii."""
+    from localdiff_cli.tasks.detection import MaskSettings
+
+    translates = bundle.task == "translate"
+    threshold = bundle.defaults.threshold if translates else bundle.segmenter_defaults.threshold
+    open_mm, dilate_mm = (bundle.defaults.open_mm, bundle.defaults.dilate_mm) if translates else (0.0, 0.0)
+    return MaskSettings(
+        threshold if detector.tau is None else detector.tau,
+        open_mm if detector.open_mm is None else detector.open_mm,
+        dilate_mm if detector.dilate_mm is None else detector.dilate_mm,
+    )
+
+
 def detect(run: RunOptions, options: DetectOptions, detector: DetectorOptions) -> int:
     """Detect in every volume of ``run.source``; the exit code."""
     check_brain(options.brain)
@@ -36,22 +54,23 @@ def detect(run: RunOptions, options: DetectOptions, detector: DetectorOptions) -
 
     def make(reporter: Reporter) -> Work:
         from localdiff_cli.diffusion.device import choose_device
-        from localdiff_cli.tasks.detection import DetectWork, MaskSettings
+        from localdiff_cli.tasks.detection import DetectWork
         from localdiff_cli.tasks.slices import prepare_settings
 
         device = choose_device(options.device)
         announce(reporter, bundle, device)
         bind, account = choose_detector(detector, bundle, device)
-        defaults = bundle.defaults if bundle.task == "translate" else None
         return DetectWork(
-            bundle, run.out, bind,
-            prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=16),
-            MaskSettings(
-                detector.tau if detector.tau is not None else defaults.threshold if defaults else 0.5,
-                detector.open_mm if detector.open_mm is not None else defaults.open_mm if defaults else 0.0,
-                detector.dilate_mm if detector.dilate_mm is not None else defaults.dilate_mm if defaults else 0.0,
-            ),
-            account, options.save_mask, options.save_score, options.save_brain, options.batch_size or 8,
-        )  # fmt: skip
+            bundle=bundle,
+            out=run.out,
+            bind=bind,
+            prepare=prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=16),
+            mask=mask_settings(bundle, detector),
+            detector=account,
+            save_mask=options.save_mask,
+            save_score=options.save_score,
+            save_brain=options.save_brain,
+            batch_size=options.batch_size or 8,
+        )
 
     return run_work(run, bundle.condition.contrast, make)

@@ -59,12 +59,13 @@ def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.devi
     from localdiff_cli.tasks.detection import bind_detector, bind_map
 
     if options.map is not None:
-        source = {"Hash": file_hash(options.map)} if options.map.is_file() else {}
-        return bind_map(options.map), {"Name": "map", "Source": options.map.name, **source}
-    name = options.detector or bundle.defaults.detector
+        fingerprint = {"Hash": file_hash(options.map)} if options.map.is_file() else {}
+        return bind_map(options.map), {"Name": "map", "Source": options.map.name, **fingerprint}
+    name = options.detector or ("segmenter" if bundle.task == "segment" else bundle.defaults.detector)
     if name == "segmenter":
         return _segmenter(options, bundle, device)
     source = open_bundle(options.detector_model) if options.detector_model else bundle
+    _check_same_input(source, bundle)
     false_alarm = options.false_alarm if options.false_alarm is not None else bundle.defaults.false_alarm
     detector = load_detector(source, false_alarm, device, options.backbone_weights)
     account = {
@@ -74,16 +75,29 @@ def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.devi
     return bind_detector(detector, device), account
 
 
+def _check_same_input(source: Bundle, bundle: Bundle) -> None:
+    """Raise :class:`UsageError` where a detector's bundle expects slices made ready in another way than the translator's."""
+    if source.condition.contrast != bundle.condition.contrast:
+        raise UsageError(
+            f"--detector-model {source.name}: works on {source.condition.contrast}, the input is {bundle.condition.contrast}",
+            code="wrong-contrast",
+        )
+    if (source.condition.window, source.grid.spacing) != (bundle.condition.window, bundle.grid.spacing):
+        raise UsageError(
+            f"--detector-model {source.name}: works at {source.grid.spacing} mm on the window {source.condition.window}, "
+            f"{bundle.name} at {bundle.grid.spacing} mm on {bundle.condition.window}; choose one that was fitted alike",
+            code="wrong-grid",
+        )
+
+
 def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
     from localdiff_cli.segmentation.detector import SegmenterDetector
     from localdiff_cli.tasks.detection import bind_detector
 
     if options.false_alarm is not None:
         raise UsageError("--false-alarm belongs to patchcore; the segmenter's probability is cut with --tau", code="conflict")
-    source = open_bundle(options.detector_model or f"lesion-{bundle.condition.contrast.removesuffix('w').lower()}")
-    if source.condition.contrast != bundle.condition.contrast:
-        raise UsageError(
-            f"--detector-model {source.name}: works on {source.condition.contrast}, the input is {bundle.condition.contrast}", code="wrong-contrast"
-        )
+    own = bundle.task == "segment" and options.detector_model is None
+    source = bundle if own else open_bundle(options.detector_model or f"lesion-{bundle.condition.contrast.removesuffix('w').lower()}")
+    _check_same_input(source, bundle)
     detector = SegmenterDetector(load_segmenter(source, device))
     return bind_detector(detector, device), {"Name": "segmenter", "Bundle": source.name, "BundleHash": source.hash}

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from localdiff_cli.batch.report import say
 from localdiff_cli.commands.run import check_choice, check_range
-from localdiff_cli.errors import EXIT_OK
+from localdiff_cli.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
+    from localdiff_cli.diffusion.schedule import Prediction
     from localdiff_cli.training.fit import FitJob
+
+SPACING, SHAPE = 1.0, (208, 176)
+MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Options that every fit has."""
+    """Options that every fit has; ``spacing`` (mm) and ``shape`` (rows, columns) are the network's grid."""
 
     data: tuple[Path, ...]
     out: Path
@@ -29,6 +34,8 @@ class FitOptions:
     bias: str
     device: str
     licence: str
+    spacing: float = SPACING
+    shape: tuple[int, ...] = SHAPE
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,16 @@ class TrainOptions:
 
 
 def _command() -> str:
-    return "localdiff " + shlex.join(sys.argv[1:])
+    """The command for the card, which says nothing about this machine: absolute paths become relative ones, or their last part."""
+    return "localdiff " + shlex.join(_without_folders(argument) for argument in sys.argv[1:])
+
+
+def _without_folders(argument: str) -> str:
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    if os.path.isabs(value):
+        path = Path(value)
+        value = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+    return option + equals + value
 
 
 def _job(options: FitOptions) -> FitJob:
@@ -51,26 +67,66 @@ def _job(options: FitOptions) -> FitJob:
     from localdiff_cli.training.pairs import read_pairs
     from localdiff_cli.volumes.prepare import PrepareSettings
 
-    check_choice("--bias", options.bias, ("n4", "none"))
     pairs = read_pairs(options.data, options.condition, options.target)
-    work = options.work or options.out.with_name(options.out.name + ".work")
+    out = Path(os.path.abspath(options.out))
+    work = options.work or out.with_name(out.name + ".work")
+    prepare = PrepareSettings(bias=options.bias, spacing=options.spacing, shape=(options.shape[0], options.shape[1]))
     return FitJob(
-        tuple(pairs), (options.condition, options.target), options.out, work, PrepareSettings(bias=options.bias), _command(),
+        tuple(pairs), (options.condition, options.target), out, work, prepare, _command(),
         choose_device(options.device), say, options.healthy, options.licence,
     )  # fmt: skip
+
+
+def _check_options(options: FitOptions) -> None:
+    check_choice("--bias", options.bias, ("n4", "none"))
+    for option, contrast in (("--condition", options.condition), ("--target", options.target)):
+        if contrast is not None and not contrast.isalnum():
+            raise UsageError(f"{option} {contrast}: expected a BIDS suffix, letters and digits, such as T1w", code="choice")
+    check_range("--spacing", options.spacing, 0.3, 10)
+    if len(options.shape) != 2 or not all(32 <= n <= 1024 for n in options.shape):
+        raise UsageError(f"--shape {_joined(options.shape)}: expected rows and columns, 32 to 1024 each, such as 208,176", code="range")
+
+
+def _joined(values: tuple[int, ...]) -> str:
+    return ",".join(map(str, values))
+
+
+def _check_channels(channels: tuple[int, ...], fewest: int, unit: int) -> None:
+    if not fewest <= len(channels) <= 8 or any(not 0 < c <= 1024 or c % unit for c in channels):
+        what = f"{fewest} to 8 numbers up to 1024" + (f", each a multiple of {unit}" if unit > 1 else "")
+        raise UsageError(f"--channels {_joined(channels)}: expected {what}", code="range")
+
+
+def _check_multiple(shape: tuple[int, ...], multiple: int) -> None:
+    if any(n % multiple for n in shape):
+        raise UsageError(
+            f"--shape {_joined(shape)}: this network halves its grid too often for it; expected multiples of {multiple}, "
+            "or fewer --channels",
+            code="range",
+        )
 
 
 def _check(train: TrainOptions) -> None:
     check_range("--steps", train.steps, 1, 10_000_000)
     check_range("--batch-size", train.batch_size, 1, 4096)
     check_range("--rate", train.rate, 1e-8, 1)
+    check_range("--seed", train.seed, 0, MAX_SEED)
 
 
 def fit_translator(
-    options: FitOptions, train: TrainOptions, *, prediction: str, schedule: str, channels: tuple[int, ...], space_to_depth: int, region_augment: float
+    options: FitOptions,
+    train: TrainOptions,
+    *,
+    prediction: str,
+    schedule: str,
+    channels: tuple[int, ...],
+    space_to_depth: int,
+    region_augment: float,
 ) -> int:
     """Train a translator; the exit code."""
+    _check_options(options)
     _check(train)
+    _check_channels(channels, fewest=1, unit=32)
     check_choice("--prediction", prediction, ("epsilon", "sample", "v_prediction"))
     check_choice("--schedule", schedule, ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine"))
     check_range("--region-augment", region_augment, 0, 1)
@@ -84,17 +140,28 @@ def fit_translator(
     network = NetworkSettings(
         space_to_depth=space_to_depth, channels=channels, num_res_blocks=1, attention_levels=(*([False] * (len(channels) - 1)), True)
     )
+    _check_multiple(options.shape, network.multiple)
     loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed)
     bundle = fit.fit_translator(
-        _job(options), network, Schedule(name=schedule, prediction=prediction), AugmentSettings(region=region_augment), loop, Defaults()
+        _job(options),
+        network,
+        Schedule(name=schedule, prediction=cast("Prediction", prediction)),
+        AugmentSettings(region=region_augment),
+        loop,
+        Defaults(),
     )
     say(f"wrote {bundle.path}")
     return EXIT_OK
 
 
-def fit_detector(options: FitOptions, *, backbone: str, backbone_weights: Path | None, input_scale: float, coreset: int, every: int, seed: int) -> int:
+def fit_detector(
+    options: FitOptions, *, backbone: str, backbone_weights: Path | None, input_scale: float, coreset: int, every: int, seed: int
+) -> int:
     """Fit a PatchCore detector; the exit code."""
+    _check_options(options)
     check_range("--coreset", coreset, 10, 1_000_000)
+    check_range("--every", every, 1, 1_000_000)
+    check_range("--seed", seed, 0, MAX_SEED)
     from localdiff_cli.training import fit
 
     settings = fit.DetectorSettings(backbone, backbone_weights, input_scale, coreset, every, seed)
@@ -105,7 +172,10 @@ def fit_detector(options: FitOptions, *, backbone: str, backbone_weights: Path |
 
 def fit_segmenter(options: FitOptions, train: TrainOptions, *, channels: tuple[int, ...], threshold: float, min_volume: float) -> int:
     """Train a lesion segmenter; the exit code."""
+    _check_options(options)
     _check(train)
+    _check_channels(channels, fewest=2, unit=1)
+    check_range("--min-volume", min_volume, 0, 1e9)
     check_range("--threshold", threshold, 0.001, 0.999)
     from localdiff_cli.bundle import SegmenterDefaults
     from localdiff_cli.segmentation.network import LesionNetworkSettings
@@ -113,9 +183,15 @@ def fit_segmenter(options: FitOptions, train: TrainOptions, *, channels: tuple[i
     from localdiff_cli.training.augment import AugmentSettings
     from localdiff_cli.training.loop import LoopSettings
 
+    network = LesionNetworkSettings(channels=channels)
+    _check_multiple(options.shape, network.multiple)
     loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed)
     bundle = fit.fit_segmenter(
-        _job(options), LesionNetworkSettings(channels=channels), AugmentSettings(), loop, SegmenterDefaults(threshold=threshold, min_volume=min_volume)
+        _job(options),
+        network,
+        AugmentSettings(),
+        loop,
+        SegmenterDefaults(threshold=threshold, min_volume=min_volume),
     )
     say(f"wrote {bundle.path}")
     return EXIT_OK
@@ -123,11 +199,7 @@ def fit_segmenter(options: FitOptions, train: TrainOptions, *, channels: tuple[i
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
     """``64,96,128`` → (64, 96, 128). Raises :class:`UsageError` for anything else."""
-    from localdiff_cli.errors import UsageError
-
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"{option} {text}: expected whole numbers with commas, such as 64,96,128", code="choice") from error
-
-

@@ -75,7 +75,9 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
 def check_brain(value: str) -> None:
     """``--brain`` is auto, none, a file or a folder."""
     if value not in ("auto", "none") and not Path(value).exists():
-        raise UsageError(f"--brain {value}: no such file or folder; expected auto, none, a mask file or a folder of masks", code="not-found")
+        raise UsageError(
+            f"--brain {value}: no such file or folder; expected auto, none, a mask file or a folder of masks", code="not-found"
+        )
 
 
 def announce(reporter: Reporter, bundle: Bundle, device: object, found: Found | None = None) -> None:

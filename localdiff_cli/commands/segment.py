@@ -42,7 +42,8 @@ def choose_segmenter(model: str | None, source: str) -> Bundle:
         return fitting[0]
     listed = ", ".join(f"{b.name} ({contrast})" for contrast, b in sorted(choices.items())) or "none installed"
     raise UsageError(
-        f"--in {source}: names and sidecars say {', '.join(sorted(said)) or 'no contrast'}; choose a segmenter with --model: {listed}", code="no-model"
+        f"--in {source}: names and sidecars say {', '.join(sorted(said)) or 'no contrast'}; choose a segmenter with --model: {listed}",
+        code="no-model",
     )
 
 

@@ -11,6 +11,7 @@ from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.engine import Work
 from localdiff_cli.batch.report import Reporter
 from localdiff_cli.bundle import Bundle, load_segmenter, load_translator, open_bundle, schedule_of
+from localdiff_cli.commands.detect import mask_settings
 from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
 from localdiff_cli.commands.run import RunOptions, announce, check_brain, check_choice, check_range, run_work
 from localdiff_cli.errors import ModelError, UsageError
@@ -102,9 +103,10 @@ def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings
         soft=defaults.soft if options.soft is None else options.soft,
     )
     check_range("--steps", steps, 1, timesteps)
-    if not (0 <= local.branch_step and 0 <= local.fusion_step and local.branch_step + local.fusion_step <= steps):
+    if not (local.branch_step >= 0 and local.fusion_step >= 0 and local.branch_step + local.fusion_step <= steps):
         raise UsageError(
-            f"--branch-step {local.branch_step} and --fusion-step {local.fusion_step}: expected 0 or more each, together at most --steps {steps}",
+            f"--branch-step {local.branch_step} and --fusion-step {local.fusion_step}: "
+            f"expected 0 or more each, together at most --steps {steps}",
             code="range",
         )
     return SampleSettings(
@@ -129,7 +131,8 @@ def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -
             raise UsageError(f"--guided needs a classifier of {bundle.target.contrast} lesions: {error}", code="no-classifier") from error
         if classifier.condition.contrast != bundle.target.contrast:
             raise UsageError(
-                f"--classifier {name}: works on {classifier.condition.contrast}, the translation is {bundle.target.contrast}", code="wrong-contrast"
+                f"--classifier {name}: works on {classifier.condition.contrast}, the translation is {bundle.target.contrast}",
+                code="wrong-contrast",
             )
         shows = lesion_shows(load_segmenter(classifier, device), classifier.segmenter_defaults.threshold)
     return Networks(on_device(network, device, options.precision), schedule_of(bundle), device, network.settings.multiple, shows)
@@ -154,7 +157,6 @@ def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOpti
 
     def make(reporter: Reporter) -> Work:
         from localdiff_cli.diffusion.device import choose_device
-        from localdiff_cli.tasks.detection import MaskSettings
         from localdiff_cli.tasks.slices import prepare_settings
         from localdiff_cli.tasks.translation import TranslateWork
 
@@ -162,18 +164,23 @@ def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOpti
         announce(reporter, bundle, device)
         networks = _networks(options, bundle, device)
         bind, account = choose_detector(detector, bundle, device) if options.mode == "local" else (None, {})
-        defaults = bundle.defaults
-        mask = MaskSettings(
-            defaults.threshold if detector.tau is None else detector.tau,
-            defaults.open_mm if detector.open_mm is None else detector.open_mm,
-            defaults.dilate_mm if detector.dilate_mm is None else detector.dilate_mm,
-        )
         saved = {"map": options.save_map, "source": options.save_source, "brain": options.save_brain}
         return TranslateWork(
-            bundle, run.out, networks, bind,
-            prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple),
-            mask, sample, account, _reference(options, bundle), options.match.name if options.match else None, options.suffix, options.dtype,
-            options.precision, options.batch_size or (16 if device.type == "cuda" else 4), tuple(role for role, wanted in saved.items() if wanted),
-        )  # fmt: skip
+            bundle=bundle,
+            out=run.out,
+            networks=networks,
+            bind=bind,
+            prepare=prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple),
+            mask=mask_settings(bundle, detector),
+            sample=sample,
+            detector=account,
+            reference=_reference(options, bundle),
+            match=options.match.name if options.match else None,
+            suffix=options.suffix,
+            dtype=options.dtype,
+            precision=options.precision,
+            batch_size=options.batch_size or (16 if device.type == "cuda" else 4),
+            save=tuple(role for role, wanted in saved.items() if wanted),
+        )
 
     return run_work(run, bundle.condition.contrast, make)

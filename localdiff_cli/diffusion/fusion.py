@@ -78,7 +78,9 @@ def fuse(state: State, weight: Tensor) -> State:
     return State(blend(state.x), None if state.x0 is None else blend(state.x0), state.t_of_x0)
 
 
-def local(process: Process, condition: Tensor, x_T: Tensor, region: Region, settings: LocalSettings, shows: ShowsAnomaly | None = None) -> Tensor:
+def local(
+    process: Process, condition: Tensor, x_T: Tensor, region: Region, settings: LocalSettings, shows: ShowsAnomaly | None = None
+) -> Tensor:
     """Local Diffusion: plain, branched, fused and joint steps; ``shows`` turns on guided timing (one slice at a time).
 
     Equals :func:`plain` exactly where B is empty, or covers everything and there is no expert.

@@ -94,7 +94,8 @@ def step_of(name: str, eta: float = 0.0) -> Step:
     """The step of a sampler by name; ``eta`` belongs to DDIM. Raises ``ValueError`` for another name."""
     if name not in SAMPLERS:
         raise ValueError(f"sampler: found {name!r}; expected one of {', '.join(SAMPLERS)}")
-    return {"ddim": partial(ddim_step, eta=eta), "ddpm": ddpm_step, "dpmpp": dpm_solver_step}[name]
+    steps: dict[str, Step] = {"ddim": partial(ddim_step, eta=eta), "ddpm": ddpm_step, "dpmpp": dpm_solver_step}
+    return steps[name]
 
 
 def advance(step: Step, denoise: Denoise, schedule: Schedule, state: State, number: int, pair: StepPair, noise_of: NoiseOf) -> State:
@@ -103,7 +104,9 @@ def advance(step: Step, denoise: Denoise, schedule: Schedule, state: State, numb
     return State(step(schedule, state, x0, pair, lambda: noise_of(number)), x0, pair[0])
 
 
-def sample(step: Step, denoise: Denoise, schedule: Schedule, state: State, pairs: Iterable[tuple[int, StepPair]], noise_of: NoiseOf) -> State:
+def sample(
+    step: Step, denoise: Denoise, schedule: Schedule, state: State, pairs: Iterable[tuple[int, StepPair]], noise_of: NoiseOf
+) -> State:
     """Walk numbered ``pairs``; the plain sampler when they are all there are."""
     for number, pair in pairs:
         state = advance(step, denoise, schedule, state, number, pair, noise_of)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
@@ -41,7 +40,7 @@ class Schedule:
         """ᾱ_t for t = 0 … T − 1, float64."""
         from monai.networks.schedulers import DDPMScheduler
 
-        betas = {} if self.name == "cosine" else {"beta_start": self.beta_start, "beta_end": self.beta_end}
+        betas: dict[str, Any] = {} if self.name == "cosine" else {"beta_start": self.beta_start, "beta_end": self.beta_end}
         scheduler = DDPMScheduler(num_train_timesteps=self.num_train_timesteps, schedule=self.name, clip_sample=False, **betas)
         return scheduler.alphas_cumprod.double()
 

@@ -35,7 +35,7 @@ from localdiff_cli.tasks.slices import (
 from localdiff_cli.volumes.brain import check_same_grid, find_companion
 from localdiff_cli.volumes.contrast import beside
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings
-from localdiff_cli.volumes.reader import SliceReader, open_volume
+from localdiff_cli.volumes.reader import SliceReader, Volume, open_volume
 
 OOD_SHARE_TO_REVIEW = 0.25
 
@@ -76,7 +76,7 @@ def bind_map(source: Path) -> Callable[[Prepared, Path], SliceDetector]:
         volume = open_volume(path)
         check_same_grid(volume, prepared.volume, "OOD map")
         reader = SliceReader(volume)
-        labels = volume.dtype.kind in "biu" and volume.kind == "nifti"
+        labels = _holds_labels(volume)
 
         def detect(chunk: Chunk) -> Detection:
             maps = [_map_slice(reader.read(k), path, labels=labels) for k in chunk.active_numbers]
@@ -89,13 +89,22 @@ def bind_map(source: Path) -> Callable[[Prepared, Path], SliceDetector]:
     return bound
 
 
+def _holds_labels(volume: Volume) -> bool:
+    """Whether a volume's integers are labels, not a scaled map."""
+    if volume.dtype.kind not in "biu" or volume.kind != "nifti":
+        return volume.dtype.kind in "biu"
+    slope, inter = float(volume.header["scl_slope"]), float(volume.header["scl_inter"])
+    return not np.isfinite(slope) or (slope in (0.0, 1.0) and inter == 0)
+
+
 def _map_slice(image: NDArray[np.float32], path: Path, *, labels: bool) -> NDArray[np.float32]:
     """A map in [0, 1]; integer files are label masks, where anything above 0 counts."""
     if labels:
         return (image > 0).astype(np.float32)
     if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
         raise VolumeError(
-            f"{path}: found values from {image.min():g} to {image.max():g}; expected an OOD map in [0, 1] or an integer mask", code="map-range"
+            f"{path}: found values from {image.min():g} to {image.max():g}; expected an OOD map in [0, 1] or an integer mask",
+            code="map-range",
         )
     return image
 
@@ -209,7 +218,14 @@ class DetectWork:
                 on_slice(len(rows), int(prepared.brain.mask.any(axis=(1, 2)).sum()))
         facts = ood_facts(rows, prepared)
         seconds = {"Prepare": round(ready - started, 3), "Detect": round(time.monotonic() - ready, 3)}
-        sidecar = {"Contrast": "map", "Content": "OOD probability", **volume_facts(prepared), **facts, "Seconds": seconds, "Versions": versions()}
+        sidecar = {
+            "Contrast": "map",
+            "Content": "OOD probability",
+            **volume_facts(prepared),
+            **facts,
+            "Seconds": seconds,
+            "Versions": versions(),
+        }
         doubts = tuple(volume_doubts(prepared, item) + ood_doubts(facts))
         return Outcome(sidecar, doubts, tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice)))
 

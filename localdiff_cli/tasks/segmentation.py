@@ -16,7 +16,18 @@ from localdiff_cli.batch.engine import Outcome
 from localdiff_cli.bundle import Bundle, SegmenterDefaults
 from localdiff_cli.segmentation.components import drop_small
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
-from localdiff_cli.tasks.slices import OnSlice, Output, Outputs, chunks, map_to_native, prepare_item, versions, volume_doubts, volume_facts
+from localdiff_cli.tasks.slices import (
+    Chunk,
+    OnSlice,
+    Output,
+    Outputs,
+    chunks,
+    map_to_native,
+    prepare_item,
+    versions,
+    volume_doubts,
+    volume_facts,
+)
 from localdiff_cli.volumes.contrast import beside
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings
 
@@ -97,14 +108,28 @@ class SegmentWork:
     def _probabilities(self, prepared: Prepared, outputs: Outputs, mask: NDArray[np.bool_], on_slice: OnSlice) -> None:
         done, total = 0, int(prepared.brain.mask.any(axis=(1, 2)).sum())
         for chunk in chunks(prepared, self.batch_size):
-            found = lesion_probability(self.network, chunk.condition.to(self.device), chunk.brain.to(self.device)).cpu().numpy()
-            place = {position: i for i, position in enumerate(chunk.active)}
-            for position, k in enumerate(chunk.numbers):
-                brain, images = prepared.native_brain(k), {}
-                if position in place:
-                    probability = np.minimum(map_to_native(found[place[position], 0], prepared.grid, brain), 1)
-                    mask[k] = (probability >= self.cut.threshold) & brain
-                    images = {"prob": probability}
-                outputs.write(k, images | {"brain": brain})
+            found = probabilities(self.network, self.device, prepared, chunk)
+            for k in chunk.numbers:
+                brain = prepared.native_brain(k)
+                if k in found:
+                    mask[k] = (found[k] >= self.cut.threshold) & brain
+                outputs.write(k, ({"prob": found[k]} if k in found else {}) | {"brain": brain})
             done += len(chunk.active)
             on_slice(done, total)
+
+
+def probabilities(network: LesionNetwork, device: torch.device, prepared: Prepared, chunk: Chunk) -> dict[int, NDArray[np.float32]]:
+    """P(lesion) on the native grid of a chunk's active slices, by canonical slice number."""
+    found = lesion_probability(network, chunk.condition.to(device), chunk.brain.to(device)).cpu().numpy()
+    return {
+        k: np.minimum(map_to_native(found[i, 0], prepared.grid, prepared.native_brain(k)), 1) for i, k in enumerate(chunk.active_numbers)
+    }
+
+
+def segment_prepared(network: LesionNetwork, device: torch.device, prepared: Prepared, cut: SegmenterDefaults) -> NDArray[np.bool_]:
+    """The lesion mask of a prepared volume, canonical ``(slices, rows, columns)``, as ``localdiff segment`` writes it."""
+    mask = np.zeros(prepared.volume.frame.shape, dtype=bool)
+    for chunk in chunks(prepared, 8):
+        for k, probability in probabilities(network, device, prepared, chunk).items():
+            mask[k] = (probability >= cut.threshold) & prepared.native_brain(k)
+    return drop_small(mask, float(np.prod(prepared.volume.frame.spacing)), cut.min_volume)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from localdiff_cli.batch.discover import Item
@@ -20,7 +21,7 @@ from localdiff_cli.volumes.geometry import Grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import open_volume
-from localdiff_cli.volumes.writer import SliceWriter
+from localdiff_cli.volumes.writer import SliceWriter, output_files
 
 CLIPPED_SHARE_TO_REVIEW = 0.05
 
@@ -76,12 +77,12 @@ def chunks(prepared: Prepared, size: int) -> Iterator[Chunk]:
 
 
 def image_to_native(image: NDArray, inside: NDArray[np.bool_], grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """A network slice in [0, 1] on the native grid; pixels at the edge take their value from brain pixels only; 0 outside."""
-    weight = grid.to_native(inside, cubic=False)
-    value = grid.to_native(np.where(inside, image, np.float32(0)), cubic=False)
-    sharp = grid.to_native(np.where(inside, image, np.float32(0)))
-    native = np.where(weight > 0.999, sharp, value / np.maximum(weight, np.float32(1e-3)))
-    return np.where(brain, np.clip(native, 0, 1), np.float32(0))
+    """A network slice in [0, 1] on the native grid, 0 outside ``brain``; ``inside`` is the brain on the network's grid, not empty.
+
+    Pixels at the edge take their value from brain pixels only: the background would darken them, or let them ring.
+    """
+    nearest = distance_transform_edt(~inside, return_distances=False, return_indices=True)
+    return np.where(brain, np.clip(grid.to_native(image[tuple(nearest)]), 0, 1), np.float32(0))
 
 
 def map_to_native(image: NDArray, grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -112,8 +113,10 @@ class Outputs:
         self._wanted = wanted
         self._stack = ExitStack()
         self._writers: dict[str, SliceWriter] = {}
+        self._before: dict[Path, int] = {}
 
     def __enter__(self) -> Outputs:
+        self._before = self._present()
         with ExitStack() as stack:
             for role, o in self._wanted.items():
                 o.path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +126,18 @@ class Outputs:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+        try:
+            self._stack.__exit__(*error)
+        except BaseException:
+            # One could not be put in place: those that were go again.
+            for path, inode in self._present().items():
+                if self._before.get(path) != inode:
+                    path.unlink(missing_ok=True)
+            raise
+
+    def _present(self) -> dict[Path, int]:
+        """The files of the outputs that exist now, with their inodes."""
+        return {path: path.stat().st_ino for o in self._wanted.values() for path in output_files(o.path) if path.exists()}
 
     def wants(self, role: str) -> bool:
         """Whether this output was asked for."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,8 @@ class SliceSampler:
     def __call__(self, chunk: Chunk, ood_map: Tensor, ood_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over samples, ``(N, 1, H, W)`` in [0, 1], for a chunk and its M and B."""
         samples = torch.stack([self._one(chunk, ood_map, ood_mask, s) for s in range(self.settings.samples)])
-        return samples.mean(dim=0), samples.std(dim=0, correction=0)
+        mean = samples.mean(dim=0)
+        return mean, samples.std(dim=0, correction=0) if len(samples) > 1 and len(mean) else torch.zeros_like(mean)
 
     def _one(self, chunk: Chunk, ood_map: Tensor, ood_mask: Tensor, number: int) -> Tensor:
         is_local = ood_mask.flatten(1).any(dim=1) if self.settings.mode == "local" else torch.zeros(len(chunk.condition), dtype=torch.bool)
@@ -111,7 +111,9 @@ class SliceSampler:
         for rows in self._groups(is_local):
             key = NoiseKey(self.settings.seed, number, self.fingerprint, self.settings.noise == "shared")
             slices = [chunk.active_numbers[i] for i in rows]
-            x0[rows] = self._group(chunk.condition[rows], ood_map[rows], ood_mask[rows], chunk.brain[rows], key, slices, bool(is_local[rows[0]]))
+            x0[rows] = self._group(
+                chunk.condition[rows], ood_map[rows], ood_mask[rows], chunk.brain[rows], key, slices, bool(is_local[rows[0]])
+            )
         return ((x0 + 1) / 2).clamp(0, 1) * chunk.brain
 
     def _groups(self, is_local: Tensor) -> list[list[int]]:
@@ -121,7 +123,9 @@ class SliceSampler:
         alone = self.settings.ood_crop or self.settings.guided or self.networks.device.type == "cpu"
         return [group for group in (apart, *([[i] for i in branched] if alone else [branched])) if group]
 
-    def _group(self, condition: Tensor, ood_map: Tensor, ood_mask: Tensor, brain: Tensor, key: NoiseKey, slices: list[int], is_local: bool) -> Tensor:
+    def _group(
+        self, condition: Tensor, ood_map: Tensor, ood_mask: Tensor, brain: Tensor, key: NoiseKey, slices: list[int], is_local: bool
+    ) -> Tensor:
         device, shape = self.networks.device, (condition.shape[2], condition.shape[3])
         process = Process(
             self.networks.model,
@@ -139,7 +143,9 @@ class SliceSampler:
         return local(process, c, x_T, region, self.settings.local, shows).cpu()
 
 
-def source_labels(mask: NDArray[np.bool_], weight: NDArray[np.float32], brain: NDArray[np.bool_], settings: SampleSettings) -> NDArray[np.uint8]:
+def source_labels(
+    mask: NDArray[np.bool_], weight: NDArray[np.float32], brain: NDArray[np.bool_], settings: SampleSettings
+) -> NDArray[np.uint8]:
     """Who made each pixel: 1 IND (the ordinary process), 2 OOD branch alone, 3 fused (both branches, or refined after fusion)."""
     fused = settings.local.fusion_step > 0 or settings.guided
     labels = np.where(mask, FUSED if fused else OOD, IND).astype(np.uint8)
@@ -243,7 +249,9 @@ class TranslateWork:
             with clock.stage("Write"):
                 facts = ood_facts(rows, prepared) if detect else {}
         doubts = volume_doubts(prepared, item) + (ood_doubts(facts) if facts else [])
-        return Outcome(self._facts(prepared, scale, facts, clock), tuple(doubts), tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice)))
+        return Outcome(
+            self._facts(prepared, scale, facts, clock), tuple(doubts), tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice))
+        )
 
     def _region(self, chunk: Chunk, detect: SliceDetector | None, prepared: Prepared, rows: list[SliceShare]) -> tuple[Tensor, Tensor]:
         if detect is None or not len(chunk.condition):
@@ -280,13 +288,15 @@ class TranslateWork:
         units = (
             f"matched to the reference: median {scale.median:g}, sd {scale.sd:g}, window {list(target.window)}"
             if scale is not None
-            else f"normalised {target.contrast} in [0, 1] = z from {target.window[0]:g} to {target.window[1]:g} robust SD about the brain's median"
+            else f"normalised {target.contrast}: [0, 1] is z from {target.window[0]:g} to {target.window[1]:g}, "
+            "in robust SDs about the brain's median"
         )
         return {
             "Synthetic": True,
             "Contrast": target.contrast,
             "SourceContrast": self.bundle.condition.contrast,
             "Units": units,
+            "OutputScale": None if scale is None else {"Median": scale.median, "SD": scale.sd, "Window": list(scale.window)},
             **volume_facts(prepared),
             **facts,
             "Seconds": clock.rounded(),

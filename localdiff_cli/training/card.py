@@ -18,12 +18,13 @@ def card(metadata: dict[str, Any]) -> str:
 
 def _what(metadata: dict[str, Any]) -> str:
     condition, target = metadata["condition"]["contrast"], metadata.get("target", {}).get("contrast")
-    task = f"Translates {condition} to {target}." if metadata["task"] == "translate" and target else f"Task {metadata['task']} on {condition}."
-    grid = metadata["grid"]
+    grid, rows_columns = metadata["grid"], " × ".join(map(str, metadata["grid"]["shape"]))
+    translates = metadata["task"] == "translate" and target
+    task = f"Translates {condition} to {target}." if translates else f"Task {metadata['task']} on {condition}."
     lines = [
         task,
         "",
-        f"- Works on the brain alone ({metadata['brain']}), axial slices at {grid['spacing']} mm, {grid['shape'][0]} × {grid['shape'][1]} pixels.",
+        f"- Works on the brain alone ({metadata['brain']}), axial slices at {grid['spacing']} mm, {rows_columns} pixels.",
         f"- Intensity: bias field {metadata['bias']}, robust z window {metadata['condition']['window']} of {condition}"
         + (f", {metadata['target']['window']} of {target}." if target else "."),
     ]
@@ -35,7 +36,7 @@ def _made(part: str, account: dict[str, Any]) -> str:
     lines.append(f"{account['slices']} slices; {account['seconds'] / 60:.0f} minutes.")
     if account.get("curve"):
         first, last = account["curve"][0], account["curve"][-1]
-        lines.append(f"Loss {first[1]:.4f} at step {first[0]}, {last[1]:.4f} at step {last[0]}; the whole curve is in `configs/metadata.json`.")
+        lines.append(f"Loss {first[1]:.4f} at step {first[0]}, {last[1]:.4f} at step {last[0]}; the curve is in `configs/metadata.json`.")
     for split, names in account["patients"].items():
         lines.append(f"- {split} ({len(names)}): {', '.join(names)}")
     return "\n".join(lines)

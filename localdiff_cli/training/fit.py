@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from localdiff_cli.bundle import DETECTOR, SEGMENTER, TRANSLATOR, Bundle, Defaults, GridSpec, SegmenterDefaults, save_bundle
+from localdiff_cli.bundle import (
+    DETECTOR,
+    METADATA,
+    SEGMENTER,
+    TRANSLATOR,
+    Bundle,
+    Defaults,
+    GridSpec,
+    SegmenterDefaults,
+    read_metadata,
+    save_bundle,
+)
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
@@ -23,7 +36,7 @@ from localdiff_cli.ood.patchcore import MemoryBank
 from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.card import card
-from localdiff_cli.training.loop import LoopSettings, Progress, train
+from localdiff_cli.training.loop import LoopSettings, Progress, train, trained_seconds
 from localdiff_cli.training.pairs import Pair
 from localdiff_cli.training.segmenter import masked_patients, patient_dice, segmenter_loss
 from localdiff_cli.training.slices import PatientSlices, load_slices
@@ -33,6 +46,7 @@ from localdiff_cli.volumes.prepare import PrepareSettings
 from localdiff_cli.volumes.writer import whole_file
 
 Say = Callable[[str], None]
+UNSTATED = "unstated"
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class FitJob:
     device: torch.device
     say: Say
     healthy: tuple[str, ...] = ()
-    licence: str = "unstated"
+    licence: str = UNSTATED
 
     def patients(self) -> list[PatientSlices]:
         """Every usable patient of the training and validation splits. Test patients are never read."""
@@ -80,6 +94,32 @@ def _base_metadata(job: FitJob, task: str) -> dict[str, Any]:
         "intended_use": "research; not for diagnosis",
     }
     return metadata | ({"target": _describe(job.contrasts[1])} if job.contrasts[1] else {})
+
+
+def _present(job: FitJob) -> dict[str, Any]:
+    """The metadata of the bundle to be added to; empty for a new one."""
+    return read_metadata(job.out) if (job.out / METADATA).is_file() else {}
+
+
+def _check_out(job: FitJob, task: str) -> None:
+    """Refuse a bundle whose other parts see slices made ready in another way. Raises :class:`UsageError`."""
+    if job.out.exists() and not job.out.is_dir():
+        raise UsageError(f"--out {job.out}: is a file; expected a bundle folder, new or to add to")
+    before, now = _present(job), _base_metadata(job, task)
+    keys = [key for key in ("task", "condition", "target", "grid", "bias") if key in before and key in now and before[key] != now[key]]
+    if keys:
+        differing = "; ".join(f"{key} {json.dumps(before[key])} there, {json.dumps(now[key])} here" for key in keys)
+        raise UsageError(f"--out {job.out}: holds a bundle made otherwise ({differing}). Fit with its settings, or choose another --out")
+
+
+def _identity(patients: list[PatientSlices], **settings: Any) -> dict[str, Any]:
+    """What is trained on what, so that a checkpoint is never taken for another training's."""
+    digest = hashlib.sha256()
+    for p in sorted(patients, key=lambda p: p.name):
+        digest.update(json.dumps([p.name, p.split, p.masked, p.condition.shape]).encode())
+        for array in (p.condition, p.target, p.brain, p.lesion):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).data)
+    return json.loads(json.dumps({**{key: asdict(value) for key, value in settings.items()}, "data": digest.hexdigest()}))
 
 
 def _data_account(patients: list[PatientSlices]) -> dict[str, list[str]]:
@@ -140,19 +180,27 @@ def _picture(path: Path, rows: list[NDArray]) -> None:
         imsave(str(partial), mosaic, cmap="gray", vmin=0, vmax=1)
 
 
-def fit_translator(job: FitJob, network: NetworkSettings, schedule: Schedule, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults) -> Bundle:
+def fit_translator(
+    job: FitJob, network: NetworkSettings, schedule: Schedule, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults
+) -> Bundle:
     """Train the conditional diffusion network on lesion-free slices and write it into the bundle."""
+    _check_out(job, "translate")
     patients = job.patients()
     used = healthy_slices(patients, "train")
     held_out = healthy_slices(patients, "val") if any(p.split == "val" for p in patients) else used
     job.say(f"{used.count} lesion-free slices of {len(used.patients)} patients")
     torch.manual_seed(loop.seed)
     model = TranslatorNetwork(network).to(job.device)
-    started = time.monotonic()
+    checkpoint = job.work / f"{job.out.name}-translator.pt"
     average, curve = train(
-        model, translator_loss(used, schedule, augment, loop.batch_size), loop, job.work / f"{job.out.name}-translator.pt", _progress(job.say),
+        model,
+        translator_loss(used, schedule, augment, loop.batch_size),
+        loop,
+        checkpoint,
+        _progress(job.say),
         _watch(job, held_out, schedule),
-    )  # fmt: skip
+        _identity(patients, network=network, schedule=schedule, augment=augment),
+    )
     yardstick = polynomial_map(used)
     metadata = _base_metadata(job, "translate") | {
         "network": asdict(network),
@@ -160,7 +208,7 @@ def fit_translator(job: FitJob, network: NetworkSettings, schedule: Schedule, au
         "defaults": asdict(defaults),
         "training": {
             "translator": {
-                "command": job.command, "seconds": round(time.monotonic() - started), "loop": asdict(loop), "augment": asdict(augment),
+                "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
                 "slices": used.count, "patients": _data_account(patients), "curve": curve, "polynomial": yardstick.tolist(),
                 "monai": _version("monai"), "torch": torch.__version__,
             }
@@ -176,10 +224,11 @@ def _version(package: str) -> str:
 
 
 def _save(job: FitJob, metadata: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> Bundle:
-    from localdiff_cli.bundle import METADATA, read_metadata
-
-    before = read_metadata(job.out) if (job.out / METADATA).is_file() else {}
+    before = _present(job)
     merged = before | metadata | {"training": before.get("training", {}) | metadata["training"]}
+    if job.licence == UNSTATED and "licence" in before:
+        merged["licence"] = before["licence"]
+    merged["results"] = {}  # what was measured before was measured with other weights
     return save_bundle(job.out, merged, tensors, card(merged | {"name": job.out.name}))
 
 
@@ -207,6 +256,8 @@ class DetectorSettings:
 
 def fit_detector(job: FitJob, settings: DetectorSettings) -> Bundle:
     """Build the memory bank from healthy training slices, calibrate it on held-out ones, and write it into the bundle."""
+    _check_out(job, "translate")
+    backbone = load_backbone(settings.backbone, settings.backbone_weights, settings.input_scale).to(job.device)
     patients = job.patients()
     train_slices, held_out = (_healthy_only(patients, split, settings.every) for split in ("train", "val"))
     if not train_slices or not held_out:
@@ -215,7 +266,6 @@ def fit_detector(job: FitJob, settings: DetectorSettings) -> Bundle:
             "(or --healthy) in the train and val splits"
         )
     started = time.monotonic()
-    backbone = load_backbone(settings.backbone, settings.backbone_weights, settings.input_scale).to(job.device)
     job.say(f"memory bank from {len(train_slices)} slices, threshold from {len(held_out)}")
     bank = fit_bank(train_slices, backbone, settings.coreset_size, settings.seed)
     # The bundle stores half precision: calibrate what will be loaded.
@@ -226,11 +276,15 @@ def fit_detector(job: FitJob, settings: DetectorSettings) -> Bundle:
         "command": job.command, "seconds": round(time.monotonic() - started), "patients": _data_account([p for p in patients if p.masked]),
         "slices": len(train_slices), "held_out_slices": len(held_out), "coreset_size": settings.coreset_size, "seed": settings.seed,
     }  # fmt: skip
-    return _save(job, _base_metadata(job, "translate") | {"detector": described, "training": {"detector": account}}, {DETECTOR: bank.to_tensors()})
+    metadata = _base_metadata(job, "translate") | {"detector": described, "training": {"detector": account}}
+    return _save(job, metadata, {DETECTOR: bank.to_tensors()})
 
 
-def fit_segmenter(job: FitJob, network: LesionNetworkSettings, augment: AugmentSettings, loop: LoopSettings, defaults: SegmenterDefaults) -> Bundle:
+def fit_segmenter(
+    job: FitJob, network: LesionNetworkSettings, augment: AugmentSettings, loop: LoopSettings, defaults: SegmenterDefaults
+) -> Bundle:
     """Train the lesion network on expert masks and write it into the bundle."""
+    _check_out(job, "segment")
     patients = job.patients()
     used = masked_patients(patients, "train")
     held_out = [p for p in patients if p.split == "val" and p.masked]
@@ -245,12 +299,19 @@ def fit_segmenter(job: FitJob, network: LesionNetworkSettings, augment: AugmentS
         if scores:
             job.say(f"  step {step}: held-out patients' Dice, mean {np.mean(scores):.3f}, worst {min(scores):.3f}")
 
-    started = time.monotonic()
-    average, curve = train(model, segmenter_loss(used, augment, loop.batch_size), loop, job.work / f"{job.out.name}-segmenter.pt", _progress(job.say), on_checkpoint)
+    checkpoint = job.work / f"{job.out.name}-segmenter.pt"
+    average, curve = train(
+        model, segmenter_loss(used, augment, loop.batch_size), loop, checkpoint, _progress(job.say), on_checkpoint,
+        _identity(patients, network=network, augment=augment),
+    )  # fmt: skip
     account = {
-        "command": job.command, "seconds": round(time.monotonic() - started), "loop": asdict(loop), "augment": asdict(augment),
+        "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
         "slices": sum(len(p.condition) for p in used), "patients": _data_account(used + held_out), "curve": curve,
         "monai": _version("monai"), "torch": torch.__version__,
     }  # fmt: skip
-    metadata = _base_metadata(job, "segment") | {"network": asdict(network), "defaults": asdict(defaults), "training": {"segmenter": account}}
+    metadata = _base_metadata(job, "segment") | {
+        "network": asdict(network),
+        "defaults": asdict(defaults),
+        "training": {"segmenter": account},
+    }
     return _save(job, metadata, {SEGMENTER: average.state_dict()})

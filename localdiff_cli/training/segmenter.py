@@ -15,7 +15,7 @@ from localdiff_cli.training.slices import PatientSlices
 
 def masked_patients(patients: list[PatientSlices], split: str) -> list[PatientSlices]:
     """The patients of a split with an expert mask. Raises :class:`UsageError` where there are none."""
-    chosen = [p for p in patients if p.split == split and p.masked]
+    chosen = [p for p in patients if p.split == split and p.masked and len(p.condition)]
     if not chosen:
         raise UsageError(f"no patients with a lesion mask in the {split} split; expected a mask column or *_mask files")
     return chosen
@@ -56,7 +56,8 @@ def segmenter_loss(patients: list[PatientSlices], augment: AugmentSettings, batc
 
 def patient_dice(network: LesionNetwork, patient: PatientSlices, threshold: float = 0.5) -> float:
     """Dice over all slices of one patient on the network's grid; 1 where both are empty."""
-    image = torch.from_numpy(patient.condition.astype(np.float32) / 65535)[:, None]
-    found = lesion_probability(network, image, torch.from_numpy(patient.brain)[:, None]).numpy()[:, 0] >= threshold
+    device = next(network.parameters()).device
+    image, brain = torch.from_numpy(patient.condition.astype(np.float32) / 65535)[:, None], torch.from_numpy(patient.brain)[:, None]
+    found = lesion_probability(network, image.to(device), brain.to(device)).cpu().numpy()[:, 0] >= threshold
     total = found.sum() + patient.lesion.sum()
     return 1.0 if total == 0 else float(2 * (found & patient.lesion).sum() / total)

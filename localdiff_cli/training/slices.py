@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import SliceReader, open_volume
 from localdiff_cli.volumes.writer import whole_file
 
-MIN_BRAIN_PIXELS = 500
+MIN_BRAIN_MM2 = 500.0
+"""Slices with less brain than this are left out."""
 CACHE_VERSION = 2
 
 
@@ -42,7 +44,12 @@ class PatientSlices:
     @property
     def lesion_free(self) -> NDArray[np.bool_]:
         """``(S,)``: slices without a lesion voxel."""
-        return ~self.lesion.any(axis=(1, 2))
+        return ~_any(self.lesion)
+
+
+def _any(stack: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """``(S,)``: which slices of ``(S, H, W)`` have a pixel."""
+    return np.asarray(stack.any(axis=(1, 2)))
 
 
 def prepare_settings(contrast: str, base: PrepareSettings) -> PrepareSettings:
@@ -83,24 +90,25 @@ def _cached(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSett
         with whole_file(path) as partial, partial.open("wb") as handle:
             np.savez_compressed(handle, **_extract(pair, contrasts, settings))
     with np.load(path) as arrays:
-        target = arrays["target"] if "target" in arrays else None
+        target = arrays.get("target")
         return PatientSlices(pair.name, pair.split, arrays["condition"], target, arrays["brain"], arrays["lesion"], pair.mask is not None)
 
 
-def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> dict[str, NDArray]:
+def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> dict[str, Any]:
     volume = open_volume(pair.condition)
     brain = brain_from_file(pair.brain, volume) if pair.brain else None
     condition = prepare(volume, prepare_settings(contrasts[0], settings), brain=brain)
-    arrays = {"condition": _stack(condition, condition.brain.mask.any(axis=(1, 2)))}
+    with_brain = _any(condition.brain.mask)
+    arrays = {"condition": _stack(condition, with_brain)}
     inside = _masks(condition, condition.brain.mask)
-    used = inside.sum(axis=(1, 2)) >= MIN_BRAIN_PIXELS
+    used = inside.sum(axis=(1, 2)) >= MIN_BRAIN_MM2 / settings.spacing**2
     lesion = _masks(condition, brain_from_file_or_empty(pair.mask, condition))
     if pair.target is not None and contrasts[1] is not None:
         other = open_volume(pair.target)
         check_same_grid(other, volume, "target")
         target = prepare(other, prepare_settings(contrasts[1], settings), brain=Brain(condition.brain.mask, condition.brain.source))
-        arrays["target"] = _stack(target, condition.brain.mask.any(axis=(1, 2)))
-    kept = used[condition.brain.mask.any(axis=(1, 2))]
+        arrays["target"] = _stack(target, with_brain)
+    kept = used[with_brain]
     arrays = {name: fit_shape(array[kept], settings.shape) for name, array in arrays.items()}
     return arrays | {"brain": fit_shape(inside[used], settings.shape), "lesion": fit_shape(lesion[used], settings.shape)}
 

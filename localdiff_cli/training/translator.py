@@ -96,7 +96,7 @@ def mean_prediction(predict: Callable[[Tensor, Tensor, Tensor], Tensor], schedul
     last = schedule.num_train_timesteps - 1
     for sample in range(samples):
         generator = torch.Generator().manual_seed(sample)
-        x_t = torch.randn(condition.shape, generator=generator)
-        predicted = predict(x_t, condition, torch.full((condition.shape[0],), last))
+        x_t = torch.randn(condition.shape, generator=generator).to(condition.device)
+        predicted = predict(x_t, condition, torch.full((condition.shape[0],), last, device=condition.device))
         total += schedule.to_x0(predicted, x_t, last)
     return ((total / samples - BACKGROUND) / 2).clamp(0, 1)

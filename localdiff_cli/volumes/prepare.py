@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from localdiff_cli.volumes.reader import SliceReader, Volume
 
 SAMPLE_MM = 2.0
 SUPPORT_TOLERANCE = 0.02
+STANDARDISED_SHARE = 0.1
+"""A volume with a larger share of brain voxels at or below 0 holds z-scores, not intensities."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,13 @@ def _brain(reader: SliceReader, found: Survey, settings: PrepareSettings, relati
     return brain_from_file(find_companion(path, reader.volume, relative) if path.is_dir() else path, reader.volume)
 
 
+def _standardised(found: Survey, brain: NDArray[np.bool_]) -> bool:
+    """Whether the volume was z-scored before: a multiplicative field means nothing then."""
+    return float((found.sample[brain] <= 0).mean()) > STANDARDISED_SHARE
+
+
 def _bias(found: Survey, brain: NDArray, volume: Volume, method: str) -> BiasField | None:
-    if method == "none":
+    if method == "none" or _standardised(found, brain):
         return None
     spacing = volume.frame.spacing
     sampled = (spacing[0], spacing[1] * found.strides[0], spacing[2] * found.strides[1])
@@ -178,6 +185,10 @@ def prepare(volume: Volume, settings: PrepareSettings, relative: Path | None = N
     if not sampled_brain.any():
         raise VolumeError(f"{volume.path}: the brain mask has only {int(brain.mask.sum())} voxels", code="brain")
     bias = _bias(found, sampled_brain, volume, settings.bias)
+    if bias is None and settings.bias != "none":
+        brain = replace(
+            brain, doubts=(*brain.doubts, "intensity: z-scored already (values below 0 in the brain), so no bias field was corrected")
+        )
     sample = found.sample if bias is None else found.sample / bias.strided(found.strides, volume.frame.shape)
     values = sample[sampled_brain]
     try:

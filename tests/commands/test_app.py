@@ -6,7 +6,15 @@ import time
 
 import pytest
 
-COMMANDS = [["--help"], ["--version"], ["translate", "--help"], ["detect", "--help"], ["segment", "--help"], ["fit", "translator", "--help"], ["models", "--help"]]
+COMMANDS = [
+    ["--help"],
+    ["--version"],
+    ["translate", "--help"],
+    ["detect", "--help"],
+    ["segment", "--help"],
+    ["fit", "translator", "--help"],
+    ["models", "--help"],
+]
 
 
 @pytest.mark.parametrize("arguments", [*COMMANDS, ["translate", "--nonsense"]], ids=" ".join)
@@ -16,8 +24,8 @@ def test_help_and_argument_errors_import_neither_torch_nor_monai(arguments):
         "from localdiff_cli.app import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    code = stop.code\n"
         "assert not {'torch', 'monai', 'SimpleITK', 'scipy'} & set(sys.modules), sorted(sys.modules)\n"
-        "sys.exit(code)" % arguments
-    )
+        "sys.exit(code)"
+    ).replace("%r", repr(arguments))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == (2 if "--nonsense" in arguments else 0), result.stderr
 

@@ -107,7 +107,15 @@ def test_several_samples_give_their_mean_and_spread(cli, folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--seed", 1), ("--steps", 2), ("--sampler", "ddpm"), ("--sampler", "dpmpp"), ("--eta", 1), ("--noise", "independent"), ("--bias", "n4")],
+    [
+        ("--seed", 1),
+        ("--steps", 2),
+        ("--sampler", "ddpm"),
+        ("--sampler", "dpmpp"),
+        ("--eta", 1),
+        ("--noise", "independent"),
+        ("--bias", "n4"),
+    ],
 )
 def test_every_sampling_option_changes_the_result(cli, folder, tmp_path, option, value):
     assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "a", "--mode", "plain").exit_code == 0
@@ -126,7 +134,17 @@ def ood_map(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "extra", [("--branch-step", 1), ("--fusion-step", 2), ("--lambda", 0.2), ("--soft",), ("--ood-crop",), ("--tau", 0.9), ("--dilate", 12), ("--open", 20)]
+    "extra",
+    [
+        ("--branch-step", 1),
+        ("--fusion-step", 2),
+        ("--lambda", 0.2),
+        ("--soft",),
+        ("--ood-crop",),
+        ("--tau", 0.9),
+        ("--dilate", 12),
+        ("--open", 20),
+    ],
 )
 def test_every_local_option_changes_the_result(cli, folder, tmp_path, ood_map, extra):
     base = ("--in", folder / IMAGE, "--map", ood_map, "--fusion-step", 0)
@@ -282,7 +300,14 @@ def test_not_a_number_may_be_accepted_as_zero(cli, folder, tmp_path):
         (("--in", "{in}", "--out", "{out}", "--map", "{in}/none.nii.gz"), 2, "no such file"),
         (("--in", "{in}", "--out", "{out}", "--brain", "{in}/none.nii.gz"), 2, "no such file"),
         (("--in", "{in}", "--out", "{out}", "--classifier", "lesion-t2"), 2, "--guided"),
-        (("--in", "{in}",), 2, "--out"),
+        (
+            (
+                "--in",
+                "{in}",
+            ),
+            2,
+            "--out",
+        ),
     ],
 )
 def test_wrong_usage_has_its_exit_code_and_says_what_to_do(cli, folder, tmp_path, arguments, code, word):

@@ -135,7 +135,9 @@ def test_the_map_outside_the_mask_is_not_blended():
     region = square()
     leaking = Region(region.mask, torch.full(SHAPE, 0.4).masked_fill(region.mask, 1.0))
     soft = LocalSettings(fusion_step=0, soft=True)
-    assert torch.equal(local(process(Recorder()), condition(), x_T(), leaking, soft), local(process(Recorder()), condition(), x_T(), region, soft))
+    assert torch.equal(
+        local(process(Recorder()), condition(), x_T(), leaking, soft), local(process(Recorder()), condition(), x_T(), region, soft)
+    )
 
 
 def test_the_expert_runs_inside_only_and_keeps_the_rest():
@@ -150,7 +152,13 @@ def test_the_expert_runs_inside_only_and_keeps_the_rest():
 
 def test_with_an_expert_a_mask_of_every_pixel_is_not_the_plain_sampler():
     everything = torch.ones(SHAPE, dtype=torch.bool)
-    result = local(process(Recorder(), expert=lambda x, c, t: x * 0 + 0.7), condition(), x_T(), Region(everything, everything.float()), LocalSettings(fusion_step=0))
+    result = local(
+        process(Recorder(), expert=lambda x, c, t: x * 0 + 0.7),
+        condition(),
+        x_T(),
+        Region(everything, everything.float()),
+        LocalSettings(fusion_step=0),
+    )
     torch.testing.assert_close(result, torch.full(SHAPE, 0.7))
 
 

@@ -13,7 +13,14 @@ def test_the_same_key_gives_the_same_noise_whatever_was_drawn_before():
 def test_every_part_of_the_key_matters():
     fields = [
         NoiseKey(seed, sample, print_, shared=False).field(step, k, (8, 8))
-        for seed, sample, print_, step, k in [(0, 0, "a", 0, 0), (1, 0, "a", 0, 0), (0, 1, "a", 0, 0), (0, 0, "b", 0, 0), (0, 0, "a", 1, 0), (0, 0, "a", 0, 1)]
+        for seed, sample, print_, step, k in [
+            (0, 0, "a", 0, 0),
+            (1, 0, "a", 0, 0),
+            (0, 1, "a", 0, 0),
+            (0, 0, "b", 0, 0),
+            (0, 0, "a", 1, 0),
+            (0, 0, "a", 0, 1),
+        ]
     ]
     assert all(not torch.equal(fields[0], other) for other in fields[1:])
 

@@ -232,3 +232,12 @@ def test_real_head_with_a_given_mask_is_prepared():
     assert inside.sum() > 8000
     assert 0.2 < np.median(condition[inside]) < 0.8
     assert prepared.clipped_share < 0.05
+
+
+def test_a_z_scored_volume_gets_no_bias_field_and_is_to_be_reviewed(tmp_path: Path):
+    array = brain_array()
+    inside = array > 0
+    standardised = np.where(inside, (array - array[inside].mean()) / array[inside].std(), -10).astype(np.float32)
+    prepared = prepare(open_volume(save_nifti(tmp_path / "z_T1w.nii.gz", standardised)), PrepareSettings(bias="n4"))
+    assert prepared.bias is None
+    assert any("z-scored" in doubt for doubt in prepared.brain.doubts)

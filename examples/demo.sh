@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# The whole chain on a real brain: a slab of a multiple-sclerosis patient (examples/data), T1w to T2w.
+#   bash examples/demo.sh [OUT]
+set -euo pipefail
+out=${1:-demo}
+data=$(cd "$(dirname "$0")" && pwd)/data/sub-openms19
+t1=$data/sub-openms19_T1w.nii.gz
+brain=$data/sub-openms19_brain.nii.gz # a slab is too thin for the brain to be found in it
+ref=$data/sub-openms19_T2w.nii.gz
+rm -rf "$out"
+mkdir -p "$out"
+
+localdiff detect --in "$t1" --out "$out/ood" --brain "$brain" --save-mask
+localdiff translate --in "$t1" --out "$out/plain" --brain "$brain" --suffix T2w --mode plain
+localdiff translate --in "$t1" --out "$out/local" --brain "$brain" --suffix T2w --save-source
+localdiff evaluate --in "$out/local" --baseline "$out/plain" --ref "$ref" --truth "$data/sub-openms19_mask.nii.gz" \
+    --ood "$out/ood" --condition "$t1" --brain "$brain" --out "$out/report"
+python "$(dirname "$0")/picture.py" "$out/picture.png" "$t1" "$out/ood/sub-openms19_T1w_ood.nii.gz" \
+    "$out/plain/sub-openms19_T2w.nii.gz" "$out/local/sub-openms19_T2w.nii.gz" "$ref" "$brain"
+
+echo
+echo "Done. Look at $out/picture.png: does the local T2w keep what the OOD map marks, where the plain one smooths it over?"
+echo "The numbers are in $out/report/report.html (open it in a browser)."

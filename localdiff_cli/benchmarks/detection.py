@@ -1,0 +1,104 @@
+"""A bundle's detector on real lesions: pixel and slice AUROC inside the brain, share flagged at the calibrated threshold.
+
+``python -m localdiff_cli.benchmarks.detection --model t1-to-t2 --data DATA --split val``
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from localdiff_cli.benchmarks.record import record, show
+from localdiff_cli.bundle import Bundle, load_detector, open_bundle
+from localdiff_cli.evaluation.ood_maps import auroc
+from localdiff_cli.ood.threshold import to_mask
+from localdiff_cli.training.pairs import read_pairs
+from localdiff_cli.training.slices import PatientSlices, load_slices
+from localdiff_cli.volumes.prepare import PrepareSettings
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Pixels and slices of one patient: scores inside the brain, lesion labels, slice scores and labels, flagged shares."""
+
+    pixels: NDArray
+    labels: NDArray[np.bool_]
+    slices: NDArray
+    slice_labels: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
+
+
+def brightness(patient: PatientSlices, sign: float) -> tuple[NDArray, NDArray]:
+    """The yardstick without a network: smoothed brightness (sign 1) or darkness (−1), slice score the mean of the 60 highest pixels."""
+    image = patient.condition.astype(np.float32) / 65535
+    smooth = np.stack([ndimage.gaussian_filter(sign * (s - 0.5) * b, 2) for s, b in zip(image, patient.brain, strict=True)])
+    slices = np.array([np.sort(s[b])[-60:].mean() for s, b in zip(smooth, patient.brain, strict=True)])
+    return smooth, slices
+
+
+def _pool(patient: PatientSlices, score: NDArray, slices: NDArray, mask: NDArray[np.bool_]) -> Scored:
+    return Scored(score[patient.brain], patient.lesion[patient.brain], slices, ~patient.lesion_free, mask[patient.brain])
+
+
+def _auroc(scores: NDArray, labels: NDArray[np.bool_]) -> str:
+    return f"{auroc(scores[labels], np.sort(scores[~labels])):.3f}" if 0 < labels.mean() < 1 else "n/a"
+
+
+def _row(name: str, parts: list[Scored]) -> dict[str, Any]:
+    pixels, labels, slices, slice_labels, mask = (np.concatenate([getattr(p, f) for p in parts]) for f in Scored.__dataclass_fields__)
+    return {
+        "score": name,
+        "patients": len(parts),
+        "pixel AUROC": _auroc(pixels, labels),
+        "slice AUROC": _auroc(slices, slice_labels),
+        "lesion flagged": f"{mask[labels].mean():.3f}" if mask.any() else "n/a",
+        "healthy flagged": f"{mask[~labels].mean():.3f}" if mask.any() else "n/a",
+    }
+
+
+def _detect(bundle: Bundle, patients: list[PatientSlices], false_alarm: float) -> dict[str, Any]:
+    detector, d, parts = load_detector(bundle, false_alarm, torch.device("cpu")), bundle.defaults, []
+    for patient in patients:
+        condition = torch.from_numpy(patient.condition.astype(np.float32) / 65535)[:, None]
+        brain = torch.from_numpy(patient.brain)[:, None]
+        found = detector(condition, brain)
+        mask = to_mask(found.ood_map, d.threshold, brain, d.open_mm, d.dilate_mm, (bundle.grid.spacing,) * 2)
+        parts.append(_pool(patient, found.score[:, 0].numpy(), found.slice_score.numpy(), mask[:, 0].numpy()))
+    return _row(f"patchcore, false alarm {false_alarm:g}", parts)
+
+
+def main() -> None:
+    """Print the table; ``--record`` puts it into the bundle's metadata and card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True, nargs="+", type=Path)
+    parser.add_argument("--split", default="val", choices=("val", "test"))
+    parser.add_argument("--false-alarm", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1])
+    parser.add_argument("--work", type=Path, default=Path("bench.work"))
+    parser.add_argument("--record", action="store_true")
+    options = parser.parse_args()
+    bundle = open_bundle(options.model)
+    contrast = bundle.condition.contrast
+    pairs = [pair for pair in read_pairs(options.data, contrast, None) if pair.split == options.split and pair.mask]
+    settings = PrepareSettings(bias=bundle.bias, spacing=bundle.grid.spacing, shape=bundle.grid.shape)
+    patients = load_slices(pairs, (contrast, None), settings, options.work / "cache", print)
+    nothing = [np.zeros(p.brain.shape, bool) for p in patients]
+    yardstick = [_pool(p, *brightness(p, 1 if contrast != "T1w" else -1), n) for p, n in zip(patients, nothing, strict=True)]
+    rows = [_detect(bundle, patients, q) for q in options.false_alarm] + [
+        _row("brightness" if contrast != "T1w" else "darkness", yardstick)
+    ]
+    title = f"Detection of {contrast} lesions, {options.split} patients of {', '.join(p.name for p in options.data)}"
+    print(show(title, rows))
+    if options.record:
+        record(bundle, title, rows, "python -m localdiff_cli.benchmarks.detection", "Inside the brain, on the network's grid, all slices.")
+
+
+if __name__ == "__main__":
+    main()

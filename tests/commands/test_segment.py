@@ -1,0 +1,72 @@
+"""``localdiff segment`` from the outside."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+
+from tests.brains import write_brain
+
+
+def voxels(path):
+    return np.asanyarray(nib.load(path).dataobj)
+
+
+def test_the_segmenter_is_chosen_by_the_name_and_writes_a_mask_on_the_inputs_grid(cli, folder, tmp_path):
+    result = cli("segment", "--in", folder / "sub-01" / "sub-01_T2w.nii.gz", "--out", tmp_path / "out", "--save-prob", "--save-brain")
+    assert result.exit_code == 0, result.output
+    source, made = nib.load(folder / "sub-01" / "sub-01_T2w.nii.gz"), nib.load(tmp_path / "out" / "sub-01_T2w.nii.gz")
+    assert np.array_equal(source.affine, made.affine)
+    assert made.get_data_dtype() == np.uint8
+    assert set(np.unique(voxels(tmp_path / "out" / "sub-01_T2w.nii.gz"))) <= {0, 1}
+    probability = voxels(tmp_path / "out" / "sub-01_T2w_prob.nii.gz")
+    assert np.array_equal(probability >= 0.5, made.get_fdata() == 1)
+    assert (probability[source.get_fdata() == 0] == 0).all()
+    sidecar = json.loads((tmp_path / "out" / "sub-01_T2w.json").read_text())
+    assert sidecar["Contrast"] == "mask"
+    assert sidecar["LesionVolumeMm3"] == made.get_fdata().sum() * 4 * 4 * 20
+
+
+def test_a_translation_is_segmented_by_its_sidecar_whatever_its_name(cli, folder, tmp_path):
+    assert cli("translate", "--in", folder, "--out", tmp_path / "t2").exit_code == 0
+    result = cli("segment", "--in", tmp_path / "t2", "--out", tmp_path / "lesions")
+    assert result.exit_code == 0, result.output
+    assert "model lesion-t2" in result.output
+    assert len(list((tmp_path / "lesions").rglob("*_T1w.nii.gz"))) == 2
+
+
+def test_the_threshold_and_the_smallest_volume_shrink_the_mask(cli, folder, tmp_path):
+    sizes = []
+    for i, extra in enumerate([("--threshold", 0.3), ("--threshold", 0.6), ("--threshold", 0.3, "--min-volume", 1e7)]):
+        assert cli("segment", "--in", folder / "sub-01" / "sub-01_T2w.nii.gz", "--out", tmp_path / str(i), *extra).exit_code == 0
+        sizes.append(int(voxels(tmp_path / str(i) / "sub-01_T2w.nii.gz").sum()))
+    assert sizes[0] > sizes[1]
+    assert sizes[2] == 0
+
+
+def test_where_nothing_says_the_contrast_the_choices_are_listed(cli, tmp_path):
+    write_brain(tmp_path / "in" / "patient.nii.gz")
+    result = cli("segment", "--in", tmp_path / "in", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "lesion-t2 (T2w)" in result.output
+    assert cli("segment", "--in", tmp_path / "in", "--out", tmp_path / "out", "--model", "lesion-t2").exit_code == 0
+
+
+def test_the_bytes_do_not_depend_on_the_batch_size(cli, folder, tmp_path):
+    made = set()
+    for size in (1, 4):
+        assert cli("segment", "--in", folder / "sub-01" / "sub-01_T2w.nii.gz", "--out", tmp_path / str(size), "--batch-size", size).exit_code == 0
+        made.add((tmp_path / str(size) / "sub-01_T2w.nii.gz").read_bytes())
+    assert len(made) == 1
+
+
+def test_a_translator_is_not_a_segmenter(cli, folder, tmp_path):
+    result = cli("segment", "--in", folder, "--out", tmp_path / "out", "--model", "t1-to-t2")
+    assert result.exit_code == 4
+
+
+def test_a_segmenter_is_a_detector_too(cli, folder, tmp_path):
+    image = folder / "sub-01" / "sub-01_T2w.nii.gz"
+    assert cli("detect", "--in", image, "--out", tmp_path / "ood", "--detector", "segmenter", "--model", "lesion-t2").exit_code == 0
+    assert cli("segment", "--in", image, "--out", tmp_path / "seg", "--save-prob").exit_code == 0
+    assert np.array_equal(voxels(tmp_path / "ood" / "sub-01_T2w_ood.nii.gz"), voxels(tmp_path / "seg" / "sub-01_T2w_prob.nii.gz"))

@@ -1,0 +1,52 @@
+"""The example scripts, run as a user runs them, with tiny models."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted((ROOT / "examples").glob("*.sh"))
+
+
+@pytest.fixture
+def environment(models_folder, tmp_path):
+    """A PATH whose ``localdiff`` is this checkout's and whose ``python`` is the tests' own."""
+    (tmp_path / "bin").mkdir()
+    for name, arguments in (("localdiff", "-m localdiff_cli.app"), ("python", "")):
+        script = tmp_path / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+        script.chmod(0o755)
+    return {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "LOCALDIFF_MODELS": str(models_folder), "PYTHONPATH": str(ROOT)}
+
+
+def bash(script, *arguments, environment):
+    return subprocess.run(["bash", str(ROOT / "examples" / script), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_script_is_valid_bash_and_says_what_it_does(script):
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    lines = script.read_text().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert lines[1].startswith("# ")
+
+
+def test_the_demo_makes_the_picture_and_the_report(environment, tmp_path):
+    result = bash("demo.sh", tmp_path / "demo", environment=environment)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "demo" / "picture.png").stat().st_size > 20_000
+    assert (tmp_path / "demo" / "report" / "report.html").exists()
+    assert "picture.png" in result.stdout
+    assert "report.html" in result.stdout.splitlines()[-1]
+
+
+def test_one_node_runs_the_chain_although_one_volume_is_bad(environment, folder, tmp_path):
+    (folder / "bad_T1w.nii.gz").write_text("not an image")
+    result = bash("one_node.sh", folder, tmp_path / "out", folder, environment=environment)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "local" / "sub-01" / "sub-01_T1w.nii.gz").exists()
+    assert (tmp_path / "out" / "report" / "report.html").exists()
+    assert "bad_T1w" in (tmp_path / "out" / "local" / "failures.tsv").read_text()

@@ -1,0 +1,182 @@
+"""A volume's OOD map, from a detector or from the user's own map, and the units lent by a reference."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from localdiff_cli.batch.discover import Item
+from localdiff_cli.bundle import open_bundle
+from localdiff_cli.errors import VolumeError
+from localdiff_cli.ood.detector import from_map
+from localdiff_cli.tasks.detection import MaskSettings, bind_map, mask_of, ood_doubts, ood_facts, slice_shares
+from localdiff_cli.tasks.matching import reference_scale
+from localdiff_cli.tasks.slices import Chunk, chunks
+from localdiff_cli.volumes.contrast import Content
+from localdiff_cli.volumes.prepare import PrepareSettings, prepare
+from localdiff_cli.volumes.reader import open_volume
+from tests.brains import write_brain
+
+SETTINGS = PrepareSettings(bias="none", spacing=4.0, shape=(48, 48), window=(-6.0, 6.0))
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    return prepare(open_volume(write_brain(tmp_path / "in" / "sub-01_T1w.nii.gz")), SETTINGS)
+
+
+def lesion(prepared, value=1, dtype=np.uint8, slope=None):
+    image = nib.load(prepared.volume.path)
+    voxels = np.zeros(image.shape, dtype)
+    voxels[18:26, 20:28, 3] = value
+    made = nib.Nifti1Image(voxels, image.affine)
+    if slope:
+        made.header.set_slope_inter(slope, 0)
+    return made
+
+
+def maps_of(prepared, source):
+    detect = bind_map(source)(prepared, Path("sub-01_T1w.nii.gz"))
+    return {k: m for chunk in chunks(prepared, 3) for k, m in zip(chunk.active_numbers, detect(chunk).ood_map, strict=True)}
+
+
+def test_a_label_mask_counts_wherever_it_is_above_zero(prepared, tmp_path):
+    nib.save(lesion(prepared, value=4), tmp_path / "mask.nii.gz")
+    maps = maps_of(prepared, tmp_path / "mask.nii.gz")
+    assert sorted(k for k, m in maps.items() if m.any()) == [3]
+    assert set(maps[3].unique().tolist()) == {0.0, 1.0}
+
+
+def test_a_map_stored_as_scaled_integers_is_a_map_not_labels(prepared, tmp_path):
+    nib.save(lesion(prepared, value=0.5, dtype=np.float32), tmp_path / "map.nii.gz")
+    image = lesion(prepared, value=16000, dtype=np.int16)
+    image.header.set_slope_inter(1 / 32000, 0)
+    raw = np.asanyarray(image.dataobj)
+    scaled = nib.Nifti1Image(raw, image.affine, image.header)
+    scaled.header["scl_slope"], scaled.header["scl_inter"] = 1 / 32000, 0
+    path = tmp_path / "scaled.nii"
+    nib.save(nib.Nifti1Image(raw, image.affine), path)
+    data = bytearray(path.read_bytes())
+    data[112:120] = np.array([1 / 32000, 0], "<f4").tobytes()
+    path.write_bytes(data)
+    expected = maps_of(prepared, tmp_path / "map.nii.gz")
+    found = maps_of(prepared, path)
+    assert expected[3].max() == 0.5
+    assert torch.allclose(found[3], expected[3], atol=1e-4)
+
+
+def test_a_label_mask_may_be_metaimage_or_nrrd(prepared, tmp_path):
+    nib.save(lesion(prepared, value=4), tmp_path / "mask.nii.gz")
+    sitk.WriteImage(sitk.ReadImage(str(tmp_path / "mask.nii.gz")), str(tmp_path / "mask.nrrd"))
+    nifti, nrrd = maps_of(prepared, tmp_path / "mask.nii.gz"), maps_of(prepared, tmp_path / "mask.nrrd")
+    assert all(torch.equal(nifti[k], nrrd[k]) for k in nifti)
+
+
+def test_a_folder_gives_each_volume_its_own_map(prepared, tmp_path):
+    (tmp_path / "maps").mkdir()
+    nib.save(lesion(prepared), tmp_path / "maps" / "sub-01_lesion.nii.gz")
+    nib.save(lesion(prepared, value=0), tmp_path / "maps" / "sub-02_lesion.nii.gz")
+    assert maps_of(prepared, tmp_path / "maps")[3].any()
+    (tmp_path / "maps" / "sub-01_lesion.nii.gz").unlink()
+    with pytest.raises(VolumeError) as error:
+        maps_of(prepared, tmp_path / "maps")
+    assert error.value.code == "no-companion"
+
+
+def chunk_with(areas):
+    brain = torch.zeros(len(areas), 1, 8, 8, dtype=torch.bool)
+    brain[:, :, :4] = True
+    mask = torch.zeros_like(brain)
+    for i, area in enumerate(areas):
+        mask[i].view(-1)[:area] = True
+    return Chunk(tuple(range(len(areas))), tuple(range(len(areas))), torch.zeros(brain.shape), brain), mask
+
+
+def test_each_slice_has_its_share_of_the_brain_and_its_decision():
+    chunk, mask = chunk_with([0, 8])
+    rows = slice_shares(chunk, from_map(mask.float()), mask)
+    assert [(row.slice, row.score, row.share, row.decision) for row in rows] == [(0, 0.0, 0.0, "IND"), (1, 1.0, 0.25, "OOD")]
+
+
+def test_the_share_of_a_volume_weighs_slices_by_their_brain(prepared):
+    chunk = next(chunks(prepared, 100))
+    mask = chunk.brain.clone()
+    mask[1:] = False
+    rows = slice_shares(chunk, from_map(mask.float()), mask)
+    facts = ood_facts(rows, prepared)
+    area = prepared.brain.mask.sum(axis=(1, 2)).astype(float)
+    assert facts["OODShare"] == pytest.approx(area[chunk.active_numbers[0]] / area.sum(), abs=1e-6)
+    assert facts["OODSlices"] == 1
+    assert facts["OODSharePerSlice"] == {str(chunk.active_numbers[0]): 1.0}
+
+
+def test_a_largely_foreign_brain_is_reviewed_and_a_small_lesion_is_not():
+    assert ood_doubts({"OODShare": 0.24}) == []
+    assert "26%" in ood_doubts({"OODShare": 0.26})[0]
+
+
+def test_the_mask_is_cut_opened_dilated_in_millimetres_and_stays_in_the_brain():
+    brain = torch.ones(1, 1, 20, 20, dtype=torch.bool)
+    brain[..., 12:] = False
+    ood_map = torch.zeros(1, 1, 20, 20)
+    ood_map[..., 8:12, 8:12] = 0.6
+    ood_map[..., 2, 2] = 0.9
+    detection = from_map(ood_map)
+    assert mask_of(detection, brain, MaskSettings(0.7, 0, 0), 2.0).sum() == 1
+    assert mask_of(detection, brain, MaskSettings(0.5, 0, 0), 2.0).sum() == 17
+    assert mask_of(detection, brain, MaskSettings(0.5, 2.0, 0), 2.0).sum() == 12
+    dilated = mask_of(detection, brain, MaskSettings(0.5, 0, 2.0), 2.0)
+    assert dilated.sum() == 17 + 4 + 4 * 3
+    assert not dilated[..., 12:].any()
+    assert mask_of(from_map(torch.zeros(0, 1, 20, 20)), brain[:0], MaskSettings(0.5, 2.0, 2.0), 2.0).shape == (0, 1, 20, 20)
+
+
+def item_of(path):
+    return Item(path, Path(path.name), Content("T1w"))
+
+
+def test_a_reference_lends_the_scale_of_its_own_brain(models_folder, tmp_path):
+    source, reference = write_brain(tmp_path / "in" / "sub-01_T1w.nii.gz"), write_brain(tmp_path / "sub-01_T2w.nii.gz", seed=3)
+    scale = reference_scale(reference, open_bundle(str(models_folder / "t1-to-t2")))(item_of(source))
+    voxels = np.asanyarray(nib.load(reference).dataobj)
+    inside = voxels[voxels > 0].astype(float)
+    assert scale.median == pytest.approx(np.median(inside), rel=0.02)
+    assert scale.sd == pytest.approx(1.4826 * np.median(abs(inside - np.median(inside))), rel=0.05)
+    assert scale.window == (-4, 12)
+
+
+def test_a_folder_of_references_is_read_once_a_file_and_paired_by_subject(models_folder, tmp_path, monkeypatch):
+    sources = [write_brain(tmp_path / "in" / f"sub-0{i}_T1w.nii.gz", seed=i) for i in (1, 2)]
+    for i in (1, 2):
+        write_brain(tmp_path / "ref" / f"sub-0{i}_T2w.nii.gz", seed=10 * i)
+    calls = []
+    monkeypatch.setattr("localdiff_cli.tasks.matching.prepare", lambda *a, **k: (calls.append(a), prepare(*a, **k))[1])
+    scale_of = reference_scale(tmp_path / "ref", open_bundle(str(models_folder / "t1-to-t2")))
+    scales = [scale_of(item_of(source)) for source in (*sources, *sources)]
+    assert scales[0] != scales[1]
+    assert scales[:2] == scales[2:]
+    assert len(calls) == 2
+
+
+def test_a_volume_without_a_reference_of_its_own_is_refused(models_folder, tmp_path):
+    source = write_brain(tmp_path / "in" / "sub-01_T1w.nii.gz")
+    write_brain(tmp_path / "ref" / "sub-02_T2w.nii.gz")
+    with pytest.raises(VolumeError):
+        reference_scale(tmp_path / "ref", open_bundle(str(models_folder / "t1-to-t2")))(item_of(source))
+
+
+def test_a_patchcore_of_another_contrast_is_refused(cli, folder, tmp_path, models_folder):
+    import json
+    import shutil
+
+    shutil.copytree(models_folder / "t1-to-t2", tmp_path / "other")
+    path = tmp_path / "other" / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    for change, word in (({"contrast": "FLAIR"}, "works on FLAIR"), ({"window": [-5, 6]}, "fitted alike")):
+        path.write_text(json.dumps(metadata | {"condition": metadata["condition"] | change}))
+        result = cli("translate", "--in", folder, "--out", tmp_path / "out", "--detector-model", tmp_path / "other")
+        assert result.exit_code == 2
+        assert word in result.output
