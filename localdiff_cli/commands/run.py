@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localdiff_cli import __version__
-from localdiff_cli.batch.discover import Found, Item, check_folders, discover
+from localdiff_cli.batch.discover import check_folders, discover
 from localdiff_cli.batch.engine import Terminated, Work, run
 from localdiff_cli.batch.report import Reporter
 from localdiff_cli.bundle import Bundle
@@ -80,11 +80,6 @@ def check_brain(value: str) -> None:
         )
 
 
-def announce(reporter: Reporter, bundle: Bundle, device: object, found: Found | None = None) -> None:
+def announce(reporter: Reporter, bundle: Bundle, device: object) -> None:
     """Say which model and device run."""
     reporter.line(f"model {bundle.name} ({bundle.hash[:12]}), device {device}")
-
-
-def relative_name(item: Item) -> str:
-    """An item's name below the input folder."""
-    return item.relative.as_posix()

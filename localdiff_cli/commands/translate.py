@@ -157,7 +157,7 @@ def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOpti
 
     def make(reporter: Reporter) -> Work:
         from localdiff_cli.diffusion.device import choose_device
-        from localdiff_cli.tasks.slices import prepare_settings
+        from localdiff_cli.tasks.slices import file_account, prepare_settings
         from localdiff_cli.tasks.translation import TranslateWork
 
         device = choose_device(options.device)
@@ -175,7 +175,7 @@ def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOpti
             sample=sample,
             detector=account,
             reference=_reference(options, bundle),
-            match=options.match.name if options.match else None,
+            match=file_account(options.match) if options.match else None,
             suffix=options.suffix,
             dtype=options.dtype,
             precision=options.precision,

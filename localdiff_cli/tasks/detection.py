@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from localdiff_cli.tasks.slices import (
     chunks,
     map_to_native,
     mask_to_native,
+    prepare_account,
     prepare_item,
     versions,
     volume_doubts,
@@ -177,7 +178,7 @@ class DetectWork:
             "Command": "detect",
             "Bundle": self.bundle.name,
             "BundleHash": self.bundle.hash,
-            "Prepare": asdict(self.prepare),
+            "Prepare": prepare_account(self.prepare),
             "Mask": asdict(self.mask),
             "Detector": self.detector,
             "Saved": {"mask": self.save_mask, "score": self.save_score, "brain": self.save_brain},
@@ -241,8 +242,3 @@ class DetectWork:
                     "score": map_to_native(detection.score[i, 0].numpy(), prepared.grid, brain),
                 }
             outputs.write(k, images | {"brain": brain})
-
-
-def with_window(settings: PrepareSettings, window: tuple[float, float]) -> PrepareSettings:
-    """The same settings for another contrast's window."""
-    return replace(settings, window=window)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from localdiff_cli.bundle import Bundle
 from localdiff_cli.volumes.geometry import Grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
-from localdiff_cli.volumes.reader import open_volume
+from localdiff_cli.volumes.reader import file_hash, open_volume
 from localdiff_cli.volumes.writer import SliceWriter, output_files
 
 CLIPPED_SHARE_TO_REVIEW = 0.05
@@ -56,6 +56,16 @@ def prepare_settings(bundle: Bundle, *, brain: str, bias: str | None, nan: str, 
         brain=brain, bias=bias or bundle.bias, nan=nan, spacing=bundle.grid.spacing, shape=bundle.grid.shape,
         multiple=multiple, window=bundle.condition.window if bundle.condition else DEFAULT_WINDOW,
     )  # fmt: skip
+
+
+def prepare_account(settings: PrepareSettings) -> dict[str, Any]:
+    """The settings for the sidecar: a brain mask file by name and content, never by its place on this machine."""
+    return asdict(settings) | {"brain": settings.brain if settings.brain in ("auto", "none") else file_account(Path(settings.brain))}
+
+
+def file_account(path: Path) -> str:
+    """A file or folder that decides a result: its name, and of a file the start of its SHA-256."""
+    return f"{path.name} {file_hash(path)[:16]}" if path.is_file() else path.name
 
 
 def chunks(prepared: Prepared, size: int) -> Iterator[Chunk]:
@@ -187,11 +197,6 @@ def versions() -> dict[str, str]:
     """The versions of what computes a result."""
     names = ("torch", "monai", "numpy", "SimpleITK", "nibabel", "faiss-cpu", "deepbet")
     return {name: importlib.metadata.version(name) for name in names}
-
-
-def with_multiple(settings: PrepareSettings, multiple: int) -> PrepareSettings:
-    """The same settings for a network that needs sides of this multiple."""
-    return replace(settings, multiple=multiple)
 
 
 OnSlice = Callable[[int, int], None]

@@ -44,15 +44,14 @@ def test_a_table_saved_by_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path)
     [
         ("target\tmask\na.nii\tb.nii\n", "expected condition"), ("condition\tcolour\na.nii\tred\n", "colour"), ("condition,target\na,b\n", "condition,target"),
         ("", "expected condition"), ("condition\ttarget\n\tb.nii\n", "no condition"), ("condition\tsplit\na.nii\tvalidation\n", "validation"),
-        ("condition\na.nii\nx/a.nii\n", "named twice: a"), ("name\tcondition\n../../x\ta.nii\n", "without slashes"),
+        ("condition\na.nii\nx/a.nii\n", "training data: a"), ("name\tcondition\n../../x\ta.nii\n", "without slashes"),
         ("name\tcondition\n.x\ta.nii\n", "without slashes"),
     ],
 )  # fmt: skip
 def test_a_malformed_table_is_refused_with_what_was_found(tmp_path, text, word):
     with pytest.raises(UsageError) as error:
         read_pairs(table(tmp_path / "p.tsv", text), "T1w", "T2w")
-    message = str(error.value).replace("in the training data", "").replace("  ", " ").replace(" :", ":")
-    assert word in message
+    assert word in str(error.value)
 
 
 def test_a_table_that_is_no_text_or_not_there_is_refused(tmp_path):
