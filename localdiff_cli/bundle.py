@@ -374,6 +374,8 @@ def load_translator(bundle: Bundle, device: torch.device) -> TranslatorNetwork:
         )
     settings = _settings(NetworkSettings, bundle.metadata["network"], bundle.path)
     _check_levels(settings, bundle.path)
+    if any(n % settings.multiple for n in bundle.grid.shape):
+        raise _damaged(bundle.path, f"grid shape {bundle.grid.shape}", f"multiples of {settings.multiple}, as the network needs")
     return _filled(lambda: TranslatorNetwork(settings), load_tensors(bundle, TRANSLATOR), bundle, device)
 
 

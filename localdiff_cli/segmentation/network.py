@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,17 @@ class LesionNetwork(nn.Module):
 def lesion_probability(network: LesionNetwork, image: Tensor, brain: Tensor, *, mirror: bool = True) -> Tensor:
     """P(lesion) ``(N, 1, H, W)``, 0 outside ``brain``; ``mirror`` averages with the left-right mirrored slice.
 
-    Slices run one by one on a CPU, so that the result does not depend on the batch.
+    Slices run one by one on a CPU, so that the result does not depend on the batch. Of any size: another network's grid, on which
+    this one serves as detector or classifier, is padded with background to what this one needs.
     """
+    height, width = image.shape[-2:]
+    margins = (0, -width % network.settings.multiple, 0, -height % network.settings.multiple)
+
+    def probability(x: Tensor) -> Tensor:
+        return network(pad(x, margins)).sigmoid()[..., :height, :width]
 
     def one(x: Tensor) -> Tensor:
-        probability = network(x).sigmoid()
-        return (probability + network(x.flip(-1)).sigmoid().flip(-1)) / 2 if mirror else probability
+        return (probability(x) + probability(x.flip(-1)).flip(-1)) / 2 if mirror else probability(x)
 
     if not len(image):
         return torch.zeros_like(image)

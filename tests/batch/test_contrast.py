@@ -11,15 +11,31 @@ from localdiff_cli.volumes.contrast import beside, content_of, read_sidecar, ren
 @pytest.mark.parametrize(
     ("name", "contrast"),
     [
-        ("sub-01_T1w.nii.gz", "T1w"), ("sub-01_ses-2_acq-mprage_T1w.nii", "T1w"), ("sub-01_T2w.nii.gz", "T2w"), ("sub-01_FLAIR.nii.gz", "FLAIR"),
-        ("sub-01_PDw.nii", "PDw"), ("sub-T1w_T2w.nii", "T2w"), ("sub-01_desc-flair_mask.nii.gz", "mask"), ("sub-01_T1w_brain.nii.gz", "mask"),
-        ("sub-01_T1w_ood.nii.gz", "map"), ("sub-01_T1w_oodmask.nii.gz", "mask"), ("sub-01_dseg.nii", "mask"),
-        ("BraTS-GLI-00001-000-t1n.nii.gz", "T1w"), ("BraTS-GLI-00001-000-t1c.nii.gz", "T1w"), ("BraTS-GLI-00001-000-t2w.nii.gz", "T2w"),
-        ("BraTS-GLI-00001-000-t2f.nii.gz", "FLAIR"), ("BraTS-GLI-00001-000-seg.nii.gz", "mask"), ("BraTS19_2013_2_1_t1ce.nii.gz", "T1w"),
-        ("BraTS20_Training_001_flair.nii.gz", "FLAIR"), ("IXI012-HH-1211-T1.nii.gz", "T1w"), ("patient MPRAGE.mha", "T1w"),
-        ("scan.nii.gz", None), ("sub-01_bold.nii.gz", None), ("t1weighted.nii", None),
+        ("sub-01_T1w.nii.gz", "T1w"),
+        ("sub-01_ses-2_acq-mprage_T1w.nii", "T1w"),
+        ("sub-01_T2w.nii.gz", "T2w"),
+        ("sub-01_FLAIR.nii.gz", "FLAIR"),
+        ("sub-01_PDw.nii", "PDw"),
+        ("sub-T1w_T2w.nii", "T2w"),
+        ("sub-01_desc-flair_mask.nii.gz", "mask"),
+        ("sub-01_T1w_brain.nii.gz", "mask"),
+        ("sub-01_T1w_ood.nii.gz", "map"),
+        ("sub-01_T1w_oodmask.nii.gz", "mask"),
+        ("sub-01_dseg.nii", "mask"),
+        ("BraTS-GLI-00001-000-t1n.nii.gz", "T1w"),
+        ("BraTS-GLI-00001-000-t1c.nii.gz", "T1w"),
+        ("BraTS-GLI-00001-000-t2w.nii.gz", "T2w"),
+        ("BraTS-GLI-00001-000-t2f.nii.gz", "FLAIR"),
+        ("BraTS-GLI-00001-000-seg.nii.gz", "mask"),
+        ("BraTS19_2013_2_1_t1ce.nii.gz", "T1w"),
+        ("BraTS20_Training_001_flair.nii.gz", "FLAIR"),
+        ("IXI012-HH-1211-T1.nii.gz", "T1w"),
+        ("patient MPRAGE.mha", "T1w"),
+        ("scan.nii.gz", None),
+        ("sub-01_bold.nii.gz", None),
+        ("t1weighted.nii", None),
     ],
-)  # fmt: skip
+)
 def test_the_last_telling_word_of_the_name_says_the_contrast(tmp_path, name, contrast):
     content = content_of(tmp_path / name)
     assert content.contrast == contrast
@@ -30,10 +46,13 @@ def test_the_last_telling_word_of_the_name_says_the_contrast(tmp_path, name, con
 @pytest.mark.parametrize(
     ("name", "enhanced"),
     [
-        ("BraTS-GLI-00001-000-t1c.nii.gz", True), ("BraTS19_2013_2_1_t1ce.nii.gz", True), ("sub-01_ce-gadolinium_T1w.nii.gz", True),
-        ("sub-01_T1w.nii.gz", False), ("BraTS-GLI-00001-000-t1n.nii.gz", False),
+        ("BraTS-GLI-00001-000-t1c.nii.gz", True),
+        ("BraTS19_2013_2_1_t1ce.nii.gz", True),
+        ("sub-01_ce-gadolinium_T1w.nii.gz", True),
+        ("sub-01_T1w.nii.gz", False),
+        ("BraTS-GLI-00001-000-t1n.nii.gz", False),
     ],
-)  # fmt: skip
+)
 def test_contrast_enhanced_images_are_flagged(tmp_path, name, enhanced):
     assert content_of(tmp_path / name).enhanced is enhanced
 
@@ -65,10 +84,14 @@ def test_a_huge_sidecar_is_not_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "suffix", "expected"),
     [
-        ("s/sub-01_T1w.nii.gz", "T2w", "s/sub-01_T2w.nii.gz"), ("sub-01_T1w.mha", "T2w", "sub-01_T2w.mha"), ("scan.nii", "T2w", "scan_T2w.nii"),
-        ("a_b.nii", "T2w", "a_b_T2w.nii"), ("sub-01_T1w.nii.gz", None, "sub-01_T1w.nii.gz"), ("sub-01_mask.nii", "T2w", "sub-01_mask_T2w.nii"),
+        ("s/sub-01_T1w.nii.gz", "T2w", "s/sub-01_T2w.nii.gz"),
+        ("sub-01_T1w.mha", "T2w", "sub-01_T2w.mha"),
+        ("scan.nii", "T2w", "scan_T2w.nii"),
+        ("a_b.nii", "T2w", "a_b_T2w.nii"),
+        ("sub-01_T1w.nii.gz", None, "sub-01_T1w.nii.gz"),
+        ("sub-01_mask.nii", "T2w", "sub-01_mask_T2w.nii"),
     ],
-)  # fmt: skip
+)
 def test_a_suffix_replaces_the_contrast_word_only(name, suffix, expected):
     assert renamed(Path(name), suffix).as_posix() == expected
 

@@ -36,7 +36,12 @@ def test_a_folder_is_searched_through_in_a_stable_order_and_mirrored(tmp_path):
 
 
 def test_a_glob_is_mirrored_below_what_its_matches_share(tmp_path):
-    touch(tmp_path / "d" / "sub-01" / "a_T1w.nii", tmp_path / "d" / "sub-02" / "a_T1w.nii", tmp_path / "d" / "sub-02" / "a_T1w.txt", tmp_path / "other.txt")
+    touch(
+        tmp_path / "d" / "sub-01" / "a_T1w.nii",
+        tmp_path / "d" / "sub-02" / "a_T1w.nii",
+        tmp_path / "d" / "sub-02" / "a_T1w.txt",
+        tmp_path / "other.txt",
+    )
     assert names(discover(str(tmp_path / "d" / "**" / "*_T1w*"), "T1w")) == ["sub-01/a_T1w.nii", "sub-02/a_T1w.nii"]
     assert names(discover(str(tmp_path / "d" / "sub-01" / "*"), "T1w")) == ["a_T1w.nii"]
     assert names(discover(str(tmp_path / "**" / "*"), "T1w")) == ["sub-01/a_T1w.nii", "sub-02/a_T1w.nii"]

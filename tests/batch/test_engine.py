@@ -82,8 +82,11 @@ def test_every_volume_gets_its_outputs_a_sidecar_a_verdict_and_rows(go, tmp_path
     assert set(sidecar["OutputSHA256"]) == {"b_T1w.nii", "b_T1w_extra.nii"}
     assert (sidecar["Verdict"], sidecar["ReviewReasons"], sidecar["Content"]) == ("review", ["odd", "strange"], "copy")
     assert table(tmp_path / "out" / "qc.tsv") == [
-        ["volume", "verdict", "reasons"], ["a_T1w.nii", "pass", ""], ["b_T1w.nii", "review", "odd; strange"], ["c_T1w.nii", "pass", ""],
-    ]  # fmt: skip
+        ["volume", "verdict", "reasons"],
+        ["a_T1w.nii", "pass", ""],
+        ["b_T1w.nii", "review", "odd; strange"],
+        ["c_T1w.nii", "pass", ""],
+    ]
     rows = table(tmp_path / "out" / "slices.tsv")
     assert rows[0] == ["volume", "slice", "share"]
     assert [row[:2] for row in rows[1:3]] == [["a_T1w.nii", "9"], ["a_T1w.nii", "10"]]
@@ -149,7 +152,11 @@ def test_a_sidecar_of_nonsense_fails_its_volume_once_and_alone(go, tmp_path):
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"Slices": 3}))
     tally = go(Copy(tmp_path / "out"))
     assert tally.skipped == ["a_T1w.nii", "c_T1w.nii"]
-    assert [row[:2] for row in table(tmp_path / "out" / "qc.tsv")[1:]] == [["a_T1w.nii", "pass"], ["b_T1w.nii", "failed"], ["c_T1w.nii", "pass"]]
+    assert [row[:2] for row in table(tmp_path / "out" / "qc.tsv")[1:]] == [
+        ["a_T1w.nii", "pass"],
+        ["b_T1w.nii", "failed"],
+        ["c_T1w.nii", "pass"],
+    ]
 
 
 class Odd(Exception):
@@ -159,11 +166,16 @@ class Odd(Exception):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (Odd("strange\tthing\nhappened"), "internal"), (AttributeError("x"), "internal"), (AssertionError(), "internal"), (EOFError(), "internal"),
-        (MemoryError(), "out-of-memory"), (VolumeError("b_T1w.nii: bad", code="truncated"), "truncated"), (KeyError("k"), "internal"),
+        (Odd("strange\tthing\nhappened"), "internal"),
+        (AttributeError("x"), "internal"),
+        (AssertionError(), "internal"),
+        (EOFError(), "internal"),
+        (MemoryError(), "out-of-memory"),
+        (VolumeError("b_T1w.nii: bad", code="truncated"), "truncated"),
+        (KeyError("k"), "internal"),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_whatever_goes_wrong_in_one_volume_the_others_are_done(go, tmp_path, error, code):
     tally = go(Copy(tmp_path / "out", trouble={"b_T1w.nii": throw(error)}))
     assert tally.exit_code == 1

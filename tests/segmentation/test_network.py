@@ -41,6 +41,16 @@ def test_no_slices_give_no_probabilities(network, slices):
     assert lesion_probability(network, slices[0][:0], slices[1][:0]).shape == (0, 1, 48, 32)
 
 
+def test_a_grid_that_is_no_multiple_of_what_the_network_needs_is_padded_with_background(network, slices):
+    image, brain = slices[0][..., :45, :27], slices[1][..., :45, :27]
+    wider = torch.zeros(4, 1, 48, 32), torch.zeros(4, 1, 48, 32, dtype=torch.bool)
+    wider[0][..., :45, :27], wider[1][..., :45, :27] = image, brain
+    found = lesion_probability(network, image, brain, mirror=False)
+    assert found.shape == (4, 1, 45, 27)
+    assert torch.equal(found, lesion_probability(network, *wider, mirror=False)[..., :45, :27])
+    assert lesion_probability(network, image, brain).shape == (4, 1, 45, 27)
+
+
 def test_a_mirrored_brain_gives_the_mirrored_lesion(network, slices):
     image, brain = slices
     straight, mirrored = lesion_probability(network, image, brain), lesion_probability(network, image.flip(-1), brain.flip(-1))

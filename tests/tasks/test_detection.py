@@ -1,5 +1,7 @@
 """A volume's OOD map, from a detector or from the user's own map, and the units lent by a reference."""
 
+import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -28,14 +30,11 @@ def prepared(tmp_path):
     return prepare(open_volume(write_brain(tmp_path / "in" / "sub-01_T1w.nii.gz")), SETTINGS)
 
 
-def lesion(prepared, value=1, dtype=np.uint8, slope=None):
+def lesion(prepared, value=1, dtype=np.uint8):
     image = nib.load(prepared.volume.path)
     voxels = np.zeros(image.shape, dtype)
     voxels[18:26, 20:28, 3] = value
-    made = nib.Nifti1Image(voxels, image.affine)
-    if slope:
-        made.header.set_slope_inter(slope, 0)
-    return made
+    return nib.Nifti1Image(voxels, image.affine)
 
 
 def maps_of(prepared, source):
@@ -52,16 +51,11 @@ def test_a_label_mask_counts_wherever_it_is_above_zero(prepared, tmp_path):
 
 def test_a_map_stored_as_scaled_integers_is_a_map_not_labels(prepared, tmp_path):
     nib.save(lesion(prepared, value=0.5, dtype=np.float32), tmp_path / "map.nii.gz")
-    image = lesion(prepared, value=16000, dtype=np.int16)
-    image.header.set_slope_inter(1 / 32000, 0)
-    raw = np.asanyarray(image.dataobj)
-    scaled = nib.Nifti1Image(raw, image.affine, image.header)
-    scaled.header["scl_slope"], scaled.header["scl_inter"] = 1 / 32000, 0
     path = tmp_path / "scaled.nii"
-    nib.save(nib.Nifti1Image(raw, image.affine), path)
-    data = bytearray(path.read_bytes())
-    data[112:120] = np.array([1 / 32000, 0], "<f4").tobytes()
-    path.write_bytes(data)
+    nib.save(lesion(prepared, value=16000, dtype=np.int16), path)
+    raw = bytearray(path.read_bytes())
+    raw[112:120] = np.array([1 / 32000, 0], "<f4").tobytes()  # scl_slope and scl_inter
+    path.write_bytes(raw)
     expected = maps_of(prepared, tmp_path / "map.nii.gz")
     found = maps_of(prepared, path)
     assert expected[3].max() == 0.5
@@ -169,9 +163,6 @@ def test_a_volume_without_a_reference_of_its_own_is_refused(models_folder, tmp_p
 
 
 def test_a_patchcore_of_another_contrast_is_refused(cli, folder, tmp_path, models_folder):
-    import json
-    import shutil
-
     shutil.copytree(models_folder / "t1-to-t2", tmp_path / "other")
     path = tmp_path / "other" / "configs" / "metadata.json"
     metadata = json.loads(path.read_text())

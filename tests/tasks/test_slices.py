@@ -60,7 +60,9 @@ def test_the_order_is_the_files_whichever_way_it_is_stored(tmp_path):
     turned = prepared_brain(tmp_path / "b_T1w.nii.gz", codes="LPI")
     numbers = [[k for chunk in chunks(p, 4) for k in chunk.numbers] for p in (straight, turned)]
     assert numbers[0] == list(reversed(numbers[1]))
-    slices = [{k: c for chunk in chunks(p, 4) for k, c in zip(chunk.active_numbers, chunk.condition, strict=True)} for p in (straight, turned)]
+    slices = [
+        {k: c for chunk in chunks(p, 4) for k, c in zip(chunk.active_numbers, chunk.condition, strict=True)} for p in (straight, turned)
+    ]
     assert all(torch.equal(slices[0][k], slices[1][k]) for k in range(6))
 
 
@@ -99,9 +101,14 @@ def test_outputs_appear_together_and_a_role_without_an_image_is_zero(tmp_path):
 @pytest.mark.parametrize("error", [VolumeError("bad"), KeyboardInterrupt()], ids=repr)
 def test_an_error_on_the_way_leaves_no_output_at_all(tmp_path, error):
     prepared = prepared_brain(tmp_path / "a_T1w.nii.gz")
-    with pytest.raises(type(error)), Outputs(prepared, wanted(tmp_path / "out")) as outputs:
-        write_all(outputs, prepared)
-        raise error
+
+    def write_and_fail():
+        with Outputs(prepared, wanted(tmp_path / "out")) as outputs:
+            write_all(outputs, prepared)
+            raise error
+
+    with pytest.raises(type(error)):
+        write_and_fail()
     assert list((tmp_path / "out").iterdir()) == []
 
 

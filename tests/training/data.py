@@ -11,7 +11,9 @@ from localdiff_cli.training.slices import PatientSlices
 from tests.brains import write_brain
 
 
-def write_patient(folder: Path, name: str, seed: int, *, lesion: bool = True, masked: bool = True, shape: tuple[int, int, int] = (40, 48, 6)) -> None:
+def write_patient(
+    folder: Path, name: str, seed: int, *, lesion: bool = True, masked: bool = True, shape: tuple[int, int, int] = (40, 48, 6)
+) -> None:
     """T1w, T2w (another intensity of the same texture), and where ``masked`` the mask of the lesion, on slices 3 and later only."""
     path = write_brain(folder / f"{name}_T1w.nii.gz", seed, shape)
     image = nib.load(path)

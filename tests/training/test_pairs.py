@@ -21,11 +21,15 @@ def touch(folder, *names):
 
 
 def test_paths_in_a_table_are_relative_to_it_and_absolute_ones_stay(tmp_path):
-    source = table(tmp_path / "d" / "pairs.tsv", f"condition\ttarget\tmask\tbrain\tsplit\na.nii\tx/b.nii\t\t/m/c.nii\tval\n{tmp_path}/z.nii\ty.nii\t\t\t\n")
+    source = table(
+        tmp_path / "d" / "pairs.tsv",
+        f"condition\ttarget\tmask\tbrain\tsplit\na.nii\tx/b.nii\t\t/m/c.nii\tval\n{tmp_path}/z.nii\ty.nii\t\t\t\n",
+    )
     d = tmp_path / "d"
     assert read_pairs(source, "T1w", "T2w") == [
-        Pair("a", d / "a.nii", d / "x" / "b.nii", None, type(d)("/m/c.nii"), "val"), Pair("z", tmp_path / "z.nii", d / "y.nii", split="train"),
-    ]  # fmt: skip
+        Pair("a", d / "a.nii", d / "x" / "b.nii", None, type(d)("/m/c.nii"), "val"),
+        Pair("z", tmp_path / "z.nii", d / "y.nii", split="train"),
+    ]
 
 
 def test_only_the_condition_is_needed_and_a_name_may_be_given(tmp_path):
@@ -42,12 +46,17 @@ def test_a_table_saved_by_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path)
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("target\tmask\na.nii\tb.nii\n", "expected condition"), ("condition\tcolour\na.nii\tred\n", "colour"), ("condition,target\na,b\n", "condition,target"),
-        ("", "expected condition"), ("condition\ttarget\n\tb.nii\n", "no condition"), ("condition\tsplit\na.nii\tvalidation\n", "validation"),
-        ("condition\na.nii\nx/a.nii\n", "training data: a"), ("name\tcondition\n../../x\ta.nii\n", "without slashes"),
+        ("target\tmask\na.nii\tb.nii\n", "expected condition"),
+        ("condition\tcolour\na.nii\tred\n", "colour"),
+        ("condition,target\na,b\n", "condition,target"),
+        ("", "expected condition"),
+        ("condition\ttarget\n\tb.nii\n", "no condition"),
+        ("condition\tsplit\na.nii\tvalidation\n", "validation"),
+        ("condition\na.nii\nx/a.nii\n", "training data: a"),
+        ("name\tcondition\n../../x\ta.nii\n", "without slashes"),
         ("name\tcondition\n.x\ta.nii\n", "without slashes"),
     ],
-)  # fmt: skip
+)
 def test_a_malformed_table_is_refused_with_what_was_found(tmp_path, text, word):
     with pytest.raises(UsageError) as error:
         read_pairs(table(tmp_path / "p.tsv", text), "T1w", "T2w")
@@ -68,19 +77,36 @@ def test_a_table_without_rows_is_no_input(tmp_path):
 
 def test_a_bids_folder_gives_pairs_with_masks_brains_and_splits(tmp_path):
     touch(
-        tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_T2w.nii.gz", "sub-01/anat/sub-01_mask.nii.gz", "sub-02/sub-02_ses-1_T1w.nii",
-        "sub-02/sub-02_ses-1_T2w.nii.gz", "sub-02/sub-02_ses-1_brain.mha", "sub-03/sub-03_T1w.nii.gz", "sub-04/sub-04_T1w.json", "other_T1w.nii",
-    )  # fmt: skip
+        tmp_path,
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_T2w.nii.gz",
+        "sub-01/anat/sub-01_mask.nii.gz",
+        "sub-02/sub-02_ses-1_T1w.nii",
+        "sub-02/sub-02_ses-1_T2w.nii.gz",
+        "sub-02/sub-02_ses-1_brain.mha",
+        "sub-03/sub-03_T1w.nii.gz",
+        "sub-04/sub-04_T1w.json",
+        "other_T1w.nii",
+    )
     table(tmp_path / "participants.tsv", "participant_id\tage\tsplit\nsub-02\t40\tval\nsub-01\t30\t\n")
     anat, second = tmp_path / "sub-01" / "anat", tmp_path / "sub-02"
     assert read_pairs([tmp_path], "T1w", "T2w") == [
         Pair("sub-01", anat / "sub-01_T1w.nii.gz", anat / "sub-01_T2w.nii.gz", anat / "sub-01_mask.nii.gz", None, "train"),
-        Pair("sub-02_ses-1", second / "sub-02_ses-1_T1w.nii", second / "sub-02_ses-1_T2w.nii.gz", None, second / "sub-02_ses-1_brain.mha", "val"),
+        Pair(
+            "sub-02_ses-1",
+            second / "sub-02_ses-1_T1w.nii",
+            second / "sub-02_ses-1_T2w.nii.gz",
+            None,
+            second / "sub-02_ses-1_brain.mha",
+            "val",
+        ),
     ]
     assert [p.name for p in read_pairs([tmp_path], "T1w", None)] == ["sub-01", "sub-02_ses-1", "sub-03"]
 
 
-@pytest.mark.parametrize(("text", "word"), [("id\tsplit\nsub-01\tval\n", "participant_id"), ("participant_id\tsplit\nsub-01\tvalidation\n", "validation")])
+@pytest.mark.parametrize(
+    ("text", "word"), [("id\tsplit\nsub-01\tval\n", "participant_id"), ("participant_id\tsplit\nsub-01\tvalidation\n", "validation")]
+)
 def test_a_participants_table_that_says_nothing_useful_is_refused(tmp_path, text, word):
     touch(tmp_path, "sub-01_T1w.nii")
     table(tmp_path / "participants.tsv", text)

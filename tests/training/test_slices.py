@@ -40,7 +40,9 @@ def test_slices_are_those_that_translate_sees(load, data):
     assert (patient.name, patient.split, patient.masked) == ("sub-01", "train", True)
     assert patient.condition.dtype == patient.target.dtype == np.uint16
     assert patient.condition.shape == patient.target.shape == patient.brain.shape == patient.lesion.shape == (6, 48, 48)
-    prepared = prepare(open_volume(data / "sub-01_T1w.nii.gz"), PrepareSettings(bias="none", spacing=4.0, shape=(48, 48), window=(-6.0, 6.0)))
+    prepared = prepare(
+        open_volume(data / "sub-01_T1w.nii.gz"), PrepareSettings(bias="none", spacing=4.0, shape=(48, 48), window=(-6.0, 6.0))
+    )
     for k in range(6):
         condition, brain = prepared.network_slice(k)
         assert np.array_equal(patient.brain[k], brain)
