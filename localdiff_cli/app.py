@@ -193,6 +193,9 @@ Condition = Annotated[str, typer.Option("--condition", help="BIDS suffix of the 
 Target = Annotated[str, typer.Option("--target", help="BIDS suffix of the target contrast. Example: --target T2w", rich_help_panel=o.FILES)]
 Healthy = Annotated[list[str] | None, typer.Option("--healthy", help="A patient without a mask who is known to bear no lesion; may be repeated. Example: --healthy sub-01", rich_help_panel=o.FILES)]
 FitBias = Annotated[str, typer.Option("--bias", help="Bias field correction: n4 or none. Example: --bias none", rich_help_panel=o.INPUT)]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="A patient to leave out, such as one who is in two data sets; may be repeated. Example: --exclude sub-07", rich_help_panel=o.FILES)]
+Spacing = Annotated[float, typer.Option("--spacing", help="Pixel size of the network's grid, mm. Example: --spacing 1.0", rich_help_panel=o.INPUT)]
+Shape = Annotated[str, typer.Option("--shape", help="Rows and columns of the network's grid, pixels. Example: --shape 208,176", rich_help_panel=o.INPUT)]
 Licence = Annotated[str, typer.Option("--licence", help="Terms of the weights, for the card. Example: --licence 'CC BY 4.0'", rich_help_panel=o.FILES)]
 Steps = Annotated[int, typer.Option("--steps", help="Optimiser steps. Example: --steps 4000", rich_help_panel="Training")]
 TrainBatch = Annotated[int, typer.Option("--batch-size", help="Slices a step. Example: --batch-size 8", rich_help_panel="Training")]
@@ -202,7 +205,8 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, batches and 
 
 @fit.command("translator")
 def fit_translator(
-    data: Data, out: Bundle, condition: Condition = "T1w", target: Target = "T2w", work: Work = None, healthy: Healthy = None, bias: FitBias = "n4",
+    data: Data, out: Bundle, condition: Condition = "T1w", target: Target = "T2w", work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4",
+    spacing: Spacing = 1.0, shape: Shape = "208,176",
     steps: Steps = 3600, batch_size: TrainBatch = 8, rate: Rate = 4e-4, seed: Seed = 0,
     prediction: Annotated[str, typer.Option("--prediction", help="What the network predicts: epsilon, sample (x_0) or v_prediction. Example: --prediction v_prediction", rich_help_panel="Network")] = "sample",
     schedule: Annotated[str, typer.Option("--schedule", help="Noise schedule: linear_beta, scaled_linear_beta, sigmoid_beta or cosine. Example: --schedule cosine", rich_help_panel="Network")] = "linear_beta",
@@ -218,15 +222,20 @@ def fit_translator(
     from localdiff_cli.commands import fit as command
     from localdiff_cli.commands.run import guarded
 
-    options = command.FitOptions(tuple(data), out, condition, target, work, tuple(healthy or ()), bias, device, licence)
-    training = command.TrainOptions(steps, batch_size, rate, seed)
-    _finish(guarded(lambda: command.fit_translator(options, training, prediction=prediction, schedule=schedule,
-                    channels=command.numbers("--channels", channels), space_to_depth=space_to_depth, region_augment=region_augment), debug=debug))  # fmt: skip
+    def run() -> int:
+        options = command.FitOptions(tuple(data), out, condition, target, work, tuple(healthy or ()), tuple(exclude or ()), bias, device, licence,
+                                     spacing, command.numbers("--shape", shape))  # fmt: skip
+        return command.fit_translator(options, command.TrainOptions(steps, batch_size, rate, seed), prediction=prediction, schedule=schedule,
+                                      channels=command.numbers("--channels", channels), space_to_depth=space_to_depth,
+                                      region_augment=region_augment)  # fmt: skip
+
+    _finish(guarded(run, debug=debug))
 
 
 @fit.command("detector")
 def fit_detector(
-    data: Data, out: Bundle, condition: Condition = "T1w", work: Work = None, healthy: Healthy = None, bias: FitBias = "n4",
+    data: Data, out: Bundle, condition: Condition = "T1w", work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4",
+    spacing: Spacing = 1.0, shape: Shape = "208,176",
     backbone: Annotated[str, typer.Option("--backbone", help="efficientnet-lite0 (packaged), or resnet18, resnet50, wide_resnet50_2 with --backbone-weights. Example: --backbone wide_resnet50_2", rich_help_panel="Network")] = "efficientnet-lite0",
     backbone_weights: o.BackboneWeights = None,
     input_scale: Annotated[float, typer.Option("--input-scale", help="Enlarge slices by this factor before the backbone. Example: --input-scale 1.5", rich_help_panel="Network")] = 1.0,
@@ -241,14 +250,19 @@ def fit_detector(
     from localdiff_cli.commands import fit as command
     from localdiff_cli.commands.run import guarded
 
-    options = command.FitOptions(tuple(data), out, condition, None, work, tuple(healthy or ()), bias, device, licence)
-    _finish(guarded(lambda: command.fit_detector(options, backbone=backbone, backbone_weights=backbone_weights, input_scale=input_scale,
-                    coreset=coreset, every=every, seed=seed), debug=debug))  # fmt: skip
+    def run() -> int:
+        options = command.FitOptions(tuple(data), out, condition, None, work, tuple(healthy or ()), tuple(exclude or ()), bias, device, licence,
+                                     spacing, command.numbers("--shape", shape))  # fmt: skip
+        return command.fit_detector(options, backbone=backbone, backbone_weights=backbone_weights, input_scale=input_scale, coreset=coreset,
+                                    every=every, seed=seed)  # fmt: skip
+
+    _finish(guarded(run, debug=debug))
 
 
 @fit.command("segmenter")
 def fit_segmenter(
-    data: Data, out: Bundle, condition: Condition = "FLAIR", work: Work = None, bias: FitBias = "n4",
+    data: Data, out: Bundle, condition: Condition = "FLAIR", work: Work = None, exclude: Exclude = None, bias: FitBias = "n4",
+    spacing: Spacing = 1.0, shape: Shape = "208,176",
     steps: Steps = 1600, batch_size: TrainBatch = 12, rate: Rate = 1e-3, seed: Seed = 0,
     channels: Annotated[str, typer.Option("--channels", help="Channels by level. Example: --channels 32,64,128,192", rich_help_panel="Network")] = "32,64,128,192",
     threshold: Annotated[float, typer.Option("--threshold", help="Default probability cut, 0 to 1, stored in the bundle. Example: --threshold 0.5", rich_help_panel="Network")] = 0.5,
@@ -262,10 +276,13 @@ def fit_segmenter(
     from localdiff_cli.commands import fit as command
     from localdiff_cli.commands.run import guarded
 
-    options = command.FitOptions(tuple(data), out, condition, None, work, (), bias, device, licence)
-    training = command.TrainOptions(steps, batch_size, rate, seed)
-    _finish(guarded(lambda: command.fit_segmenter(options, training, channels=command.numbers("--channels", channels), threshold=threshold,
-                    min_volume=min_volume), debug=debug))  # fmt: skip
+    def run() -> int:
+        options = command.FitOptions(tuple(data), out, condition, None, work, (), tuple(exclude or ()), bias, device, licence,
+                                     spacing, command.numbers("--shape", shape))  # fmt: skip
+        return command.fit_segmenter(options, command.TrainOptions(steps, batch_size, rate, seed), channels=command.numbers("--channels", channels),
+                                     threshold=threshold, min_volume=min_volume)  # fmt: skip
+
+    _finish(guarded(run, debug=debug))
 
 
 @models.command("list")

@@ -31,6 +31,7 @@ class FitOptions:
     target: str | None
     work: Path | None
     healthy: tuple[str, ...]
+    exclude: tuple[str, ...]
     bias: str
     device: str
     licence: str
@@ -49,8 +50,13 @@ class TrainOptions:
 
 
 def _command() -> str:
-    """The command for the card, which says nothing about this machine: absolute paths become relative ones, or their last part."""
-    return "localdiff " + shlex.join(_without_folders(argument) for argument in sys.argv[1:])
+    """The command for the card, which says nothing about this machine.
+
+    Absolute paths become relative ones, or their last part; the working folder, which decides nothing, is left out.
+    """
+    words = sys.argv[1:]
+    kept = [word for i, word in enumerate(words) if "--work" not in (word, words[i - 1] if i else "") and not word.startswith("--work=")]
+    return "localdiff " + shlex.join(_without_folders(word) for word in kept)
 
 
 def _without_folders(argument: str) -> str:
@@ -64,10 +70,10 @@ def _without_folders(argument: str) -> str:
 def _job(options: FitOptions) -> FitJob:
     from localdiff_cli.diffusion.device import choose_device
     from localdiff_cli.training.fit import FitJob
-    from localdiff_cli.training.pairs import read_pairs
+    from localdiff_cli.training.pairs import read_pairs, without
     from localdiff_cli.volumes.prepare import PrepareSettings
 
-    pairs = read_pairs(options.data, options.condition, options.target)
+    pairs = without(read_pairs(options.data, options.condition, options.target), options.exclude)
     out = Path(os.path.abspath(options.out))
     work = options.work or out.with_name(out.name + ".work")
     prepare = PrepareSettings(bias=options.bias, spacing=options.spacing, shape=(options.shape[0], options.shape[1]))

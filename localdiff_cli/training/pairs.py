@@ -115,3 +115,11 @@ def _from_folder(folder: Path, condition: str, target: str | None) -> list[Pair]
         split = splits.get(base.split("_")[0], "train")
         pairs.append(Pair(base, path, near.get("target"), near["mask"], near["brain"], split))
     return pairs
+
+
+def without(pairs: list[Pair], names: tuple[str, ...]) -> list[Pair]:
+    """The pairs without the patients named. Raises :class:`UsageError` for a name that is not among them."""
+    unknown = set(names) - {pair.name for pair in pairs}
+    if unknown:
+        raise UsageError(f"--exclude {', '.join(sorted(unknown))}: no such patient in the data")
+    return [pair for pair in pairs if pair.name not in names]

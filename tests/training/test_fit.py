@@ -191,7 +191,7 @@ def test_no_training_pairs_is_no_input(fit, data):
 
 
 def options(data, tmp_path, **more):
-    return command.FitOptions((data,), tmp_path / "bundle", "T1w", "T2w", None, (), "none", "cpu", "unstated", **more)
+    return command.FitOptions((data,), tmp_path / "bundle", "T1w", "T2w", None, (), (), "none", "cpu", "unstated", **more)
 
 
 def test_a_grid_of_ones_own_is_trained_stored_and_used(cli, data, tmp_path):

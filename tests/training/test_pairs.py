@@ -5,7 +5,7 @@ import json
 import pytest
 
 from localdiff_cli.errors import NoInputError, UsageError
-from localdiff_cli.training.pairs import Pair, read_pairs
+from localdiff_cli.training.pairs import Pair, read_pairs, without
 
 
 def table(path, text):
@@ -133,3 +133,10 @@ def test_nothing_is_ever_trained_on_a_translation(tmp_path, which):
     (tmp_path / f"sub-01_{which}.json").write_text(json.dumps({"Synthetic": True, "Contrast": which}))
     with pytest.raises(UsageError, match=f"sub-01_{which}.nii: its sidecar says it is synthetic"):
         read_pairs([tmp_path], "T1w", "T2w")
+
+
+def test_a_patient_may_be_left_out_by_name_and_a_wrong_name_is_refused(tmp_path):
+    pairs = [Pair(name, tmp_path / f"{name}.nii.gz") for name in ("sub-01", "sub-02")]
+    assert [pair.name for pair in without(pairs, ("sub-02",))] == ["sub-01"]
+    with pytest.raises(UsageError, match="sub-03"):
+        without(pairs, ("sub-03",))
