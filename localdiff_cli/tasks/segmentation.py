@@ -82,15 +82,13 @@ class SegmentWork:
         started = time.monotonic()
         prepared = prepare_item(item, self.bundle, self.prepare)
         ready = time.monotonic()
-        wanted = self._wanted(item)
+        voxel = float(np.prod(prepared.volume.frame.spacing))
         mask = np.zeros(prepared.volume.frame.shape, dtype=bool)
-        with Outputs(prepared, {role: o for role, o in wanted.items() if role != "mask"}) as outputs:
+        with Outputs(prepared, self._wanted(item)) as outputs:
             self._probabilities(prepared, outputs, mask, on_slice)
-            voxel = float(np.prod(prepared.volume.frame.spacing))
             mask = drop_small(mask, voxel, self.cut.min_volume)
-            with Outputs(prepared, {"mask": wanted["mask"]}) as masks:
-                for k in prepared.reader.order():
-                    masks.write(k, {"mask": mask[k]})
+            for k in prepared.reader.order():
+                outputs.write_one("mask", k, mask[k])
         seconds = {"Prepare": round(ready - started, 3), "Segment": round(time.monotonic() - ready, 3)}
         facts = {
             "Contrast": "mask",
@@ -114,7 +112,7 @@ class SegmentWork:
                 brain = prepared.native_brain(k)
                 if k in found:
                     mask[k] = (found[k] >= self.cut.threshold) & brain
-                outputs.write(k, ({"prob": found[k]} if k in found else {}) | {"brain": brain})
+                outputs.write(k, ({"prob": found[k]} if k in found else {}) | {"brain": brain}, later="mask")
             done += len(chunk.active)
             on_slice(done, total)
 

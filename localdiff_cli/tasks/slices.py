@@ -153,11 +153,15 @@ class Outputs:
         """Whether this output was asked for."""
         return role in self._writers
 
-    def write(self, k: int, images: dict[str, NDArray]) -> None:
-        """Write slice ``k`` of every output; a role without an image gets zeros."""
+    def write(self, k: int, images: dict[str, NDArray], *, later: str = "") -> None:
+        """Write slice ``k`` of every output; a role without an image gets zeros. ``later`` names one whose slices come afterwards."""
         shape = self._prepared.volume.frame.shape[1:]
-        for role, writer in self._writers.items():
-            writer.write(k, images[role] if role in images else np.zeros(shape, dtype=np.float32))
+        for role in self._writers.keys() - {later}:
+            self._writers[role].write(k, images[role] if role in images else np.zeros(shape, dtype=np.float32))
+
+    def write_one(self, role: str, k: int, image: NDArray) -> None:
+        """Write slice ``k`` of one output."""
+        self._writers[role].write(k, image)
 
 
 def volume_facts(prepared: Prepared) -> dict[str, Any]:

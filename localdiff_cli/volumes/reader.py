@@ -119,6 +119,11 @@ def open_volume(path: Path) -> Volume:
     suffix = suffix_of(path)
     if suffix is None:
         raise VolumeError(f"{path}: not a supported image; expected one of {', '.join(SUFFIXES)}", code="not-an-image")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        # nibabel and SimpleITK take the process down with such a name.
+        raise VolumeError(f"{ascii(str(path))}: the name is not valid UTF-8; expected one that is. Rename the file", code="bad-name") from error
     if not path.is_file():
         raise VolumeError(f"{path}: no such file", code="not-found")
     if not os.access(path, os.R_OK):

@@ -453,3 +453,10 @@ def test_real_volumes_of_every_geometry_open():
         volume = open_volume(path)
         assert volume.frame.slice_axis == 2
         assert np.isfinite(SliceReader(volume).read(volume.frame.shape[0] // 2)).all()
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_any_library_sees_it(tmp_path: Path):
+    name = os.fsdecode(bytes(tmp_path) + b"/bad-\xff_T1w.nii.gz")
+    with pytest.raises(VolumeError, match="not valid UTF-8") as caught:
+        open_volume(Path(name))
+    assert caught.value.code == "bad-name"
