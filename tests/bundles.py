@@ -52,10 +52,17 @@ def make_translator(path: Path, *, detector: bool = True) -> Bundle:
     """A T1w → T2w bundle of random weights, with a real PatchCore detector of its own tiny bank."""
     torch.manual_seed(0)
     metadata = {
-        "task": "translate", "condition": _describe("T1w", -6, 6), "target": _describe("T2w", -4, 12), "grid": GRID, "brain": "required", "bias": "none",
-        "network": asdict(NETWORK), "schedule": asdict(Schedule()), "defaults": asdict(Defaults(steps=3, false_alarm=0.05, open_mm=0.0, dilate_mm=0.0)),
+        "task": "translate",
+        "condition": _describe("T1w", -6, 6),
+        "target": _describe("T2w", -4, 12),
+        "grid": GRID,
+        "brain": "required",
+        "bias": "none",
+        "network": asdict(NETWORK),
+        "schedule": asdict(Schedule()),
+        "defaults": asdict(Defaults(steps=3, false_alarm=0.05, open_mm=0.0, dilate_mm=0.0)),
         "licence": "none: random weights",
-    }  # fmt: skip
+    }
     tensors = {TRANSLATOR: _roughen(TranslatorNetwork(NETWORK))}
     if detector:
         backbone = load_backbone()

@@ -40,12 +40,12 @@ class Work(Protocol):
         """Everything that decides the result; equal settings and input mean equal output."""
         ...
 
-    def main_output(self, item: Item) -> Path:
-        """The output beside which the sidecar lies."""
+    def outputs(self, item: Item) -> list[Path]:
+        """All volumes that the work writes for this item; the sidecar lies beside the first."""
         ...
 
-    def outputs(self, item: Item) -> list[Path]:
-        """All volumes that the work writes for this item."""
+    def companions(self, item: Item) -> list[Path]:
+        """Further files that decide this item's result: its own mask, map or reference."""
         ...
 
     def __call__(self, item: Item, on_slice: Callable[[int, int], None]) -> Outcome:
@@ -93,7 +93,7 @@ def _sigterm_raises() -> Iterator[None]:
 
 def state_of(work: Work, item: Item, *, overwrite: bool) -> str:
     """``done`` (whole and of these settings) or ``open``. Raises :class:`VolumeError` for outputs that are not ours to replace."""
-    output = work.main_output(item)
+    output = work.outputs(item)[0]
     if overwrite or not any(path.exists() for path in work.outputs(item)):
         return "open"
     sidecar = read_sidecar(output)
@@ -101,7 +101,7 @@ def state_of(work: Work, item: Item, *, overwrite: bool) -> str:
         # The sidecar is written last: without one, an output of ours was cut off, or the file is somebody else's.
         todo = "replace it with --overwrite, or choose another --out"
         raise VolumeError(f"{output}: exists without a localdiff sidecar; {todo}", code="exists")
-    if sidecar.get("Settings") != json.loads(json.dumps(work.settings)) or sidecar.get("SourceSHA256") != file_hash(item.path):
+    if sidecar.get("Settings") != json.loads(json.dumps(work.settings)) or {k: sidecar.get(k) for k in SOURCES} != _sources(work, item):
         raise VolumeError(
             f"{output}: exists, made from another input or with other settings ({_difference(sidecar.get('Settings'), work.settings)}); "
             "replace it with --overwrite, or choose another --out",
@@ -110,6 +110,14 @@ def state_of(work: Work, item: Item, *, overwrite: bool) -> str:
     written = sidecar.get("OutputSHA256")
     hashes = written if isinstance(written, dict) else {}
     return "done" if all(path.exists() and hashes.get(path.name) == file_hash(path) for path in work.outputs(item)) else "open"
+
+
+def _sources(work: Work, item: Item) -> dict[str, Any]:
+    """The content of every file that decides this item's result."""
+    return {"SourceSHA256": file_hash(item.path), "CompanionSHA256": [file_hash(path) for path in work.companions(item)]}
+
+
+SOURCES = ("SourceSHA256", "CompanionSHA256")
 
 
 def _difference(before: Any, now: dict[str, Any]) -> str:
@@ -137,7 +145,7 @@ def _write_sidecar(work: Work, item: Item, outcome: Outcome, version: str) -> No
     facts = {
         "LocaldiffVersion": version,
         "Sources": [printable(item.relative)],
-        "SourceSHA256": file_hash(item.path),
+        **_sources(work, item),
         "OutputSHA256": written,
         "Settings": work.settings,
         **outcome.facts,
@@ -145,7 +153,26 @@ def _write_sidecar(work: Work, item: Item, outcome: Outcome, version: str) -> No
         "Verdict": "review" if outcome.review else "pass",
         "ReviewReasons": list(outcome.review),
     }
-    write_text(sidecar_path(work.main_output(item)), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    write_text(sidecar_path(work.outputs(item)[0]), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _claimed(work: Work, item: Item, version: str) -> Iterator[None]:
+    """Say beforehand whose outputs these will be: a run killed between an output and its sidecar can then be taken up again.
+
+    A sidecar of ours that is there stays until the new one replaces it. Without any output the claim goes again.
+    """
+    output = work.outputs(item)[0]
+    claim = sidecar_path(output)
+    if not read_sidecar(output).get("LocaldiffVersion"):
+        facts = {"LocaldiffVersion": version, "State": "unfinished", **_sources(work, item), "Settings": work.settings}
+        write_text(claim, json.dumps(facts, indent=1) + "\n")
+    try:
+        yield
+    except BaseException:
+        if read_sidecar(output).get("State") == "unfinished" and not any(path.exists() for path in work.outputs(item)):
+            claim.unlink(missing_ok=True)
+        raise
 
 
 def printable(relative: Path) -> str:
@@ -165,7 +192,7 @@ def _one(work: Work, item: Item, tally: Tally, reporter: Reporter, version: str,
     try:
         _check_name(item.path)
         if state_of(work, item, overwrite=overwrite) == "done":
-            sidecar = read_sidecar(work.main_output(item))
+            sidecar = read_sidecar(work.outputs(item)[0])
             rows = [{"volume": name, **row} for row in sidecar.get("Slices", ())]
             reasons = tuple(map(str, sidecar.get("ReviewReasons", ())))
             tally.skipped.append(name)
@@ -174,9 +201,9 @@ def _one(work: Work, item: Item, tally: Tally, reporter: Reporter, version: str,
             reporter.detail(f"  {name}: already done")
             reporter.event("volume-skipped", volume=name)
             return
-        # An old sidecar stays until the new one replaces it: its hashes tell whose outputs these are if the run is cut off here.
-        outcome = work(item, reporter.slice)
-        _write_sidecar(work, item, outcome, version)
+        with _claimed(work, item, version):
+            outcome = work(item, reporter.slice)
+            _write_sidecar(work, item, outcome, version)
     except Exception as error:  # whatever a library raises on one bad file must not end the run for the others
         if isinstance(error, LocaldiffError) and not isinstance(error, VolumeError):
             raise

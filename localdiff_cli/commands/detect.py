@@ -67,6 +67,8 @@ def detect(run: RunOptions, options: DetectOptions, detector: DetectorOptions) -
             prepare=prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=16),
             mask=mask_settings(bundle, detector),
             detector=account,
+            map=detector.map,
+            device=device.type,
             save_mask=options.save_mask,
             save_score=options.save_score,
             save_brain=options.save_brain,

@@ -175,6 +175,8 @@ def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOpti
             sample=sample,
             detector=account,
             reference=_reference(options, bundle),
+            reference_path=options.match,
+            map=detector.map if options.mode == "local" else None,
             match=file_account(options.match) if options.match else None,
             suffix=options.suffix,
             dtype=options.dtype,

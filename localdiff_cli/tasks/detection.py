@@ -25,6 +25,7 @@ from localdiff_cli.tasks.slices import (
     Output,
     Outputs,
     chunks,
+    companions,
     map_to_native,
     mask_to_native,
     prepare_account,
@@ -166,10 +167,12 @@ class DetectWork:
     prepare: PrepareSettings
     mask: MaskSettings
     detector: dict[str, Any]
+    map: Path | None = None
     save_mask: bool = False
     save_score: bool = False
     save_brain: bool = False
     batch_size: int = 8
+    device: str = "cpu"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -181,6 +184,7 @@ class DetectWork:
             "Prepare": prepare_account(self.prepare),
             "Mask": asdict(self.mask),
             "Detector": self.detector,
+            "Device": self.device,
             "Saved": {"mask": self.save_mask, "score": self.save_score, "brain": self.save_brain},
         }
 
@@ -195,13 +199,13 @@ class DetectWork:
             wanted["brain"] = Output(beside(base, "brain"), "uint8", "localdiff brain mask")
         return wanted
 
-    def main_output(self, item: Item) -> Path:
-        """The OOD map."""
-        return self._wanted(item)["map"].path
-
     def outputs(self, item: Item) -> list[Path]:
-        """All volumes written."""
+        """All volumes written, the main one first."""
         return [output.path for output in self._wanted(item).values()]
+
+    def companions(self, item: Item) -> list[Path]:
+        """This volume's own files among the folders given."""
+        return companions((self.prepare.brain, self.map), item)
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
         """Detect in one volume."""

@@ -22,6 +22,7 @@ from localdiff_cli.tasks.slices import (
     Output,
     Outputs,
     chunks,
+    companions,
     map_to_native,
     prepare_account,
     prepare_item,
@@ -69,13 +70,13 @@ class SegmentWork:
             wanted["brain"] = Output(beside(base, "brain"), "uint8", "localdiff brain mask")
         return wanted
 
-    def main_output(self, item: Item) -> Path:
-        """The lesion mask."""
-        return self._wanted(item)["mask"].path
-
     def outputs(self, item: Item) -> list[Path]:
-        """All volumes written."""
+        """All volumes written, the main one first."""
         return [output.path for output in self._wanted(item).values()]
+
+    def companions(self, item: Item) -> list[Path]:
+        """This volume's own files among the folders given."""
+        return companions((self.prepare.brain,), item)
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
         """Segment one volume. The components need the whole mask, one byte a voxel."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.bundle import Bundle
+from localdiff_cli.errors import VolumeError
+from localdiff_cli.volumes.brain import find_companion
 from localdiff_cli.volumes.geometry import Grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
@@ -66,6 +68,15 @@ def prepare_account(settings: PrepareSettings) -> dict[str, Any]:
 def file_account(path: Path) -> str:
     """A file or folder that decides a result: its name, and of a file the start of its SHA-256."""
     return f"{path.name} {file_hash(path)[:16]}" if path.is_file() else path.name
+
+
+def companions(given: Iterable[str | Path | None], item: Item) -> list[Path]:
+    """The files of ``item`` in those of the ``given`` places that are folders; none where it has no single one."""
+    found = []
+    for folder in (Path(place) for place in given if place is not None and Path(place).is_dir()):
+        with suppress(VolumeError):
+            found.append(find_companion(folder, open_volume(item.path), item.relative))
+    return found
 
 
 def chunks(prepared: Prepared, size: int) -> Iterator[Chunk]:

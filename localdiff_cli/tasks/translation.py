@@ -29,6 +29,7 @@ from localdiff_cli.tasks.slices import (
     Output,
     Outputs,
     chunks,
+    companions,
     image_to_native,
     map_to_native,
     mask_to_native,
@@ -168,6 +169,8 @@ class TranslateWork:
     sample: SampleSettings
     detector: dict[str, Any]
     reference: Callable[[Item], Scale] | None = None
+    reference_path: Path | None = None
+    map: Path | None = None
     match: str | None = None
     suffix: str | None = None
     dtype: str = "float32"
@@ -206,13 +209,13 @@ class TranslateWork:
             wanted[role] = Output(beside(base, ending), dtype, text)
         return wanted
 
-    def main_output(self, item: Item) -> Path:
-        """The translated image."""
-        return self._wanted(item)["image"].path
-
     def outputs(self, item: Item) -> list[Path]:
-        """All volumes written."""
+        """All volumes written, the main one first."""
         return [output.path for output in self._wanted(item).values()]
+
+    def companions(self, item: Item) -> list[Path]:
+        """This volume's own files among the folders given."""
+        return companions((self.prepare.brain, self.map, self.reference_path), item)
 
     def _units(self, item: Item) -> tuple[Scale | None, tuple[float, float]]:
         """The reference's scale, and slope and intercept of the stored values."""

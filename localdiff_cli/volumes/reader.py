@@ -123,7 +123,7 @@ def open_volume(path: Path) -> Volume:
         str(path).encode()
     except UnicodeEncodeError as error:
         # nibabel and SimpleITK take the process down with such a name.
-        raise VolumeError(f"{ascii(str(path))}: the name is not valid UTF-8; expected one that is. Rename the file", code="bad-name") from error
+        raise VolumeError(f"{str(path)!a}: the name is not valid UTF-8; expected one that is. Rename the file", code="bad-name") from error
     if not path.is_file():
         raise VolumeError(f"{path}: no such file", code="not-found")
     if not os.access(path, os.R_OK):

@@ -22,11 +22,11 @@ class Copy:
         self.settings = settings or {"Command": "copy", "Grid": (1, 2)}
         self.worked = []
 
-    def main_output(self, item):
-        return self.out / item.relative
+    def companions(self, item):
+        return []
 
     def outputs(self, item):
-        return [self.main_output(item), self.out / item.relative.with_name(item.path.name.replace("_T1w", "_T1w_extra"))]
+        return [self.out / item.relative, self.out / item.relative.with_name(item.path.name.replace("_T1w", "_T1w_extra"))]
 
     def __call__(self, item, on_slice):
         self.worked.append(item.path.name)
@@ -270,3 +270,28 @@ def test_an_output_folder_that_cannot_be_made_is_wrong_usage(go, tmp_path):
 
 def test_without_outputs_a_volume_is_open_whatever_the_settings(found, tmp_path):
     assert state_of(Copy(tmp_path / "out"), found.items[0], overwrite=False) == "open"
+
+
+def test_a_run_killed_between_an_output_and_its_sidecar_is_taken_up_again(go, found, tmp_path, monkeypatch):
+    def die(*_):
+        raise SystemExit  # as SIGKILL would: nothing after the output is written
+
+    monkeypatch.setattr("localdiff_cli.batch.engine._write_sidecar", die)
+    with pytest.raises(SystemExit):
+        go(Copy(tmp_path / "out"))
+    monkeypatch.undo()
+    assert (tmp_path / "out" / "a_T1w.nii").exists()
+    work = Copy(tmp_path / "out")
+    assert go(work).exit_code == 0
+    assert work.worked == ["a_T1w.nii", "b_T1w.nii", "c_T1w.nii"]
+
+
+def test_a_changed_companion_is_another_input(go, found, tmp_path):
+    mask = tmp_path / "mask"
+    mask.write_text("one")
+    work = Copy(tmp_path / "out")
+    work.companions = lambda item: [mask]
+    assert go(work).exit_code == 0
+    assert len(go(work).skipped) == 3
+    mask.write_text("two")
+    assert go(work).exit_code == 1

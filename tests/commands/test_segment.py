@@ -55,7 +55,10 @@ def test_where_nothing_says_the_contrast_the_choices_are_listed(cli, tmp_path):
 def test_the_bytes_do_not_depend_on_the_batch_size(cli, folder, tmp_path):
     made = set()
     for size in (1, 4):
-        assert cli("segment", "--in", folder / "sub-01" / "sub-01_T2w.nii.gz", "--out", tmp_path / str(size), "--batch-size", size).exit_code == 0
+        assert (
+            cli("segment", "--in", folder / "sub-01" / "sub-01_T2w.nii.gz", "--out", tmp_path / str(size), "--batch-size", size).exit_code
+            == 0
+        )
         made.add((tmp_path / str(size) / "sub-01_T2w.nii.gz").read_bytes())
     assert len(made) == 1
 

@@ -19,11 +19,18 @@ def environment(models_folder, tmp_path):
         script = tmp_path / "bin" / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
         script.chmod(0o755)
-    return {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "LOCALDIFF_MODELS": str(models_folder), "PYTHONPATH": str(ROOT)}
+    return {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "LOCALDIFF_MODELS": str(models_folder),
+        "PYTHONPATH": str(ROOT),
+    }
 
 
 def bash(script, *arguments, environment):
-    return subprocess.run(["bash", str(ROOT / "examples" / script), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        ["bash", str(ROOT / "examples" / script), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
