@@ -7,8 +7,8 @@ data=$(cd "$(dirname "$0")" && pwd)/data/sub-openms19
 t1=$data/sub-openms19_T1w.nii.gz
 brain=$data/sub-openms19_brain.nii.gz # a slab is too thin for the brain to be found in it
 ref=$data/sub-openms19_T2w.nii.gz
-rm -rf "$out"
 mkdir -p "$out"
+rm -rf "${out:?}"/{ood,plain,local,report,picture.png}
 
 localdiff detect --in "$t1" --out "$out/ood" --brain "$brain" --save-mask
 localdiff translate --in "$t1" --out "$out/plain" --brain "$brain" --suffix T2w --mode plain
@@ -19,5 +19,5 @@ python "$(dirname "$0")/picture.py" "$out/picture.png" "$t1" "$out/ood/sub-openm
     "$out/plain/sub-openms19_T2w.nii.gz" "$out/local/sub-openms19_T2w.nii.gz" "$ref" "$brain"
 
 echo
-echo "Done. Look at $out/picture.png: does the local T2w keep what the OOD map marks, where the plain one smooths it over?"
+echo "Done. Look at $out/picture.png: where the OOD map is bright, plain and local T2w differ; compare both with the true one."
 echo "The numbers are in $out/report/report.html (open it in a browser)."

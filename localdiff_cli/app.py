@@ -53,7 +53,7 @@ def detect(
     save_mask: Annotated[bool, typer.Option("--save-mask", help="Also write the OOD mask B, <name>_oodmask.", rich_help_panel=o.OUTPUT)] = False,
     save_score: Annotated[bool, typer.Option("--save-score", help="Also write the raw score A, <name>_score.", rich_help_panel=o.OUTPUT)] = False,
     save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
-    device: o.Device = "auto", batch_size: o.BatchSize = None,
+    device: o.Device = "auto", batch_size: o.BatchSize = "auto",
     overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Find where the condition is unlike anything seen in training: an OOD map in [0, 1] on each input's grid.
@@ -96,7 +96,7 @@ def translate(
     save_map: Annotated[bool, typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=o.OUTPUT)] = False,
     save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused.", rich_help_panel=o.OUTPUT)] = False,
     save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
-    device: o.Device = "auto", batch_size: o.BatchSize = None,
+    device: o.Device = "auto", batch_size: o.BatchSize = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU. Example: --precision bf16", rich_help_panel=o.MODEL)] = "fp32",
     overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
 ) -> None:  # fmt: skip
@@ -128,7 +128,7 @@ def segment(
     min_volume: Annotated[float | None, typer.Option("--min-volume", help="Smallest 3D lesion kept, mm³. (default: the bundle's) Example: --min-volume 50", rich_help_panel=o.OUTPUT)] = None,
     save_prob: Annotated[bool, typer.Option("--save-prob", help="Also write the lesion probability, <name>_prob.", rich_help_panel=o.OUTPUT)] = False,
     save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
-    device: o.Device = "auto", batch_size: o.BatchSize = None,
+    device: o.Device = "auto", batch_size: o.BatchSize = "auto",
     overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Segment lesions in real or translated volumes: a mask (1 = lesion) under each input's relative name.

@@ -26,11 +26,10 @@ Device = Annotated[
     ),
 ]
 BatchSize = Annotated[
-    int | None,
+    str,
     typer.Option(
         "--batch-size",
-        min=1,
-        help="Slices worked on together; never changes a CPU result. (default: auto) Example: --batch-size 8",
+        help="Slices worked on together, or auto; never changes a CPU result. Example: --batch-size 8",
         rich_help_panel=MODEL,
     ),
 ]

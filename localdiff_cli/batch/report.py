@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -105,3 +107,20 @@ class Reporter:
 def say(text: str) -> None:
     """A result on standard output."""
     sys.stdout.write(text + "\n")
+
+
+def recorded_arguments(words: list[str]) -> str:
+    """A command's arguments for a card, which says nothing about this machine.
+
+    Absolute paths become relative ones, or their last part; the working folder and ``--record`` decide nothing and are left out.
+    """
+    kept = [word for i, word in enumerate(words) if "--work" not in (word, words[i - 1] if i else "") and not word.startswith("--work=")]
+    return shlex.join(_without_folders(word) for word in kept if word != "--record")
+
+
+def _without_folders(argument: str) -> str:
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    if os.path.isabs(value):
+        path = Path(value)
+        value = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+    return option + equals + value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from typing import Any
 
+from localdiff_cli.batch.report import recorded_arguments
 from localdiff_cli.bundle import METADATA, Bundle, read_metadata
 from localdiff_cli.training.card import card
 from localdiff_cli.volumes.writer import write_text
@@ -24,7 +24,7 @@ def show(title: str, rows: Rows) -> str:
 def record(bundle: Bundle, title: str, rows: Rows, program: str, note: str = "") -> None:
     """Put a table into the bundle; the bundle's hash does not change."""
     metadata = read_metadata(bundle.path)
-    block = {"command": f"{program} {shlex.join(sys.argv[1:])}", "note": note, "rows": rows}
+    block = {"command": f"{program} {recorded_arguments(sys.argv[1:])}", "note": note, "rows": rows}
     metadata["results"] = metadata.get("results", {}) | {title: block}
     write_text(bundle.path / METADATA, json.dumps(metadata, indent=1, ensure_ascii=False) + "\n")
     write_text(bundle.path / "README.md", card(metadata))

@@ -9,7 +9,7 @@ from localdiff_cli.batch.engine import Work
 from localdiff_cli.batch.report import Reporter
 from localdiff_cli.bundle import Bundle, open_bundle
 from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
-from localdiff_cli.commands.run import RunOptions, announce, check_brain, check_choice, run_work
+from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, run_work
 
 if TYPE_CHECKING:
     from localdiff_cli.tasks.detection import MaskSettings
@@ -27,7 +27,7 @@ class DetectOptions:
     save_score: bool = False
     save_brain: bool = False
     device: str = "auto"
-    batch_size: int | None = None
+    batch_size: str = "auto"
 
 
 def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
@@ -47,6 +47,7 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
 def detect(run: RunOptions, options: DetectOptions, detector: DetectorOptions) -> int:
     """Detect in every volume of ``run.source``; the exit code."""
     check_brain(options.brain)
+    batch_of(options.batch_size, 1)
     check_choice("--nan", options.nan, ("refuse", "zero"))
     check_choice("--bias", options.bias or "n4", ("n4", "none"))
     check_detector(detector)
@@ -72,7 +73,7 @@ def detect(run: RunOptions, options: DetectOptions, detector: DetectorOptions) -
             save_mask=options.save_mask,
             save_score=options.save_score,
             save_brain=options.save_brain,
-            batch_size=options.batch_size or 8,
+            batch_size=batch_of(options.batch_size, 8),
         )
 
     return run_work(run, bundle.condition.contrast, make)

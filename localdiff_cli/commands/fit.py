@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from localdiff_cli.batch.report import say
+from localdiff_cli.batch.report import recorded_arguments, say
 from localdiff_cli.commands.run import check_choice, check_range
 from localdiff_cli.errors import EXIT_OK, UsageError
 
@@ -49,24 +48,6 @@ class TrainOptions:
     seed: int
 
 
-def _command() -> str:
-    """The command for the card, which says nothing about this machine.
-
-    Absolute paths become relative ones, or their last part; the working folder, which decides nothing, is left out.
-    """
-    words = sys.argv[1:]
-    kept = [word for i, word in enumerate(words) if "--work" not in (word, words[i - 1] if i else "") and not word.startswith("--work=")]
-    return "localdiff " + shlex.join(_without_folders(word) for word in kept)
-
-
-def _without_folders(argument: str) -> str:
-    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    if os.path.isabs(value):
-        path = Path(value)
-        value = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
-    return option + equals + value
-
-
 def _job(options: FitOptions) -> FitJob:
     from localdiff_cli.diffusion.device import choose_device
     from localdiff_cli.training.fit import FitJob
@@ -78,7 +59,7 @@ def _job(options: FitOptions) -> FitJob:
     work = options.work or out.with_name(out.name + ".work")
     prepare = PrepareSettings(bias=options.bias, spacing=options.spacing, shape=(options.shape[0], options.shape[1]))
     return FitJob(
-        tuple(pairs), (options.condition, options.target), out, work, prepare, _command(),
+        tuple(pairs), (options.condition, options.target), out, work, prepare, f"localdiff {recorded_arguments(sys.argv[1:])}",
         choose_device(options.device), say, options.healthy, options.licence,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from localdiff_cli.batch.discover import check_folders, discover
 from localdiff_cli.batch.engine import Terminated, Work, run
 from localdiff_cli.batch.report import Reporter
 from localdiff_cli.bundle import Bundle
-from localdiff_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, LocaldiffError, UsageError
+from localdiff_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, EXIT_UNUSABLE, LocaldiffError, UsageError
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ def guarded(action: Callable[[], int], *, debug: bool) -> int:
             raise
         _complain(f"error: {error}")
         return error.exit_code
+    except Exception as error:  # whatever goes wrong outside a volume still ends with a message
+        if debug:
+            raise
+        _complain(f"error: {type(error).__name__}: {error} (where: add --debug)")
+        return EXIT_UNUSABLE
     except KeyboardInterrupt:
         _complain("interrupted; finished volumes are kept, the same command goes on where it stopped")
         return EXIT_SIGINT
@@ -70,6 +75,15 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
     """Raise :class:`UsageError` for a number outside [low, high]."""
     if not low <= value <= high:
         raise UsageError(f"{option} {value:g}: expected {low:g} to {high:g}", code="range")
+
+
+def batch_of(value: str, automatic: int) -> int:
+    """``--batch-size``: auto or a whole number of at least 1. Raises :class:`UsageError` for anything else."""
+    if value == "auto":
+        return automatic
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"--batch-size {value}: expected auto or a whole number of at least 1", code="range")
+    return int(value)
 
 
 def check_brain(value: str) -> None:

@@ -8,7 +8,7 @@ from localdiff_cli.batch.discover import contrasts_in
 from localdiff_cli.batch.engine import Work
 from localdiff_cli.batch.report import Reporter
 from localdiff_cli.bundle import Bundle, SegmenterDefaults, bundle_paths, load_segmenter, open_bundle
-from localdiff_cli.commands.run import RunOptions, announce, check_brain, check_choice, check_range, run_work
+from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, check_range, run_work
 from localdiff_cli.errors import ModelError, UsageError
 
 
@@ -25,7 +25,7 @@ class SegmentOptions:
     save_prob: bool = False
     save_brain: bool = False
     device: str = "auto"
-    batch_size: int | None = None
+    batch_size: str = "auto"
 
 
 def choose_segmenter(model: str | None, source: str) -> Bundle:
@@ -50,6 +50,7 @@ def choose_segmenter(model: str | None, source: str) -> Bundle:
 def segment(run: RunOptions, options: SegmentOptions) -> int:
     """Segment every volume of ``run.source``; the exit code."""
     check_brain(options.brain)
+    batch_of(options.batch_size, 1)
     check_choice("--nan", options.nan, ("refuse", "zero"))
     check_choice("--bias", options.bias or "n4", ("n4", "none"))
     check_range("--threshold", 0.5 if options.threshold is None else options.threshold, 0.001, 0.999)
@@ -71,6 +72,8 @@ def segment(run: RunOptions, options: SegmentOptions) -> int:
             defaults.min_volume if options.min_volume is None else options.min_volume,
         )
         settings = prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=network.settings.multiple)
-        return SegmentWork(bundle, run.out, network, device, settings, cut, options.save_prob, options.save_brain, options.batch_size or 8)
+        return SegmentWork(
+            bundle, run.out, network, device, settings, cut, options.save_prob, options.save_brain, batch_of(options.batch_size, 8)
+        )
 
     return run_work(run, bundle.condition.contrast, make)

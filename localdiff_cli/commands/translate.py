@@ -13,7 +13,7 @@ from localdiff_cli.batch.report import Reporter
 from localdiff_cli.bundle import Bundle, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.detect import mask_settings
 from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
-from localdiff_cli.commands.run import RunOptions, announce, check_brain, check_choice, check_range, run_work
+from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, check_range, run_work
 from localdiff_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -57,11 +57,12 @@ class TranslateOptions:
     save_brain: bool = False
     device: str = "auto"
     precision: str = "fp32"
-    batch_size: int | None = None
+    batch_size: str = "auto"
 
 
 def _check(options: TranslateOptions) -> None:
     check_brain(options.brain)
+    batch_of(options.batch_size, 1)
     for option, value, choices in (
         ("--mode", options.mode, ("local", "plain")),
         ("--noise", options.noise, ("shared", "independent")),
@@ -81,6 +82,8 @@ def _check(options: TranslateOptions) -> None:
         check_range(option, number, low, high)
     if options.match is not None and not options.match.exists():
         raise UsageError(f"--match {options.match}: no such file or folder", code="not-found")
+    if options.mode == "plain" and options.save_map:
+        raise UsageError("--save-map: the plain sampler looks for no OOD region; use localdiff detect, or --mode local", code="conflict")
     if options.classifier and not options.guided:
         raise UsageError("--classifier belongs to --guided", code="conflict")
 
@@ -122,7 +125,7 @@ def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -
 
     autocast(device, options.precision)
     network = load_translator(bundle, device)
-    shows = None
+    shows, account = None, None
     if options.guided:
         name = options.classifier or f"lesion-{bundle.target.contrast.removesuffix('w').lower()}"
         try:
@@ -134,8 +137,9 @@ def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -
                 f"--classifier {name}: works on {classifier.condition.contrast}, the translation is {bundle.target.contrast}",
                 code="wrong-contrast",
             )
+        account = f"{classifier.name} {classifier.hash}"
         shows = lesion_shows(load_segmenter(classifier, device), classifier.segmenter_defaults.threshold)
-    return Networks(on_device(network, device, options.precision), schedule_of(bundle), device, network.settings.multiple, shows)
+    return Networks(on_device(network, device, options.precision), schedule_of(bundle), device, network.settings.multiple, shows, account)
 
 
 def _reference(options: TranslateOptions, bundle: Bundle) -> Callable[[Item], Scale] | None:
@@ -150,6 +154,8 @@ def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOpti
     """Translate every volume of ``run.source``; the exit code."""
     _check(options)
     check_detector(detector)
+    if options.mode == "plain" and detector != DetectorOptions():
+        raise UsageError("--mode plain looks for no OOD region: --map and the options of the detector do not apply", code="conflict")
     bundle = open_bundle(options.model)
     if bundle.task != "translate":
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
@@ -181,7 +187,7 @@ def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOpti
             suffix=options.suffix,
             dtype=options.dtype,
             precision=options.precision,
-            batch_size=options.batch_size or (16 if device.type == "cuda" else 4),
+            batch_size=batch_of(options.batch_size, 16 if device.type == "cuda" else 4),
             save=tuple(role for role, wanted in saved.items() if wanted),
         )
 

@@ -50,7 +50,7 @@ class Schedule:
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε; ``x0``, ``noise`` ``(N, C, H, W)``, ``t`` ``(N,)``."""
-        alpha_bar = self.alphas_cumprod.to(x0.device)[t].to(x0.dtype).view(-1, 1, 1, 1)
+        alpha_bar = self.alphas_cumprod.to(x0.dtype).to(x0.device)[t].view(-1, 1, 1, 1)
         return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
 
     def training_target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Schedule:
             return x0
         if self.prediction == "epsilon":
             return noise
-        alpha_bar = self.alphas_cumprod.to(x0.device)[t].to(x0.dtype).view(-1, 1, 1, 1)
+        alpha_bar = self.alphas_cumprod.to(x0.dtype).to(x0.device)[t].view(-1, 1, 1, 1)
         return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x0
 
     def to_x0(self, prediction: Tensor, x_t: Tensor, t: int) -> Tensor:

@@ -34,7 +34,7 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
-from localdiff_cli.volumes.brain import check_same_grid, find_companion
+from localdiff_cli.volumes.brain import BRAIN_WORDS, MAP_WORDS, check_same_grid, find_companion
 from localdiff_cli.volumes.contrast import beside
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings
 from localdiff_cli.volumes.reader import SliceReader, Volume, open_volume
@@ -74,7 +74,7 @@ def bind_map(source: Path) -> Callable[[Prepared, Path], SliceDetector]:
     """An OOD map or lesion mask from a file, or from a folder with one for each volume."""
 
     def bound(prepared: Prepared, relative: Path) -> SliceDetector:
-        path = find_companion(source, prepared.volume, relative) if source.is_dir() else source
+        path = find_companion(source, prepared.volume, relative, MAP_WORDS) if source.is_dir() else source
         volume = open_volume(path)
         check_same_grid(volume, prepared.volume, "OOD map")
         reader = SliceReader(volume)
@@ -205,7 +205,7 @@ class DetectWork:
 
     def companions(self, item: Item) -> list[Path]:
         """This volume's own files among the folders given."""
-        return companions((self.prepare.brain, self.map), item)
+        return companions(((self.prepare.brain, BRAIN_WORDS), (self.map, MAP_WORDS)), item)
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
         """Detect in one volume."""

@@ -30,6 +30,7 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
+from localdiff_cli.volumes.brain import BRAIN_WORDS
 from localdiff_cli.volumes.contrast import beside
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings
 
@@ -76,7 +77,7 @@ class SegmentWork:
 
     def companions(self, item: Item) -> list[Path]:
         """This volume's own files among the folders given."""
-        return companions((self.prepare.brain,), item)
+        return companions(((self.prepare.brain, BRAIN_WORDS),), item)
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
         """Segment one volume. The components need the whole mask, one byte a voxel."""

@@ -70,12 +70,13 @@ def file_account(path: Path) -> str:
     return f"{path.name} {file_hash(path)[:16]}" if path.is_file() else path.name
 
 
-def companions(given: Iterable[str | Path | None], item: Item) -> list[Path]:
-    """The files of ``item`` in those of the ``given`` places that are folders; none where it has no single one."""
+def companions(given: Iterable[tuple[str | Path | None, tuple[str, ...]]], item: Item) -> list[Path]:
+    """The files of ``item`` in those of the ``given`` places (with preferred words) that are folders; none where it has no single one."""
     found = []
-    for folder in (Path(place) for place in given if place is not None and Path(place).is_dir()):
-        with suppress(VolumeError):
-            found.append(find_companion(folder, open_volume(item.path), item.relative))
+    for place, prefer in given:
+        if place is not None and Path(place).is_dir():
+            with suppress(VolumeError):
+                found.append(find_companion(Path(place), open_volume(item.path), item.relative, prefer))
     return found
 
 

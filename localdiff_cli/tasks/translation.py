@@ -22,6 +22,7 @@ from localdiff_cli.diffusion.fusion import LocalSettings, Process, Region, Shows
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey
 from localdiff_cli.diffusion.samplers import Model, step_of
 from localdiff_cli.diffusion.schedule import Schedule, step_pairs
+from localdiff_cli.errors import VolumeError
 from localdiff_cli.tasks.detection import MaskSettings, SliceDetector, SliceShare, mask_of, ood_doubts, ood_facts, slice_shares
 from localdiff_cli.tasks.slices import (
     Chunk,
@@ -39,9 +40,11 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
+from localdiff_cli.volumes.brain import BRAIN_WORDS, MAP_WORDS
 from localdiff_cli.volumes.contrast import beside, renamed
 from localdiff_cli.volumes.intensity import Scale
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings
+from localdiff_cli.volumes.reader import ITK_SUFFIXES, suffix_of
 
 OOD_CROP_MARGIN = 16
 IND, OOD, FUSED = 1, 2, 3
@@ -73,6 +76,7 @@ class Networks:
     device: torch.device
     multiple: int
     shows: Callable[[Tensor, Tensor, Tensor], ShowsAnomaly] | None = None
+    classifier: str | None = None
 
 
 @dataclass
@@ -189,6 +193,7 @@ class TranslateWork:
             "Detector": self.detector if self.sample.mode == "local" else None,
             "Mask": asdict(self.mask) if self.sample.mode == "local" else None,
             "Sample": asdict(self.sample),
+            "Classifier": self.networks.classifier,
             "Match": self.match,
             "DataType": self.dtype,
             "Precision": self.precision,
@@ -215,10 +220,12 @@ class TranslateWork:
 
     def companions(self, item: Item) -> list[Path]:
         """This volume's own files among the folders given."""
-        return companions((self.prepare.brain, self.map, self.reference_path), item)
+        return companions(((self.prepare.brain, BRAIN_WORDS), (self.map, MAP_WORDS), (self.reference_path, ())), item)
 
     def _units(self, item: Item) -> tuple[Scale | None, tuple[float, float]]:
-        """The reference's scale, and slope and intercept of the stored values."""
+        """The reference's scale, and slope and intercept of the stored values. Raises :class:`VolumeError` where a kind stores none."""
+        if self.dtype == "int16" and suffix_of(item.path) in ITK_SUFFIXES:
+            raise VolumeError(f"{item.path}: --dtype int16 needs a slope and intercept, which only NIfTI stores; use float32", code="dtype")
         scale = self.reference(item) if self.reference else None
         if self.dtype != "int16":
             return scale, (1.0, 0.0)

@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.reader import SUFFIXES, SliceReader, Volume, files_of, open_volume, suffix_of
+from localdiff_cli.volumes.reader import SUFFIXES, SliceReader, Volume, files_of, open_volume, stem, suffix_of
+
+BRAIN_WORDS = ("brain", "mask")
+MAP_WORDS = ("ood", "mask", "oodmask")
+"""How a volume's own brain mask and OOD map may be named among several companions, best first."""
 
 STRIPPED_MAX_LITRES = 2.2
 """A support larger than this is a head: 84 LGG patients' heads start at 2.46 l, stripped adult brains end below 2.1 l."""
@@ -126,8 +130,10 @@ def check_same_grid(other: Volume, volume: Volume, what: str) -> None:
         )
 
 
-def find_companion(folder: Path, volume: Volume, relative: Path) -> Path:
+def find_companion(folder: Path, volume: Volume, relative: Path, prefer: tuple[str, ...] = ()) -> Path:
     """The mask or map of ``volume`` in ``folder``: the same relative name, or the same subject with another suffix.
+
+    Among several, the one whose name ends in the first fitting word of ``prefer``.
 
     Raises :class:`VolumeError` where there is none, or more than one.
     """
@@ -138,6 +144,10 @@ def find_companion(folder: Path, volume: Volume, relative: Path) -> Path:
     prefixes = (f"{subject}_", f"{subject}.", f"{volume.name}_")
     near = [base for base in dict.fromkeys((same.parent, folder)) if base.is_dir()]
     found = sorted(p for base in near for p in base.iterdir() if p.name.startswith(prefixes) and _may_accompany(p, volume))
+    for ending in prefer if len(found) > 1 else ():
+        chosen = [p for p in found if stem(p).endswith(f"_{ending}")]
+        if len(chosen) == 1:
+            return chosen[0]
     if len(found) != 1:
         names = f" ({', '.join(p.name for p in found)})" if found else ""
         raise VolumeError(

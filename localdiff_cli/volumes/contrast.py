@@ -21,6 +21,9 @@ ALIASES: dict[str, str] = {
 }  # fmt: skip
 """Words in a file's name that say what it holds (BIDS suffixes, BraTS 2013–2023, common usage)."""
 
+AMBIGUOUS = ("brain", "std", "source", "score", "lesion")
+"""Words that end our own companions' names and, after a contrast, those of other tools' images."""
+
 ENHANCED = ("t1c", "t1ce", "t1gd", "t1post", "gadolinium", "gd", "contrast")
 IMAGES = ("T1w", "T2w", "FLAIR", "PDw")
 MAX_SIDECAR_BYTES = 16 << 20
@@ -64,9 +67,24 @@ def content_of(path: Path) -> Content:
     if isinstance(said, str) and said:
         return Content(said, False, sidecar.get("Synthetic") is True, "sidecar")
     words = _words(stem(path))
-    contrast = next((ALIASES[word] for word in reversed(words) if word in ALIASES), None)
+    contrast = _said_by(words, path)
     enhanced = any(word in ENHANCED for word in words) or bool(sidecar.get("ContrastBolusIngredient"))
     return Content(contrast, enhanced, False, "name" if contrast else "nothing")
+
+
+def _said_by(words: list[str], path: Path) -> str | None:
+    """The last telling word; an ambiguous one after a contrast, such as FSL's ``T1w_brain``, is ours only where our sidecar says so."""
+    telling = [word for word in words if word in ALIASES]
+    if len(telling) > 1 and telling[-1] in AMBIGUOUS and ALIASES[telling[-2]] in IMAGES and not _made_beside(path):
+        return ALIASES[telling[-2]]
+    return ALIASES[telling[-1]] if telling else None
+
+
+def _made_beside(path: Path) -> bool:
+    """Whether a localdiff sidecar lists this file among the outputs of its run."""
+    parent = path.with_name(stem(path).rpartition("_")[0] + path.name[len(stem(path)) :])
+    outputs = [read_sidecar(p).get("OutputSHA256") for p in (parent, beside(parent, "ood"))]
+    return any(isinstance(listed, dict) and path.name in listed for listed in outputs)
 
 
 def renamed(relative: Path, suffix: str | None) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.brain import Brain, auto_brain, brain_from_file, find_companion, whole_image
+from localdiff_cli.volumes.brain import BRAIN_WORDS, Brain, auto_brain, brain_from_file, find_companion, whole_image
 from localdiff_cli.volumes.geometry import MAX_IN_PLANE_SPACING_MM, Grid, grid_for
 from localdiff_cli.volumes.intensity import BiasField, Scale, fit_bias, robust_scale
 from localdiff_cli.volumes.reader import SliceReader, Volume
@@ -144,13 +144,21 @@ def _check_plane(volume: Volume) -> None:
         )
 
 
+def _plane_doubts(volume: Volume) -> tuple[str, ...]:
+    """A volume that is finer from foot to head than within its axial slices was acquired in another plane."""
+    through, rows, columns = volume.frame.spacing
+    if max(rows, columns) > max(1.5, 2 * through):
+        return (f"plane: axial pixels of {rows:.1f} × {columns:.1f} mm, so it was acquired in another plane and is resampled coarsely",)
+    return ()
+
+
 def _brain(reader: SliceReader, found: Survey, settings: PrepareSettings, relative: Path) -> Brain:
     if settings.brain == "auto":
         return auto_brain(reader, found.background, found.tolerance)
     if settings.brain == "none":
         return whole_image(reader, found.background, found.tolerance)
     path = Path(settings.brain)
-    return brain_from_file(find_companion(path, reader.volume, relative) if path.is_dir() else path, reader.volume)
+    return brain_from_file(find_companion(path, reader.volume, relative, BRAIN_WORDS) if path.is_dir() else path, reader.volume)
 
 
 def _standardised(found: Survey, brain: NDArray[np.bool_]) -> bool:
@@ -184,6 +192,7 @@ def prepare(volume: Volume, settings: PrepareSettings, relative: Path | None = N
     sampled_brain = brain.mask[:, :: found.strides[0], :: found.strides[1]]
     if not sampled_brain.any():
         raise VolumeError(f"{volume.path}: the brain mask has only {int(brain.mask.sum())} voxels", code="brain")
+    brain = replace(brain, doubts=(*brain.doubts, *_plane_doubts(volume)))
     bias = _bias(found, sampled_brain, volume, settings.bias)
     if bias is None and settings.bias != "none":
         brain = replace(

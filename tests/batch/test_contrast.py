@@ -18,7 +18,6 @@ from localdiff_cli.volumes.contrast import beside, content_of, read_sidecar, ren
         ("sub-01_PDw.nii", "PDw"),
         ("sub-T1w_T2w.nii", "T2w"),
         ("sub-01_desc-flair_mask.nii.gz", "mask"),
-        ("sub-01_T1w_brain.nii.gz", "mask"),
         ("sub-01_T1w_ood.nii.gz", "map"),
         ("sub-01_T1w_oodmask.nii.gz", "mask"),
         ("sub-01_dseg.nii", "mask"),
@@ -99,3 +98,12 @@ def test_a_suffix_replaces_the_contrast_word_only(name, suffix, expected):
 def test_companions_lie_beside_with_the_same_image_suffix():
     assert beside(Path("o/a.b_T2w.nii.gz"), "ood") == Path("o/a.b_T2w_ood.nii.gz")
     assert beside(Path("o/a.mha"), "std") == Path("o/a_std.mha")
+
+
+def test_a_skull_stripped_name_is_an_image_unless_our_own_sidecar_lists_it(tmp_path):
+    path = tmp_path / "sub-01_T1w_brain.nii.gz"
+    path.touch()
+    assert content_of(path).contrast == "T1w"
+    (tmp_path / "sub-01_T1w.json").write_text('{"OutputSHA256": {"sub-01_T1w_brain.nii.gz": "x"}}')
+    assert content_of(path).contrast == "mask"
+    assert content_of(tmp_path / "sub-01_brain.nii.gz").contrast == "mask"

@@ -360,3 +360,35 @@ def test_an_interrupted_run_leaves_whole_outputs_and_goes_on(cli, folder, tmp_pa
     images = {p.name.removesuffix(".nii.gz") for p in (tmp_path / "out").rglob("*.nii.gz")}
     assert images >= {p.stem for p in (tmp_path / "out").rglob("*.json")}
     assert 0 < len(images) < 39
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_int16_is_refused_where_the_format_stores_no_slope(cli, folder, tmp_path, suffix):
+    import SimpleITK as sitk
+
+    sitk.WriteImage(sitk.ReadImage(str(folder / IMAGE)), str(tmp_path / f"a_T1w{suffix}"))
+    refused = cli("translate", "--in", tmp_path / f"a_T1w{suffix}", "--out", tmp_path / "out", "--dtype", "int16")
+    assert refused.exit_code == 1
+    assert "use float32" in refused.output
+    assert cli("translate", "--in", tmp_path / f"a_T1w{suffix}", "--out", tmp_path / "out").exit_code == 0
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / f"a_T1w{suffix}"))).dtype == np.float32
+
+
+def test_the_plain_sampler_refuses_options_of_the_ood_region(cli, folder, tmp_path):
+    for extra in (("--save-map",), ("--tau", 0.4), ("--map", folder / IMAGE)):
+        result = cli("translate", "--in", folder, "--out", tmp_path / "out", "--mode", "plain", *extra)
+        assert result.exit_code == 2, extra
+
+
+@pytest.mark.parametrize(("value", "code"), [("auto", 0), ("2", 0), ("0", 2), ("many", 2)])
+def test_the_batch_size_is_auto_or_a_number(cli, folder, tmp_path, value, code):
+    assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "out", "--batch-size", value).exit_code == code
+
+
+def test_the_outputs_of_detect_are_a_map_for_translate_and_their_change_is_noticed(cli, folder, tmp_path):
+    assert cli("detect", "--in", folder, "--out", tmp_path / "ood", "--save-mask", "--save-brain").exit_code == 0
+    run = ("translate", "--in", folder, "--out", tmp_path / "out", "--map", tmp_path / "ood")
+    assert cli(*run).exit_code == 0
+    assert "2 already done" in cli(*run).output
+    assert cli("detect", "--in", folder, "--out", tmp_path / "ood", "--save-mask", "--save-brain", "--false-alarm", 0.5, "--overwrite").exit_code == 0
+    assert cli(*run).exit_code == 1
