@@ -57,4 +57,5 @@ def _results(results: dict[str, Any]) -> str:
 
 
 def _terms(metadata: dict[str, Any]) -> str:
-    return f"## Terms\n\n{metadata.get('licence', 'unstated')}"
+    data = f"## Data\n\n{metadata['data']}\n\n" if metadata.get("data") else ""
+    return f"{data}## Terms\n\n{metadata.get('licence', 'unstated')}"
