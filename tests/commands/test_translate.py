@@ -390,5 +390,10 @@ def test_the_outputs_of_detect_are_a_map_for_translate_and_their_change_is_notic
     run = ("translate", "--in", folder, "--out", tmp_path / "out", "--map", tmp_path / "ood")
     assert cli(*run).exit_code == 0
     assert "2 already done" in cli(*run).output
-    assert cli("detect", "--in", folder, "--out", tmp_path / "ood", "--save-mask", "--save-brain", "--false-alarm", 0.5, "--overwrite").exit_code == 0
+    assert (
+        cli(
+            "detect", "--in", folder, "--out", tmp_path / "ood", "--save-mask", "--save-brain", "--false-alarm", 0.5, "--overwrite"
+        ).exit_code
+        == 0
+    )
     assert cli(*run).exit_code == 1

@@ -1,0 +1,70 @@
+"""A segmenter bundle on expert masks, patient by patient: Dice, lesion-wise sensitivity, false-positive lesions.
+
+``python -m localdiff_cli.benchmarks.segmentation --model lesion-flair --data DATA --split test``
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from localdiff_cli.benchmarks.record import record, show
+from localdiff_cli.bundle import load_segmenter, open_bundle
+from localdiff_cli.evaluation.segmentation import components, dice, lesion_wise
+from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
+from localdiff_cli.training.pairs import read_pairs
+from localdiff_cli.training.slices import PatientSlices, load_slices
+from localdiff_cli.volumes.prepare import PrepareSettings
+
+
+def measure(network: LesionNetwork, patient: PatientSlices, threshold: float) -> dict[str, Any]:
+    """One patient's row, over all slices on the network's grid."""
+    image = torch.from_numpy(patient.condition.astype(np.float32) / 65535)[:, None]
+    found = lesion_probability(network, image, torch.from_numpy(patient.brain)[:, None])[:, 0].numpy() >= threshold
+    sensitivity, _ = lesion_wise(found, patient.lesion)
+    labels, count = components(found)
+    touched = np.unique(labels[patient.lesion & found]).size
+    return {
+        "patient": patient.name,
+        "Dice": round(dice(found, patient.lesion), 3),
+        "lesion sensitivity": "n/a" if sensitivity.value is None else round(sensitivity.value, 3),
+        "false-positive lesions": count - touched,
+    }
+
+
+def main() -> None:
+    """Print the table; ``--record`` puts it into the bundle's metadata and card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True, nargs="+", type=Path)
+    parser.add_argument("--split", default="val", choices=("val", "test"))
+    parser.add_argument("--work", type=Path, default=Path("bench.work"))
+    parser.add_argument("--record", action="store_true")
+    options = parser.parse_args()
+    bundle = open_bundle(options.model)
+    network = load_segmenter(bundle, torch.device("cpu"))
+    pairs = [pair for pair in read_pairs(options.data, bundle.condition.contrast, None) if pair.split == options.split and pair.mask]
+    settings = PrepareSettings(bias=bundle.bias, spacing=bundle.grid.spacing, shape=bundle.grid.shape, window=bundle.condition.window)
+    patients = load_slices(pairs, (bundle.condition.contrast, None), settings, options.work / "cache", print)
+    rows = [measure(network, patient, bundle.segmenter_defaults.threshold) for patient in patients]
+    mean = {"patient": f"mean of {len(rows)}"} | {
+        key: round(float(np.mean([row[key] for row in rows if row[key] != "n/a"])), 3) for key in list(rows[0])[1:]
+    }
+    title = f"Dice on the {options.split} patients"
+    print(show(title, [*rows, mean]))
+    if options.record:
+        record(
+            bundle,
+            title,
+            [*rows, mean],
+            "python -m localdiff_cli.benchmarks.segmentation",
+            "All slices, on the network's grid, 3D components.",
+        )
+
+
+if __name__ == "__main__":
+    main()
