@@ -76,7 +76,7 @@ def test_the_card_tells_the_command_and_the_patients_and_nothing_of_the_machine(
     assert fit("translator", *TRANSLATOR_OPTIONS, "--licence", "CC BY 4.0", f"--work={tmp_path / 'w'}").exit_code == 0
     card, text = (tmp_path / "bundle" / "README.md").read_text(), (tmp_path / "bundle" / METADATA).read_text()
     assert "localdiff fit translator --data data --out bundle --steps 3" in card
-    assert "--work=w" in card
+    assert "--work" not in card
     for word in ("sub-01", "sub-03", "CC BY 4.0", "Translates T1w to T2w", "208 × 176", "not for diagnosis"):
         assert word in card
     for private in (str(tmp_path), "/tmp", "/root", "/home", "sub-04"):
