@@ -9,7 +9,7 @@ from localdiff_cli.batch.discover import candidates
 from localdiff_cli.volumes.contrast import ALIASES, IMAGES, content_of
 from localdiff_cli.volumes.reader import stem
 
-IMAGE, MASK, MAP, TRANSLATION = "image", "mask", "map", "translation"
+IMAGE, MASK, MAP = "image", "mask", "map"
 
 
 def entity(relative: Path) -> str:

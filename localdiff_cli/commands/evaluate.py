@@ -198,7 +198,7 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
         seed=options.seed,
     )
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
-    how = EvaluationOptions(settings, contrast, None, options.bias, options.resample_ref, options.tau, options.segmenter, threads)
+    how = EvaluationOptions(settings, contrast, options.bias, options.resample_ref, options.tau, options.segmenter, threads)
     results: list[CaseResult] = []
     with Reporter(quiet=run.quiet, verbose=run.verbose, json_log=run.json_log) as reporter:
         reporter.start(len(cases))

@@ -53,7 +53,6 @@ class EvaluationOptions:
 
     settings: EvaluationSettings
     contrast: str | None
-    condition_contrast: str | None = None
     bias: str = "n4"
     resample_reference: bool = False
     tau: float = 0.5
