@@ -54,6 +54,8 @@ def detect(
     save_score: Annotated[bool, typer.Option("--save-score", help="Also write the raw score A, <name>_score.", rich_help_panel=o.OUTPUT)] = False,
     save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
     device: o.Device = "auto", batch_size: o.BatchSize = "auto",
+    jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
+    shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
     overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Find where the condition is unlike anything seen in training: an OOD map in [0, 1] on each input's grid.
@@ -63,12 +65,15 @@ def detect(
     from localdiff_cli.commands.detect import DetectOptions
     from localdiff_cli.commands.detect import detect as run
     from localdiff_cli.commands.detector import DetectorOptions
-    from localdiff_cli.commands.run import RunOptions, guarded
+    from localdiff_cli.commands.run import RunOptions, execution, guarded
 
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug)
+    def shared() -> RunOptions:
+        how = execution(jobs, timeout, shard, max_failures, cluster, fail_fast=fail_fast)
+        return RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
+
     chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
     options = DetectOptions(model, brain, bias, nan, save_mask, save_score, save_brain, device, batch_size)
-    _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
+    _finish(guarded(lambda: run(shared(), options, chosen), debug=debug))
 
 
 @app.command()
@@ -98,6 +103,8 @@ def translate(
     save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
     device: o.Device = "auto", batch_size: o.BatchSize = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU. Example: --precision bf16", rich_help_panel=o.MODEL)] = "fp32",
+    jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
+    shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
     overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Translate every volume to the model's target contrast, with Local Diffusion where the input is out of distribution.
@@ -105,11 +112,14 @@ def translate(
     Example: localdiff translate --in t1/ --out t2/ --suffix T2w
     """
     from localdiff_cli.commands.detector import DetectorOptions
-    from localdiff_cli.commands.run import RunOptions, guarded
+    from localdiff_cli.commands.run import RunOptions, execution, guarded
     from localdiff_cli.commands.translate import TranslateOptions
     from localdiff_cli.commands.translate import translate as run
 
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug)
+    def shared() -> RunOptions:
+        how = execution(jobs, timeout, shard, max_failures, cluster, fail_fast=fail_fast)
+        return RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
+
     chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
     options = TranslateOptions(
         model=model, mode=mode, sampler=sampler, eta=eta, steps=steps, samples=samples, seed=seed, noise=noise, context=context,
@@ -117,7 +127,7 @@ def translate(
         bias=bias, nan=nan, match=match, suffix=suffix, dtype=dtype, save_map=save_map, save_source=save_source, save_brain=save_brain,
         device=device, precision=precision, batch_size=batch_size,
     )  # fmt: skip
-    _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
+    _finish(guarded(lambda: run(shared(), options, chosen), debug=debug))
 
 
 @app.command()
@@ -129,19 +139,24 @@ def segment(
     save_prob: Annotated[bool, typer.Option("--save-prob", help="Also write the lesion probability, <name>_prob.", rich_help_panel=o.OUTPUT)] = False,
     save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
     device: o.Device = "auto", batch_size: o.BatchSize = "auto",
+    jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
+    shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
     overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Segment lesions in real or translated volumes: a mask (1 = lesion) under each input's relative name.
 
     Example: localdiff segment --in t2/ --out lesions/
     """
-    from localdiff_cli.commands.run import RunOptions, guarded
+    from localdiff_cli.commands.run import RunOptions, execution, guarded
     from localdiff_cli.commands.segment import SegmentOptions
     from localdiff_cli.commands.segment import segment as run
 
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug)
+    def shared() -> RunOptions:
+        how = execution(jobs, timeout, shard, max_failures, cluster, fail_fast=fail_fast)
+        return RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
+
     options = SegmentOptions(model, threshold, min_volume, brain, bias, nan, save_prob, save_brain, device, batch_size)
-    _finish(guarded(lambda: run(shared, options), debug=debug))
+    _finish(guarded(lambda: run(shared(), options), debug=debug))
 
 
 REFERENCE, MISS = "Reference", "Misdiagnosis"
@@ -168,7 +183,7 @@ def evaluate(
     invented_pixels: Annotated[int, typer.Option("--invented-pixels", help="A lesion is invented above this many pixels in a lesion-free slice. Example: --invented-pixels 30", rich_help_panel=MISS)] = 30,
     resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples over patients. Example: --resamples 5000", rich_help_panel=o.RUN)] = 5000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap. Example: --seed 1", rich_help_panel=o.RUN)] = 0,
-    jobs: Annotated[int, typer.Option("--jobs", help="Processes; cores are divided among them. Example: --jobs 4", rich_help_panel=o.RUN)] = 1,
+    jobs: o.Jobs = 1, timeout: o.Timeout = None,
     fail_under: Annotated[list[str] | None, typer.Option("--fail-under", help="Leave with code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=o.RUN)] = None,
     quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
 ) -> None:  # fmt: skip
@@ -178,12 +193,14 @@ def evaluate(
     """
     from localdiff_cli.commands.evaluate import EvaluateOptions
     from localdiff_cli.commands.evaluate import evaluate as run
-    from localdiff_cli.commands.run import RunOptions, guarded
+    from localdiff_cli.commands.run import RunOptions, execution, guarded
 
-    shared = RunOptions(source, out, False, quiet, verbose, json_log, debug)
+    def shared() -> RunOptions:
+        return RunOptions(source, out, False, quiet, verbose, json_log, debug, execution(jobs, timeout, None, None, None))
+
     options = EvaluateOptions(ref, truth, baseline, segmenter, seg, ref_seg, baseline_seg, ood, condition, brain, bias, resample_ref, tau, delta,
-                              lesion_share, invented_pixels, resamples, seed, jobs, tuple(fail_under or ()))  # fmt: skip
-    _finish(guarded(lambda: run(shared, options), debug=debug))
+                              lesion_share, invented_pixels, resamples, seed, tuple(fail_under or ()))  # fmt: skip
+    _finish(guarded(lambda: run(shared(), options), debug=debug))
 
 
 Data = Annotated[list[Path], typer.Option("--data", help="A TSV (condition, target, mask, brain, split; paths relative to it) or a BIDS-like folder with participants.tsv; may be repeated. Example: --data pairs.tsv", rich_help_panel=o.FILES)]

@@ -6,6 +6,8 @@ word for logs and tables, and the message names the file, what was found, what w
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
@@ -24,6 +26,14 @@ class LocaldiffError(Exception):
     def __init__(self, message: str, *, code: str = "error") -> None:
         super().__init__(message)
         self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its code: errors travel from worker processes."""
+        return _rebuilt, (type(self), str(self), self.code)
+
+
+def _rebuilt(kind: type[LocaldiffError], message: str, code: str) -> LocaldiffError:
+    return kind(message, code=code)
 
 
 class VolumeError(LocaldiffError):

@@ -111,4 +111,45 @@ JsonLog = Annotated[
     Path | None,
     typer.Option("--json-log", help="Append events as JSON lines to this file. Example: --json-log run.jsonl", rich_help_panel=RUN),
 ]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        envvar="LOCALDIFF_JOBS",
+        help="Worker processes, the cores divided among them; 0: work in this process, where a crash ends the run. Example: --jobs 4",
+        rich_help_panel=RUN,
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout-per-volume",
+        help="Seconds after which a volume is stopped and fails. (default: none) Example: --timeout-per-volume 1800",
+        rich_help_panel=RUN,
+    ),
+]
+MaxFailures = Annotated[
+    int | None,
+    typer.Option(
+        "--max-failures", help="Stop after this many failed volumes. (default: never) Example: --max-failures 10", rich_help_panel=RUN
+    ),
+]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed volume.", rich_help_panel=RUN)]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", help="Work on part K of N of the volumes, chosen by name. (default: all) Example: --shard 3/16", rich_help_panel=RUN
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="A Dask scheduler, dask://HOST:PORT, or slurm (with --jobs nodes); needs localdiff[cluster]. Example: --cluster dask://node1:8786",
+        rich_help_panel=RUN,
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, with time and memory, and write nothing.", rich_help_panel=RUN)
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=RUN)]

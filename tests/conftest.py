@@ -37,6 +37,7 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cli(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """``cli("translate", "--in", …)`` runs the command line with the tiny bundles; the result has exit code and output."""
     monkeypatch.setenv("LOCALDIFF_MODELS", str(models_folder))
+    monkeypatch.setenv("LOCALDIFF_JOBS", "0")  # worker processes have tests of their own
 
     def run(*arguments: object) -> Result:
         return CliRunner().invoke(app, [str(a) for a in arguments])

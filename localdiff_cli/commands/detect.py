@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localdiff_cli.batch.engine import Work
-from localdiff_cli.batch.report import Reporter
+from localdiff_cli.batch.discover import Item
+from localdiff_cli.batch.work import Say, Work
 from localdiff_cli.bundle import Bundle, open_bundle
 from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
 from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, run_work
 
 if TYPE_CHECKING:
     from localdiff_cli.tasks.detection import MaskSettings
+    from localdiff_cli.tasks.outputs import OutputPlan
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,55 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
     )
 
 
+@dataclass(frozen=True)
+class DetectRecipe:
+    """How any process makes ready for ``detect``."""
+
+    out: Path
+    options: DetectOptions
+    detector: DetectorOptions
+
+    @property
+    def plan(self) -> OutputPlan:
+        """What is written for a volume."""
+        from localdiff_cli.tasks.outputs import OutputPlan, Role
+
+        roles = [Role("map", "ood", "float32", "localdiff OOD map")]
+        if self.options.save_mask:
+            roles.append(Role("mask", "oodmask", "uint8", "localdiff OOD mask"))
+        if self.options.save_score:
+            roles.append(Role("score", "score", "float32", "localdiff anomaly score"))
+        if self.options.save_brain:
+            roles.append(Role("brain", "brain", "uint8", "localdiff brain mask"))
+        return OutputPlan(self.out, tuple(roles))
+
+    def outputs(self, item: Item) -> list[Path]:
+        """All volumes written for an item, the main one first."""
+        return self.plan.outputs(item)
+
+    def load(self, say: Say) -> Work:
+        """Load bundle and detector. Raises :class:`LocaldiffError` where they cannot be used."""
+        from localdiff_cli.diffusion.device import choose_device
+        from localdiff_cli.tasks.detection import DetectWork
+        from localdiff_cli.tasks.slices import prepare_settings
+
+        options, bundle = self.options, open_bundle(self.options.model)
+        device = choose_device(options.device)
+        announce(say, bundle, device)
+        bind, account = choose_detector(self.detector, bundle, device)
+        return DetectWork(
+            bundle=bundle,
+            plan=self.plan,
+            torch_device=device,
+            bind=bind,
+            prepare=prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=16),
+            mask=mask_settings(bundle, self.detector),
+            detector=account,
+            map=self.detector.map,
+            batch_size=batch_of(options.batch_size, 8),
+        )
+
+
 def detect(run: RunOptions, options: DetectOptions, detector: DetectorOptions) -> int:
     """Detect in every volume of ``run.source``; the exit code."""
     check_brain(options.brain)
@@ -51,29 +102,4 @@ def detect(run: RunOptions, options: DetectOptions, detector: DetectorOptions) -
     check_choice("--nan", options.nan, ("refuse", "zero"))
     check_choice("--bias", options.bias or "n4", ("n4", "none"))
     check_detector(detector)
-    bundle = open_bundle(options.model)
-
-    def make(reporter: Reporter) -> Work:
-        from localdiff_cli.diffusion.device import choose_device
-        from localdiff_cli.tasks.detection import DetectWork
-        from localdiff_cli.tasks.slices import prepare_settings
-
-        device = choose_device(options.device)
-        announce(reporter, bundle, device)
-        bind, account = choose_detector(detector, bundle, device)
-        return DetectWork(
-            bundle=bundle,
-            out=run.out,
-            bind=bind,
-            prepare=prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=16),
-            mask=mask_settings(bundle, detector),
-            detector=account,
-            map=detector.map,
-            device=device.type,
-            save_mask=options.save_mask,
-            save_score=options.save_score,
-            save_brain=options.save_brain,
-            batch_size=batch_of(options.batch_size, 8),
-        )
-
-    return run_work(run, bundle.condition.contrast, make)
+    return run_work(run, open_bundle(options.model).condition.contrast, DetectRecipe(run.out, options, detector))

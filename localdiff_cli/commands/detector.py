@@ -56,7 +56,7 @@ def check_detector(options: DetectorOptions) -> None:
 
 def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
     """The detector, ready to be bound to volumes, and its account for the sidecar."""
-    from localdiff_cli.tasks.detection import bind_detector, bind_map
+    from localdiff_cli.tasks.detection import DetectorBinding, bind_map
 
     if options.map is not None:
         fingerprint = {"Hash": file_hash(options.map)} if options.map.is_file() else {}
@@ -73,7 +73,7 @@ def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.devi
         "FalseAlarm": false_alarm, "TauA": detector.tau_a, "SigmaA": detector.calibration.sigma_a,
         "BackboneWeights": file_hash(options.backbone_weights) if options.backbone_weights else None,
     }  # fmt: skip
-    return bind_detector(detector, device), account
+    return DetectorBinding(detector, device), account
 
 
 def _check_same_input(source: Bundle, bundle: Bundle) -> None:
@@ -93,7 +93,7 @@ def _check_same_input(source: Bundle, bundle: Bundle) -> None:
 
 def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
     from localdiff_cli.segmentation.detector import SegmenterDetector
-    from localdiff_cli.tasks.detection import bind_detector
+    from localdiff_cli.tasks.detection import DetectorBinding
 
     if options.false_alarm is not None:
         raise UsageError("--false-alarm belongs to patchcore; the segmenter's probability is cut with --tau", code="conflict")
@@ -101,4 +101,4 @@ def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -
     source = bundle if own else open_bundle(options.detector_model or f"lesion-{bundle.condition.contrast.removesuffix('w').lower()}")
     _check_same_input(source, bundle)
     detector = SegmenterDetector(load_segmenter(source, device))
-    return bind_detector(detector, device), {"Name": "segmenter", "Bundle": source.name, "BundleHash": source.hash}
+    return DetectorBinding(detector, device), {"Name": "segmenter", "Bundle": source.name, "BundleHash": source.hash}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localdiff_cli import __version__
 from localdiff_cli.batch.discover import check_folders
+from localdiff_cli.batch.engine import carry_out
 from localdiff_cli.batch.pairing import IMAGE, MAP, MASK, Index, Source, entity
 from localdiff_cli.batch.report import Reporter, say
+from localdiff_cli.batch.work import OnSlice, Say
+from localdiff_cli.batch.workers import sigterm_raises
 from localdiff_cli.bundle import open_bundle
 from localdiff_cli.commands.run import RunOptions, check_choice, check_range
 from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, NoInputError, UsageError, VolumeError
@@ -23,7 +22,7 @@ from localdiff_cli.volumes.contrast import content_of, read_sidecar
 if TYPE_CHECKING:
     from localdiff_cli.evaluation.case import CaseResult
     from localdiff_cli.evaluation.summary import Unpaired
-    from localdiff_cli.tasks.evaluation import CaseFiles, EvaluationOptions, Segmenter
+    from localdiff_cli.tasks.evaluation import CaseFiles, EvaluationOptions
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ class EvaluateOptions:
     invented_pixels: int = 30
     resamples: int = 5000
     seed: int = 0
-    jobs: int = 1
     fail_under: tuple[str, ...] = ()
 
 
@@ -65,7 +63,6 @@ def _check(options: EvaluateOptions) -> None:
         ("--lesion-share", options.lesion_share, 0, 1),
         ("--invented-pixels", options.invented_pixels, 0, 1e6),
         ("--resamples", options.resamples, 100, 1_000_000),
-        ("--jobs", options.jobs, 1, 1024),
     ):
         check_range(name, value, low, high)
 
@@ -132,31 +129,51 @@ def _patient(relative: Path) -> str:
     return name.split("_")[0] if name.startswith("sub-") else name
 
 
-@lru_cache(maxsize=1)
-def _segmenter(name: str, threads: int) -> Segmenter:
-    """Loaded once a process."""
-    from localdiff_cli.tasks.evaluation import Segmenter
-
-    return Segmenter(name, threads)
+TRIES = 2
 
 
-def _measure(files: CaseFiles, options: EvaluationOptions) -> CaseResult | tuple[str, str]:
-    from localdiff_cli.tasks.evaluation import measure
+@dataclass(frozen=True)
+class Unmeasured:
+    """A case that could not be evaluated, and why."""
 
-    try:
-        return measure(files, options, _segmenter(options.segmenter, options.threads) if options.segmenter else None)
-    except VolumeError as error:
-        return files.name, str(error)
+    name: str
+    reason: str
+    code: str
 
 
-def _measured(cases: list[CaseFiles], options: EvaluationOptions, jobs: int) -> Iterator[CaseResult | tuple[str, str]]:
-    if jobs == 1:
-        yield from (_measure(files, options) for files in cases)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        for future in as_completed([pool.submit(_measure, files, options) for files in cases]):
-            yield future.result()
+@dataclass(frozen=True)
+class EvaluateJob:
+    """How any process evaluates cases."""
+
+    options: EvaluationOptions
+
+    def name(self, files: CaseFiles) -> str:
+        """The case's name in messages."""
+        return files.name
+
+    def load(self, say: Say) -> Callable[[CaseFiles, int, OnSlice], CaseResult | Unmeasured]:
+        """Load the segmenter, if there is one. Raises :class:`LocaldiffError` where it cannot be used."""
+        from localdiff_cli.tasks.evaluation import Segmenter, measure
+
+        segmenter = Segmenter(self.options.segmenter) if self.options.segmenter else None
+
+        def act(files: CaseFiles, attempt: int, on_slice: OnSlice) -> CaseResult | Unmeasured:
+            try:
+                return measure(files, self.options, segmenter)
+            except VolumeError as error:
+                return Unmeasured(files.name, str(error), error.code)
+            except Exception as error:  # whatever a library raises on one bad case must not end the run for the others
+                return Unmeasured(files.name, f"{files.name}: {type(error).__name__}: {error}", "internal")
+
+        return act
+
+    def pause(self, result: CaseResult | Unmeasured, attempt: int) -> float | None:
+        """A crash may pass: it is tried once more."""
+        return 0.0 if isinstance(result, Unmeasured) and result.code == "crash" and attempt < TRIES else None
+
+    def lost(self, files: CaseFiles, attempt: int, code: str, reason: str) -> Unmeasured:
+        """The result of a case whose worker died or hung."""
+        return Unmeasured(files.name, f"{files.name}: {reason}", code)
 
 
 def _account(cases: list[CaseFiles], options: EvaluateOptions) -> dict[str, Any]:
@@ -197,20 +214,18 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
         resamples=options.resamples,
         seed=options.seed,
     )
-    threads = max(1, (os.cpu_count() or 1) // options.jobs)
-    how = EvaluationOptions(settings, contrast, options.bias, options.resample_ref, options.tau, options.segmenter, threads)
+    job = EvaluateJob(EvaluationOptions(settings, contrast, options.bias, options.resample_ref, options.tau, options.segmenter))
     results: list[CaseResult] = []
-    with Reporter(quiet=run.quiet, verbose=run.verbose, json_log=run.json_log) as reporter:
+    with Reporter(quiet=run.quiet, verbose=run.verbose, json_log=run.json_log) as reporter, sigterm_raises():
         reporter.start(len(cases))
-        for number, result in enumerate(_measured(cases, how, options.jobs), 1):
-            if isinstance(result, tuple):
-                unpaired.append(Unpaired(result[0], result[1]))
-                reporter.problem(f"  failed: {result[1]}")
+        for result in carry_out(job, cases, reporter, run.how):
+            if isinstance(result, Unmeasured):
+                unpaired.append(Unpaired(result.name, result.reason))
+                reporter.problem(f"  failed: {result.reason}")
             else:
                 results.append(result)
-                reporter.volume(number, len(cases), result.name)
                 for note in result.notes:
-                    reporter.line(f"  note: {note}")
+                    reporter.line(f"  note: {result.name}: {note}")
             reporter.volume_done()
         failed = len(cases) - len(results)
         if not results:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from localdiff_cli import __version__
 from localdiff_cli.batch.discover import check_folders, discover
-from localdiff_cli.batch.engine import Terminated, Work, run
+from localdiff_cli.batch.engine import Execution, run
+from localdiff_cli.batch.plan import show_plan
 from localdiff_cli.batch.report import Reporter
+from localdiff_cli.batch.work import Recipe, Say
+from localdiff_cli.batch.workers import Terminated
 from localdiff_cli.bundle import Bundle
-from localdiff_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, EXIT_UNUSABLE, LocaldiffError, UsageError
+from localdiff_cli.errors import EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, EXIT_UNUSABLE, LocaldiffError, UsageError
 
 
 @dataclass(frozen=True)
@@ -25,16 +28,47 @@ class RunOptions:
     verbose: bool = False
     json_log: Path | None = None
     debug: bool = False
+    how: Execution = field(default_factory=Execution)
+    dry_run: bool = False
 
 
-def run_work(options: RunOptions, contrast: str, make_work: Callable[[Reporter], Work]) -> int:
-    """Run a command's work on every volume found; the exit code."""
+def run_work(options: RunOptions, contrast: str, recipe: Recipe) -> int:
+    """Run a command's work on every volume found, or show what it would be; the exit code."""
     check_folders(options.source, options.out)
     found = discover(options.source, contrast)
     with Reporter(quiet=options.quiet, verbose=options.verbose, json_log=options.json_log) as reporter:
-        work = make_work(reporter)
-        tally = run(work, found, options.out, reporter, version=__version__, overwrite=options.overwrite, debug=options.debug)
+        if options.dry_run:
+            show_plan(recipe, found, options.how, reporter, overwrite=options.overwrite)
+            return EXIT_OK
+        version, overwrite, debug = __version__, options.overwrite, options.debug
+        tally = run(recipe, found, options.out, reporter, options.how, version=version, overwrite=overwrite, debug=debug)
     return tally.exit_code
+
+
+def execution(
+    jobs: int, timeout: float | None, shard: str | None, max_failures: int | None, cluster: str | None, *, fail_fast: bool = False
+) -> Execution:
+    """How to carry out a run, from the options of those names. Raises :class:`UsageError` where they do not fit together."""
+    check_range("--jobs", jobs, 0, 1024)
+    if timeout is not None:
+        check_range("--timeout-per-volume", timeout, 0.1, 1e7)
+    if max_failures is not None:
+        check_range("--max-failures", max_failures, 1, 1e9)
+    if timeout is not None and (jobs == 0 or cluster):
+        raise UsageError("--timeout-per-volume needs worker processes of this machine: --jobs 1 or more, no --cluster", code="conflict")
+    if fail_fast and max_failures is not None:
+        raise UsageError("--fail-fast is --max-failures 1: give one of them", code="conflict")
+    return Execution(jobs, timeout, shard_of(shard), 1 if fail_fast else max_failures, cluster)
+
+
+def shard_of(text: str | None) -> tuple[int, int] | None:
+    """``3/16``: the third of sixteen. Raises :class:`UsageError` for anything else."""
+    if text is None:
+        return None
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UsageError(f"--shard {text}: expected K/N with K from 1 to N, such as 3/16", code="range")
+    return int(number), int(count)
 
 
 def guarded(action: Callable[[], int], *, debug: bool) -> int:
@@ -94,6 +128,6 @@ def check_brain(value: str) -> None:
         )
 
 
-def announce(reporter: Reporter, bundle: Bundle, device: object) -> None:
+def announce(say: Say, bundle: Bundle, device: object) -> None:
     """Say which model and device run."""
-    reporter.line(f"model {bundle.name} ({bundle.hash[:12]}), device {device}")
+    say(f"model {bundle.name} ({bundle.hash[:12]}), device {device}")

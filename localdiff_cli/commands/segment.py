@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from localdiff_cli.batch.discover import contrasts_in
-from localdiff_cli.batch.engine import Work
-from localdiff_cli.batch.report import Reporter
+from localdiff_cli.batch.discover import Item, contrasts_in
+from localdiff_cli.batch.work import Say, Work
 from localdiff_cli.bundle import Bundle, SegmenterDefaults, bundle_paths, load_segmenter, open_bundle
 from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, check_range, run_work
 from localdiff_cli.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from localdiff_cli.tasks.outputs import OutputPlan
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,54 @@ def choose_segmenter(model: str | None, source: str) -> Bundle:
     )
 
 
+@dataclass(frozen=True)
+class SegmentRecipe:
+    """How any process makes ready for ``segment``; ``options.model`` is chosen."""
+
+    out: Path
+    options: SegmentOptions
+
+    @property
+    def plan(self) -> OutputPlan:
+        """What is written for a volume."""
+        from localdiff_cli.tasks.outputs import OutputPlan, Role
+
+        roles = [Role("mask", "", "uint8", "localdiff lesion mask")]
+        if self.options.save_prob:
+            roles.append(Role("prob", "prob", "float32", "localdiff lesion probability"))
+        if self.options.save_brain:
+            roles.append(Role("brain", "brain", "uint8", "localdiff brain mask"))
+        return OutputPlan(self.out, tuple(roles))
+
+    def outputs(self, item: Item) -> list[Path]:
+        """All volumes written for an item, the main one first."""
+        return self.plan.outputs(item)
+
+    def load(self, say: Say) -> Work:
+        """Load the bundle. Raises :class:`LocaldiffError` where it cannot be used."""
+        from localdiff_cli.diffusion.device import choose_device
+        from localdiff_cli.tasks.segmentation import SegmentWork
+        from localdiff_cli.tasks.slices import prepare_settings
+
+        options, bundle = self.options, open_bundle(self.options.model or "")
+        device = choose_device(options.device)
+        announce(say, bundle, device)
+        network, defaults = load_segmenter(bundle, device), bundle.segmenter_defaults
+        multiple = network.settings.multiple
+        return SegmentWork(
+            bundle=bundle,
+            plan=self.plan,
+            torch_device=device,
+            network=network,
+            prepare=prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=multiple),
+            cut=SegmenterDefaults(
+                defaults.threshold if options.threshold is None else options.threshold,
+                defaults.min_volume if options.min_volume is None else options.min_volume,
+            ),
+            batch_size=batch_of(options.batch_size, 8),
+        )
+
+
 def segment(run: RunOptions, options: SegmentOptions) -> int:
     """Segment every volume of ``run.source``; the exit code."""
     check_brain(options.brain)
@@ -58,22 +110,4 @@ def segment(run: RunOptions, options: SegmentOptions) -> int:
     bundle = choose_segmenter(options.model, run.source)
     if bundle.task != "segment":
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a segmenter from: localdiff models list", code="task")
-
-    def make(reporter: Reporter) -> Work:
-        from localdiff_cli.diffusion.device import choose_device
-        from localdiff_cli.tasks.segmentation import SegmentWork
-        from localdiff_cli.tasks.slices import prepare_settings
-
-        device = choose_device(options.device)
-        announce(reporter, bundle, device)
-        network, defaults = load_segmenter(bundle, device), bundle.segmenter_defaults
-        cut = SegmenterDefaults(
-            defaults.threshold if options.threshold is None else options.threshold,
-            defaults.min_volume if options.min_volume is None else options.min_volume,
-        )
-        settings = prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=network.settings.multiple)
-        return SegmentWork(
-            bundle, run.out, network, device, settings, cut, options.save_prob, options.save_brain, batch_of(options.batch_size, 8)
-        )
-
-    return run_work(run, bundle.condition.contrast, make)
+    return run_work(run, bundle.condition.contrast, SegmentRecipe(run.out, replace(options, model=options.model or bundle.name)))

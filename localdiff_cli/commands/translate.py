@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localdiff_cli.batch.discover import Item
-from localdiff_cli.batch.engine import Work
-from localdiff_cli.batch.report import Reporter
+from localdiff_cli.batch.work import Say, Work
 from localdiff_cli.bundle import Bundle, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.detect import mask_settings
 from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
@@ -19,8 +18,8 @@ from localdiff_cli.errors import ModelError, UsageError
 if TYPE_CHECKING:
     import torch
 
+    from localdiff_cli.tasks.outputs import OutputPlan
     from localdiff_cli.tasks.translation import Networks, SampleSettings
-    from localdiff_cli.volumes.intensity import Scale
 
 SAMPLERS = ("ddim", "ddpm", "dpmpp")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -142,12 +141,71 @@ def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -
     return Networks(on_device(network, device, options.precision), schedule_of(bundle), device, network.settings.multiple, shows, account)
 
 
-def _reference(options: TranslateOptions, bundle: Bundle) -> Callable[[Item], Scale] | None:
-    if options.match is None:
-        return None
-    from localdiff_cli.tasks.matching import reference_scale
+@dataclass(frozen=True)
+class TranslateRecipe:
+    """How any process makes ready for ``translate``."""
 
-    return reference_scale(options.match, bundle)
+    out: Path
+    options: TranslateOptions
+    detector: DetectorOptions
+
+    @property
+    def plan(self) -> OutputPlan:
+        """What is written for a volume."""
+        from localdiff_cli.tasks.outputs import OutputPlan, Role
+
+        options, contrast = self.options, open_bundle(self.options.model).target.contrast
+        roles = [Role("image", "", options.dtype, f"localdiff synthetic {contrast}")]
+        if options.samples > 1:
+            roles.append(Role("std", "std", "float32", "localdiff SD over samples"))
+        if options.save_map:
+            roles.append(Role("map", "ood", "float32", "localdiff OOD map"))
+        if options.save_source:
+            roles.append(Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused"))
+        if options.save_brain:
+            roles.append(Role("brain", "brain", "uint8", "localdiff brain mask"))
+        return OutputPlan(self.out, tuple(roles), options.suffix)
+
+    def outputs(self, item: Item) -> list[Path]:
+        """All volumes written for an item, the main one first."""
+        return self._plan.outputs(item)
+
+    @cached_property
+    def _plan(self) -> OutputPlan:
+        return self.plan
+
+    def load(self, say: Say) -> Work:
+        """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
+        from localdiff_cli.diffusion.device import choose_device
+        from localdiff_cli.tasks.matching import reference_scale
+        from localdiff_cli.tasks.slices import file_account, prepare_settings
+        from localdiff_cli.tasks.translation import TranslateWork
+
+        options, bundle = self.options, open_bundle(self.options.model)
+        device, local = choose_device(options.device), options.mode == "local"
+        announce(say, bundle, device)
+        networks = _networks(options, bundle, device)
+        bind, account = choose_detector(self.detector, bundle, device) if local else (None, {})
+        prepare = prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple)
+        target = replace(prepare, window=bundle.target.window)
+        return TranslateWork(
+            bundle=bundle,
+            plan=self._plan,
+            torch_device=device,
+            networks=networks,
+            bind=bind,
+            prepare=prepare,
+            mask=mask_settings(bundle, self.detector),
+            sample=sample_settings(options, bundle),
+            detector=account,
+            reference=reference_scale(options.match, target) if options.match else None,
+            reference_path=options.match,
+            map=self.detector.map if local else None,
+            match=file_account(options.match) if options.match else None,
+            dtype=options.dtype,
+            precision=options.precision,
+            batch_size=batch_of(options.batch_size, 16 if device.type == "cuda" else 4),
+        )
 
 
 def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOptions) -> int:
@@ -159,36 +217,4 @@ def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOpti
     bundle = open_bundle(options.model)
     if bundle.task != "translate":
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
-    sample = sample_settings(options, bundle)
-
-    def make(reporter: Reporter) -> Work:
-        from localdiff_cli.diffusion.device import choose_device
-        from localdiff_cli.tasks.slices import file_account, prepare_settings
-        from localdiff_cli.tasks.translation import TranslateWork
-
-        device = choose_device(options.device)
-        announce(reporter, bundle, device)
-        networks = _networks(options, bundle, device)
-        bind, account = choose_detector(detector, bundle, device) if options.mode == "local" else (None, {})
-        saved = {"map": options.save_map, "source": options.save_source, "brain": options.save_brain}
-        return TranslateWork(
-            bundle=bundle,
-            out=run.out,
-            networks=networks,
-            bind=bind,
-            prepare=prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple),
-            mask=mask_settings(bundle, detector),
-            sample=sample,
-            detector=account,
-            reference=_reference(options, bundle),
-            reference_path=options.match,
-            map=detector.map if options.mode == "local" else None,
-            match=file_account(options.match) if options.match else None,
-            suffix=options.suffix,
-            dtype=options.dtype,
-            precision=options.precision,
-            batch_size=batch_of(options.batch_size, 16 if device.type == "cuda" else 4),
-            save=tuple(role for role, wanted in saved.items() if wanted),
-        )
-
-    return run_work(run, bundle.condition.contrast, make)
+    return run_work(run, bundle.condition.contrast, TranslateRecipe(run.out, options, detector))

@@ -16,7 +16,6 @@ from markupsafe import Markup
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from localdiff_cli.evaluation.atomic import write_whole
 from localdiff_cli.evaluation.case import CaseResult
 from localdiff_cli.evaluation.catalogue import METRICS
 from localdiff_cli.evaluation.document import to_json
@@ -27,6 +26,7 @@ from localdiff_cli.evaluation.rows import metric_rows, rate_rows
 from localdiff_cli.evaluation.statistics import EFFECT_NAME
 from localdiff_cli.evaluation.summary import Summary, measure_of
 from localdiff_cli.evaluation.tables import metrics_tsv, slices_tsv
+from localdiff_cli.volumes.writer import write_text
 
 SHOWN = 5
 RANKED_BY = ("dice", "psnr_lesion", "ssim_brain", "psnr_brain", "ssim_slices_brain")
@@ -62,7 +62,10 @@ class ShownCase:
 
 
 def write_evaluation(folder: Path, summary: Summary) -> dict[str, Path]:
-    """Write metrics.tsv, slices.tsv, summary.json and, last, report.html into ``folder``; returns name → path. Raises ``OSError``."""
+    """Write metrics.tsv, slices.tsv, summary.json and, last, report.html into ``folder``; returns name → path.
+
+    Raises :class:`VolumeError` where they cannot be written.
+    """
     texts = {
         "metrics.tsv": metrics_tsv(summary),
         "slices.tsv": slices_tsv(summary),
@@ -70,7 +73,7 @@ def write_evaluation(folder: Path, summary: Summary) -> dict[str, Path]:
         "report.html": render_report(summary),
     }
     for name, text in texts.items():
-        write_whole(folder / name, text)
+        write_text(folder / name, text)
     return {name: folder / name for name in texts}
 
 

@@ -14,18 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from localdiff_cli.batch.discover import Item
-from localdiff_cli.batch.engine import Outcome
-from localdiff_cli.bundle import Bundle
+from localdiff_cli.batch.work import OnSlice, Outcome
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.ood.detector import Detection, Detector, from_map
 from localdiff_cli.ood.threshold import to_mask
+from localdiff_cli.tasks.network_work import NetworkWork
+from localdiff_cli.tasks.outputs import Outputs
 from localdiff_cli.tasks.slices import (
     Chunk,
-    OnSlice,
-    Output,
-    Outputs,
     chunks,
-    companions,
     map_to_native,
     mask_to_native,
     prepare_account,
@@ -34,9 +31,8 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
-from localdiff_cli.volumes.brain import BRAIN_WORDS, MAP_WORDS, check_same_grid, find_companion
-from localdiff_cli.volumes.contrast import beside
-from localdiff_cli.volumes.prepare import Prepared, PrepareSettings
+from localdiff_cli.volumes.brain import MAP_WORDS, check_same_grid, find_companion
+from localdiff_cli.volumes.prepare import Prepared
 from localdiff_cli.volumes.reader import SliceReader, Volume, open_volume
 
 OOD_SHARE_TO_REVIEW = 0.25
@@ -57,17 +53,21 @@ class SliceDetector(Protocol):
     def __call__(self, chunk: Chunk) -> Detection: ...
 
 
-def bind_detector(detector: Detector, device: torch.device) -> Callable[[Prepared, Path], SliceDetector]:
+@dataclass(frozen=True, eq=False)
+class DetectorBinding:
     """Any :class:`Detector` for any volume."""
 
-    def bound(prepared: Prepared, relative: Path) -> SliceDetector:
-        def detect(chunk: Chunk) -> Detection:
-            found = detector(chunk.condition.to(device), chunk.brain.to(device))
-            return Detection(found.score.cpu(), found.ood_map.cpu(), found.slice_score.cpu())
+    detector: Detector
+    device: torch.device
 
-        return detect
+    def __call__(self, prepared: Prepared, relative: Path) -> SliceDetector:
+        """The detector for one volume: the same for all."""
+        return self.detect
 
-    return bound
+    def detect(self, chunk: Chunk) -> Detection:
+        """Detect in a chunk."""
+        found = self.detector(chunk.condition.to(self.device), chunk.brain.to(self.device))
+        return Detection(found.score.cpu(), found.ood_map.cpu(), found.slice_score.cpu())
 
 
 def bind_map(source: Path) -> Callable[[Prepared, Path], SliceDetector]:
@@ -157,22 +157,14 @@ def ood_doubts(facts: dict[str, Any]) -> list[str]:
     return []
 
 
-@dataclass(frozen=True, eq=False)
-class DetectWork:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DetectWork(NetworkWork):
     """``localdiff detect`` on one volume."""
 
-    bundle: Bundle
-    out: Path
     bind: Callable[[Prepared, Path], SliceDetector]
-    prepare: PrepareSettings
     mask: MaskSettings
     detector: dict[str, Any]
     map: Path | None = None
-    save_mask: bool = False
-    save_score: bool = False
-    save_brain: bool = False
-    batch_size: int = 8
-    device: str = "cpu"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -185,27 +177,17 @@ class DetectWork:
             "Mask": asdict(self.mask),
             "Detector": self.detector,
             "Device": self.device,
-            "Saved": {"mask": self.save_mask, "score": self.save_score, "brain": self.save_brain},
+            "Saved": self.plan.saved,
         }
 
-    def _wanted(self, item: Item) -> dict[str, Output]:
-        base = self.out / item.relative
-        wanted = {"map": Output(beside(base, "ood"), "float32", "localdiff OOD map")}
-        if self.save_mask:
-            wanted["mask"] = Output(beside(base, "oodmask"), "uint8", "localdiff OOD mask")
-        if self.save_score:
-            wanted["score"] = Output(beside(base, "score"), "float32", "localdiff anomaly score")
-        if self.save_brain:
-            wanted["brain"] = Output(beside(base, "brain"), "uint8", "localdiff brain mask")
-        return wanted
+    def places(self) -> list[tuple[str | Path | None, tuple[str, ...]]]:
+        """Brain masks and OOD maps."""
+        return [*super().places(), (self.map, MAP_WORDS)]
 
-    def outputs(self, item: Item) -> list[Path]:
-        """All volumes written, the main one first."""
-        return [output.path for output in self._wanted(item).values()]
-
-    def companions(self, item: Item) -> list[Path]:
-        """This volume's own files among the folders given."""
-        return companions(((self.prepare.brain, BRAIN_WORDS), (self.map, MAP_WORDS)), item)
+    def probe(self, chunk: Chunk) -> None:
+        """Detect in a chunk; a map that is only read costs nothing."""
+        if isinstance(self.bind, DetectorBinding):
+            self.bind.detect(chunk)
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
         """Detect in one volume."""
@@ -214,7 +196,7 @@ class DetectWork:
         ready = time.monotonic()
         detect = self.bind(prepared, item.relative)
         rows: list[SliceShare] = []
-        with Outputs(prepared, self._wanted(item)) as outputs:
+        with Outputs(prepared, self.plan.wanted(item)) as outputs:
             for chunk in chunks(prepared, self.batch_size):
                 detection = detect(chunk)
                 mask = mask_of(detection, chunk.brain, self.mask, prepared.grid.spacing)

@@ -57,7 +57,6 @@ class EvaluationOptions:
     resample_reference: bool = False
     tau: float = 0.5
     segmenter: str | None = None
-    threads: int = 1
 
 
 def _settings(contrast: str | None, bias: str) -> PrepareSettings:
@@ -155,13 +154,12 @@ def _mask(path: Path | None, grid: Volume, what: str, options: EvaluationOptions
 class Segmenter:
     """The frozen segmenter of an evaluation, loaded once a process."""
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str) -> None:
         import torch
 
         from localdiff_cli.bundle import load_segmenter, open_bundle
         from localdiff_cli.tasks.slices import prepare_settings
 
-        torch.set_num_threads(threads)
         self.device = torch.device("cpu")
         self.bundle = open_bundle(name)
         self.network: LesionNetwork = load_segmenter(self.bundle, self.device)

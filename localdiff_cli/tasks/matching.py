@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from localdiff_cli.batch.discover import Item
-from localdiff_cli.bundle import Bundle
-from localdiff_cli.volumes.brain import find_companion
+from localdiff_cli.errors import VolumeError
+from localdiff_cli.volumes.brain import check_same_grid, find_companion
 from localdiff_cli.volumes.intensity import Scale
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
-from localdiff_cli.volumes.reader import open_volume
+from localdiff_cli.volumes.reader import Volume, open_volume
 
 
-def reference_scale(reference: Path, bundle: Bundle) -> Callable[[Item], Scale]:
+def reference_scale(reference: Path, settings: PrepareSettings) -> Callable[[Item], Scale]:
     """The scale of the reference's own brain: one file for all, or a folder with one for each volume (same name or subject).
+
+    ``settings``: the input's, with the target's window. A brain mask file serves for a reference on its grid; for another grid the
+    reference's brain is found for itself.
 
     Raises :class:`VolumeError` for a missing or unusable reference.
     """
-    settings = PrepareSettings(bias=bundle.bias, window=bundle.target.window, spacing=bundle.grid.spacing, shape=bundle.grid.shape)
     known: dict[Path, Scale] = {}
 
     def scale_of(item: Item) -> Scale:
         path = find_companion(reference, open_volume(item.path), item.relative) if reference.is_dir() else reference
         if path not in known:
-            known[path] = prepare(open_volume(path), settings).scale
+            volume = open_volume(path)
+            known[path] = prepare(volume, replace(settings, brain=_brain_for(volume, settings.brain)), item.relative).scale
         return known[path]
 
     return scale_of
+
+
+def _brain_for(volume: Volume, brain: str) -> str:
+    """The user's ``--brain``, or auto where it is a file on another grid."""
+    if brain not in ("auto", "none") and Path(brain).is_file():
+        try:
+            check_same_grid(open_volume(Path(brain)), volume, "brain mask")
+        except VolumeError:
+            return "auto"
+    return brain

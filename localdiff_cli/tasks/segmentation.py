@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from localdiff_cli.batch.discover import Item
-from localdiff_cli.batch.engine import Outcome
-from localdiff_cli.bundle import Bundle, SegmenterDefaults
+from localdiff_cli.batch.work import OnSlice, Outcome
+from localdiff_cli.bundle import SegmenterDefaults
 from localdiff_cli.segmentation.components import drop_small
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
+from localdiff_cli.tasks.network_work import NetworkWork
+from localdiff_cli.tasks.outputs import Outputs
 from localdiff_cli.tasks.slices import (
     Chunk,
-    OnSlice,
-    Output,
-    Outputs,
     chunks,
-    companions,
     map_to_native,
     prepare_account,
     prepare_item,
@@ -30,24 +27,15 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
-from localdiff_cli.volumes.brain import BRAIN_WORDS
-from localdiff_cli.volumes.contrast import beside
-from localdiff_cli.volumes.prepare import Prepared, PrepareSettings
+from localdiff_cli.volumes.prepare import Prepared
 
 
-@dataclass(frozen=True, eq=False)
-class SegmentWork:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SegmentWork(NetworkWork):
     """``localdiff segment`` on one volume."""
 
-    bundle: Bundle
-    out: Path
     network: LesionNetwork
-    device: torch.device
-    prepare: PrepareSettings
     cut: SegmenterDefaults
-    save_prob: bool = False
-    save_brain: bool = False
-    batch_size: int = 8
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -58,26 +46,13 @@ class SegmentWork:
             "BundleHash": self.bundle.hash,
             "Prepare": prepare_account(self.prepare),
             "Cut": asdict(self.cut),
-            "Device": self.device.type,
-            "Saved": {"prob": self.save_prob, "brain": self.save_brain},
+            "Device": self.device,
+            "Saved": self.plan.saved,
         }
 
-    def _wanted(self, item: Item) -> dict[str, Output]:
-        base = self.out / item.relative
-        wanted = {"mask": Output(base, "uint8", "localdiff lesion mask")}
-        if self.save_prob:
-            wanted["prob"] = Output(beside(base, "prob"), "float32", "localdiff lesion probability")
-        if self.save_brain:
-            wanted["brain"] = Output(beside(base, "brain"), "uint8", "localdiff brain mask")
-        return wanted
-
-    def outputs(self, item: Item) -> list[Path]:
-        """All volumes written, the main one first."""
-        return [output.path for output in self._wanted(item).values()]
-
-    def companions(self, item: Item) -> list[Path]:
-        """This volume's own files among the folders given."""
-        return companions(((self.prepare.brain, BRAIN_WORDS),), item)
+    def probe(self, chunk: Chunk) -> None:
+        """Segment a chunk."""
+        lesion_probability(self.network, chunk.condition.to(self.torch_device), chunk.brain.to(self.torch_device))
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
         """Segment one volume. The components need the whole mask, one byte a voxel."""
@@ -86,7 +61,7 @@ class SegmentWork:
         ready = time.monotonic()
         voxel = float(np.prod(prepared.volume.frame.spacing))
         mask = np.zeros(prepared.volume.frame.shape, dtype=bool)
-        with Outputs(prepared, self._wanted(item)) as outputs:
+        with Outputs(prepared, self.plan.wanted(item)) as outputs:
             self._probabilities(prepared, outputs, mask, on_slice)
             mask = drop_small(mask, voxel, self.cut.min_volume)
             for k in prepared.reader.order():
@@ -109,7 +84,7 @@ class SegmentWork:
     def _probabilities(self, prepared: Prepared, outputs: Outputs, mask: NDArray[np.bool_], on_slice: OnSlice) -> None:
         done, total = 0, int(prepared.brain.mask.any(axis=(1, 2)).sum())
         for chunk in chunks(prepared, self.batch_size):
-            found = probabilities(self.network, self.device, prepared, chunk)
+            found = probabilities(self.network, self.torch_device, prepared, chunk)
             for k in chunk.numbers:
                 brain = prepared.native_brain(k)
                 if k in found:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from localdiff_cli.volumes.geometry import Grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import file_hash, open_volume
-from localdiff_cli.volumes.writer import SliceWriter, output_files
 
 CLIPPED_SHARE_TO_REVIEW = 0.05
 
@@ -117,65 +116,6 @@ def mask_to_native(mask: NDArray, grid: Grid, brain: NDArray[np.bool_]) -> NDArr
     return (grid.to_native(mask, cubic=False) >= 0.5) & brain
 
 
-@dataclass(frozen=True)
-class Output:
-    """One volume to write: its path, data type, header description and stored scale (slope, intercept)."""
-
-    path: Path
-    dtype: str
-    description: str
-    scale: tuple[float, float] = (1.0, 0.0)
-
-
-class Outputs:
-    """The open writers of one volume's outputs, by role; all appear whole or none does."""
-
-    def __init__(self, prepared: Prepared, wanted: dict[str, Output]) -> None:
-        self._prepared = prepared
-        self._wanted = wanted
-        self._stack = ExitStack()
-        self._writers: dict[str, SliceWriter] = {}
-        self._before: dict[Path, int] = {}
-
-    def __enter__(self) -> Outputs:
-        self._before = self._present()
-        with ExitStack() as stack:
-            for role, o in self._wanted.items():
-                o.path.parent.mkdir(parents=True, exist_ok=True)
-                writer = SliceWriter(o.path, self._prepared.volume, dtype=o.dtype, description=o.description, scale=o.scale)
-                self._writers[role] = stack.enter_context(writer)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        try:
-            self._stack.__exit__(*error)
-        except BaseException:
-            # One could not be put in place: those that were go again.
-            for path, inode in self._present().items():
-                if self._before.get(path) != inode:
-                    path.unlink(missing_ok=True)
-            raise
-
-    def _present(self) -> dict[Path, int]:
-        """The files of the outputs that exist now, with their inodes."""
-        return {path: path.stat().st_ino for o in self._wanted.values() for path in output_files(o.path) if path.exists()}
-
-    def wants(self, role: str) -> bool:
-        """Whether this output was asked for."""
-        return role in self._writers
-
-    def write(self, k: int, images: dict[str, NDArray], *, later: str = "") -> None:
-        """Write slice ``k`` of every output; a role without an image gets zeros. ``later`` names one whose slices come afterwards."""
-        shape = self._prepared.volume.frame.shape[1:]
-        for role in self._writers.keys() - {later}:
-            self._writers[role].write(k, images[role] if role in images else np.zeros(shape, dtype=np.float32))
-
-    def write_one(self, role: str, k: int, image: NDArray) -> None:
-        """Write slice ``k`` of one output."""
-        self._writers[role].write(k, image)
-
-
 def volume_facts(prepared: Prepared) -> dict[str, Any]:
     """What the sidecar says about the input and how it was made ready. No header text."""
     grid = prepared.grid
@@ -213,6 +153,3 @@ def versions() -> dict[str, str]:
     """The versions of what computes a result."""
     names = ("torch", "monai", "numpy", "SimpleITK", "nibabel", "faiss-cpu", "deepbet")
     return {name: importlib.metadata.version(name) for name in names}
-
-
-OnSlice = Callable[[int, int], None]

@@ -15,22 +15,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from localdiff_cli.batch.discover import Item
-from localdiff_cli.batch.engine import Outcome
-from localdiff_cli.bundle import Bundle
+from localdiff_cli.batch.work import OnSlice, Outcome
 from localdiff_cli.diffusion.branching import crop_around
 from localdiff_cli.diffusion.fusion import LocalSettings, Process, Region, ShowsAnomaly, local, plain
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey
 from localdiff_cli.diffusion.samplers import Model, step_of
 from localdiff_cli.diffusion.schedule import Schedule, step_pairs
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.tasks.detection import MaskSettings, SliceDetector, SliceShare, mask_of, ood_doubts, ood_facts, slice_shares
+from localdiff_cli.tasks.detection import (
+    DetectorBinding,
+    MaskSettings,
+    SliceDetector,
+    SliceShare,
+    mask_of,
+    ood_doubts,
+    ood_facts,
+    slice_shares,
+)
+from localdiff_cli.tasks.network_work import NetworkWork
+from localdiff_cli.tasks.outputs import Outputs
 from localdiff_cli.tasks.slices import (
     Chunk,
-    OnSlice,
-    Output,
-    Outputs,
     chunks,
-    companions,
     image_to_native,
     map_to_native,
     mask_to_native,
@@ -40,10 +46,9 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
-from localdiff_cli.volumes.brain import BRAIN_WORDS, MAP_WORDS
-from localdiff_cli.volumes.contrast import beside, renamed
+from localdiff_cli.volumes.brain import MAP_WORDS
 from localdiff_cli.volumes.intensity import Scale
-from localdiff_cli.volumes.prepare import Prepared, PrepareSettings
+from localdiff_cli.volumes.prepare import Prepared
 from localdiff_cli.volumes.reader import ITK_SUFFIXES, suffix_of
 
 OOD_CROP_MARGIN = 16
@@ -160,15 +165,12 @@ def source_labels(
     return labels * brain
 
 
-@dataclass(frozen=True, eq=False)
-class TranslateWork:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TranslateWork(NetworkWork):
     """``localdiff translate`` on one volume."""
 
-    bundle: Bundle
-    out: Path
     networks: Networks
     bind: Callable[[Prepared, Path], SliceDetector] | None
-    prepare: PrepareSettings
     mask: MaskSettings
     sample: SampleSettings
     detector: dict[str, Any]
@@ -176,11 +178,8 @@ class TranslateWork:
     reference_path: Path | None = None
     map: Path | None = None
     match: str | None = None
-    suffix: str | None = None
     dtype: str = "float32"
     precision: str = "fp32"
-    batch_size: int = 1
-    save: tuple[str, ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -197,30 +196,19 @@ class TranslateWork:
             "Match": self.match,
             "DataType": self.dtype,
             "Precision": self.precision,
-            "Device": self.networks.device.type,
-            "Saved": sorted(self.save),
+            "Device": self.device,
+            "Saved": self.plan.saved,
         }
 
-    def _wanted(self, item: Item, scale: tuple[float, float] = (1.0, 0.0)) -> dict[str, Output]:
-        base = self.out / renamed(item.relative, self.suffix)
-        contrast = self.bundle.target.contrast
-        wanted = {"image": Output(base, self.dtype, f"localdiff synthetic {contrast}", scale)}
-        if self.sample.samples > 1:
-            wanted["std"] = Output(beside(base, "std"), "float32", "localdiff SD over samples")
-        roles = {"map": ("ood", "float32", "localdiff OOD map"), "source": ("source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused"),
-                 "brain": ("brain", "uint8", "localdiff brain mask")}  # fmt: skip
-        for role in self.save:
-            ending, dtype, text = roles[role]
-            wanted[role] = Output(beside(base, ending), dtype, text)
-        return wanted
+    def places(self) -> list[tuple[str | Path | None, tuple[str, ...]]]:
+        """Brain masks, OOD maps and references."""
+        return [*super().places(), (self.map, MAP_WORDS), (self.reference_path, ())]
 
-    def outputs(self, item: Item) -> list[Path]:
-        """All volumes written, the main one first."""
-        return [output.path for output in self._wanted(item).values()]
-
-    def companions(self, item: Item) -> list[Path]:
-        """This volume's own files among the folders given."""
-        return companions(((self.prepare.brain, BRAIN_WORDS), (self.map, MAP_WORDS), (self.reference_path, ())), item)
+    def probe(self, chunk: Chunk) -> None:
+        """Detect and draw a chunk, without branching."""
+        if isinstance(self.bind, DetectorBinding):
+            self.bind.detect(chunk)
+        SliceSampler(self.networks, self.sample, "")(chunk, chunk.condition, torch.zeros_like(chunk.brain))
 
     def _units(self, item: Item) -> tuple[Scale | None, tuple[float, float]]:
         """The reference's scale, and slope and intercept of the stored values. Raises :class:`VolumeError` where a kind stores none."""
@@ -242,7 +230,7 @@ class TranslateWork:
         draw = SliceSampler(self.networks, self.sample, prepared.survey.fingerprint)
         rows: list[SliceShare] = []
         done, total = 0, int(prepared.brain.mask.any(axis=(1, 2)).sum())
-        with Outputs(prepared, self._wanted(item, stored)) as outputs:
+        with Outputs(prepared, self.plan.wanted(item, stored)) as outputs:
             parts = chunks(prepared, self.batch_size)
             while True:
                 with clock.stage("Read"):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from localdiff_cli.errors import UsageError
-from localdiff_cli.volumes.writer import whole_file
+from localdiff_cli.volumes.writer import sweep, whole_file
 
 UNREADABLE = (
     pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,
@@ -144,6 +144,7 @@ def _step(
 
 
 def _save(path: Path, trainee: Trainee, state: dict[str, Any]) -> None:
+    sweep(path)
     with whole_file(path) as partial:
         torch.save(state | {name: part.state_dict() for name, part in trainee.parts.items()}, partial)
 

@@ -12,8 +12,8 @@ def a_run(reporter):
     reporter.line("model x")
     reporter.detail("a detail")
     reporter.start(2)
-    for number, name in enumerate(("a [1]/b_T1w.nii", "[red]c_T1w.nii"), 1):
-        reporter.volume(number, 2, name)
+    for name in ("a [1]/b_T1w.nii", "[red]c_T1w.nii"):
+        reporter.started(name)
         reporter.slice(1, 2)
         reporter.slice(2, 2)
         reporter.volume_done()
@@ -45,7 +45,7 @@ def test_a_long_volume_shows_a_sign_of_life_in_a_log(capsys, monkeypatch):
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr("localdiff_cli.batch.report.time.monotonic", lambda: float(next(clock)))
     with Reporter() as reporter:
-        reporter.volume(1, 1, "a")
+        reporter.started("a")
         for k in range(6):
             reporter.slice(k, 6)
     lines = [line for line in capsys.readouterr().err.splitlines() if "slice" in line]
@@ -77,7 +77,7 @@ def test_a_quiet_terminal_has_no_bar(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     with Reporter(quiet=True) as reporter:
         reporter.start(1)
-        reporter.volume(1, 1, "a")
+        reporter.started("a")
     assert "volumes" not in capsys.readouterr().err
 
 

@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes import writer as writer_module
 from localdiff_cli.volumes.reader import Volume, open_volume
-from localdiff_cli.volumes.writer import SliceWriter, output_files, whole_file, write_text
+from localdiff_cli.volumes.writer import SliceWriter, output_files, sweep, whole_file, write_text
 
 from .synthetic import (
     GEOMETRY_FIELDS,
@@ -365,13 +365,16 @@ def test_others_may_read_what_was_written_as_the_umask_says(tmp_path):
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
 
 
-def test_leftovers_of_a_killed_run_are_swept_and_a_running_one_is_left_alone(tmp_path):
-    killed, running = tmp_path / ".localdiff-old.partial", tmp_path / ".localdiff-new.partial"
-    for folder in (killed, running):
-        folder.mkdir()
-    os.utime(killed, (0, 0))
-    write_text(tmp_path / "a.txt", "x")
-    assert left_in(tmp_path) == [".localdiff-new.partial", "a.txt"]
+def test_leftovers_of_a_killed_writer_are_swept_and_those_of_other_files_left_alone(tmp_path, monkeypatch):
+    for name in ("a.txt", "b.txt"):
+        with monkeypatch.context() as patch:
+            patch.setattr("localdiff_cli.volumes.writer.shutil.rmtree", lambda *a, **k: None)  # as if killed before it
+            write_text(tmp_path / name, "x")
+    assert len(left_in(tmp_path)) == 4
+    sweep(tmp_path / "a.txt")
+    assert len(left_in(tmp_path)) == 3
+    sweep(tmp_path / "b.txt")
+    assert left_in(tmp_path) == ["a.txt", "b.txt"]
 
 
 def test_output_link_is_replaced_and_its_target_left_alone(tmp_path):

@@ -1,0 +1,92 @@
+"""Carry out a job's tasks on a Dask cluster: one task a volume, the bundle loaded once a worker, lost workers' volumes done again.
+
+Needs the extra ``localdiff[cluster]``.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from localdiff_cli.batch.workers import Act, Job, Listener, next_attempt
+from localdiff_cli.errors import LocaldiffError, UsageError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_SECONDS = 30
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _loaded(job: bytes) -> Act:
+    """The job's function, made once a worker process."""
+    return pickle.loads(job).load(lambda text: None)
+
+
+def perform(job: bytes, task: Any, attempt: int) -> Any:
+    """A worker's part; a :class:`LocaldiffError` is handed back, since no other worker could do better."""
+    with _ONE_AT_A_TIME:  # however many threads the worker has: one volume fills its cores
+        try:
+            return _loaded(job)(task, attempt, lambda done, total: None)
+        except LocaldiffError as error:
+            return error
+
+
+def connect(cluster: str, jobs: int) -> Client:
+    """The client of a running scheduler, or of one that asks Slurm for ``jobs`` workers as the user's Dask settings say.
+
+    Raises :class:`UsageError` where Dask is not installed or nobody answers.
+    """
+    try:
+        from distributed import Client
+
+        if cluster == "slurm":
+            from dask_jobqueue.slurm import SLURMCluster
+
+            nodes = SLURMCluster()
+            nodes.scale(jobs=max(1, jobs))
+            return Client(nodes)
+    except ImportError as error:
+        raise UsageError(f"--cluster {cluster}: needs Dask: pip install 'localdiff[cluster]'", code="no-cluster") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"--cluster {cluster}: {error}; see dask-jobqueue's settings", code="no-cluster") from error
+    if not cluster.startswith("dask://"):
+        raise UsageError(f"--cluster {cluster}: expected dask://HOST:PORT or slurm", code="choice")
+    try:
+        return Client(f"tcp://{cluster.removeprefix('dask://')}", timeout=CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UsageError(f"--cluster {cluster}: no answer ({error}); start one with: dask scheduler", code="no-cluster") from error
+
+
+def run_on_cluster(job: Job, tasks: list[Any], listener: Listener, cluster: str, *, jobs: int = 1) -> Iterator[Any]:
+    """The results of ``tasks``, in the order in which they are ready. Raises the :class:`LocaldiffError` of an unusable model."""
+    packed = pickle.dumps(job)
+    with connect(cluster, jobs) as client:
+        from distributed import as_completed
+        from distributed.scheduler import KilledWorker
+
+        data = client.scatter(packed, broadcast=False, hash=False)
+        waiting = {client.submit(perform, data, task, 1, pure=False): (task, 1) for task in tasks}
+        ready = as_completed(waiting)
+        for future in ready:
+            task, attempt = waiting.pop(future)
+            listener.started(job.name(task))
+            try:
+                result = future.result()
+            except KilledWorker as error:
+                result = job.lost(task, attempt, "crash", f"its workers died one after another ({error})")
+            if isinstance(result, LocaldiffError):
+                raise result
+            pause = job.pause(result, attempt)
+            if pause is None:
+                yield result
+                continue
+            time.sleep(pause)
+            again = client.submit(perform, data, task, next_attempt(pause, attempt), pure=False)
+            waiting[again] = (task, next_attempt(pause, attempt))
+            ready.add(again)

@@ -1,0 +1,247 @@
+"""One volume, from claim to record: skip what is done, isolate what fails, leave nothing half-made."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from localdiff_cli.batch.claims import HEARTBEAT_SECONDS, Claim, Claims, key_of
+from localdiff_cli.batch.discover import Item
+from localdiff_cli.batch.records import BUSY, DONE, FAILED, Record, Records
+from localdiff_cli.batch.work import OnSlice, Outcome, Recipe, Say, Work, printable
+from localdiff_cli.errors import LocaldiffError, VolumeError
+from localdiff_cli.volumes.contrast import read_sidecar, sidecar_path
+from localdiff_cli.volumes.reader import file_hash
+from localdiff_cli.volumes.writer import output_files, sweep, write_text
+
+SOURCES = ("SourceSHA256", "CompanionSHA256")
+TRANSIENT = ("crash", "out-of-memory", "unwritable", "unreadable")
+"""What a second try can help: a file system or a machine under load."""
+MAX_ATTEMPTS = 2
+BUSY_POLL_SECONDS = 1.0
+
+
+def sources(work: Work, item: Item) -> dict[str, Any]:
+    """The content of every file that decides this item's result."""
+    return {"SourceSHA256": file_hash(item.path), "CompanionSHA256": [file_hash(path) for path in work.companions(item)]}
+
+
+def state_of(work: Work, item: Item, outputs: list[Path], *, overwrite: bool, ours: bool = False) -> str:
+    """``done`` (whole, of this input and these settings) or ``open``; ``ours``: a claim says who left half of it.
+
+    Raises :class:`VolumeError` for outputs that are not ours to replace.
+    """
+    if not any(path.exists() for path in outputs):
+        return "open"
+    sidecar = read_sidecar(outputs[0])
+    if not sidecar.get("LocaldiffVersion"):
+        if overwrite or ours:
+            return "open"
+        # The sidecar is written last: without one, an output of ours was cut off, or the file is somebody else's.
+        todo = "replace it with --overwrite, or choose another --out"
+        raise VolumeError(f"{outputs[0]}: exists without a localdiff sidecar; {todo}", code="exists")
+    if sidecar.get("Settings") != json.loads(json.dumps(work.settings)) or {k: sidecar.get(k) for k in SOURCES} != sources(work, item):
+        if overwrite:
+            return "open"
+        difference = _difference(sidecar.get("Settings"), work.settings)
+        raise VolumeError(
+            f"{outputs[0]}: exists, made from another input or with other settings ({difference}); "
+            "replace it with --overwrite, or choose another --out",
+            code="exists",
+        )
+    written = sidecar.get("OutputSHA256")
+    hashes = written if isinstance(written, dict) else {}
+    return "done" if all(path.exists() and hashes.get(path.name) == file_hash(path) for path in outputs) else "open"
+
+
+def _difference(before: Any, now: dict[str, Any]) -> str:
+    before = before if isinstance(before, dict) else {}
+    now = json.loads(json.dumps(now))
+    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    return ", ".join(f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys[:4]) or "the input changed"
+
+
+def peak_megabytes() -> float:
+    """The peak memory of this process so far, MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that is not UTF-8: the library that reads ``.nii.gz`` would crash the process on it."""
+    if printable(path) != path.as_posix():
+        raise VolumeError(f"{printable(path)}: found a name that is not UTF-8; rename the file or its folder", code="name")
+
+
+@dataclass(frozen=True)
+class VolumeJob:
+    """Every volume's work, as it is handed to a worker process or a cluster node."""
+
+    recipe: Recipe
+    out: Path
+    version: str
+    overwrite: bool = False
+    debug: bool = False
+    heartbeat: float = HEARTBEAT_SECONDS
+
+    def name(self, item: Item) -> str:
+        """The volume's name in messages and tables."""
+        return printable(item.relative)
+
+    def load(self, say: Say) -> VolumeWorker:
+        """Load the networks. Raises :class:`LocaldiffError` where they cannot be used."""
+        return VolumeWorker(self, self.recipe.load(say), Claims(self.out, self.heartbeat))
+
+    def pause(self, record: Record, attempt: int) -> float | None:
+        """Seconds after which to try again; None where the record is final."""
+        if record.state == BUSY:
+            return BUSY_POLL_SECONDS
+        return 0.0 if record.state == FAILED and record.code in TRANSIENT and attempt < MAX_ATTEMPTS else None
+
+    def lost(self, item: Item, attempt: int, code: str, reason: str) -> Record:
+        """The record of a volume whose worker died or hung; what it left half-made goes."""
+        outputs = self.recipe.outputs(item)
+        for path in (*outputs, sidecar_path(outputs[0])):
+            sweep(path)
+        if read_sidecar(outputs[0]).get("LocaldiffVersion") or not any(path.exists() for path in outputs):
+            Claims(self.out, self.heartbeat).clear_stale(key_of(self.name(item)))
+        record = Record(self.name(item), FAILED, code, f"{self.name(item)}: {reason}", attempt, finished=_now())
+        with suppress(VolumeError):
+            Records(self.out).write(record)
+        return record
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeWorker:
+    """Works on one volume after another with the networks loaded once."""
+
+    job: VolumeJob
+    work: Work
+    claims: Claims
+
+    def __call__(self, item: Item, attempt: int, on_slice: OnSlice) -> Record:
+        """The record of one volume. Raises :class:`LocaldiffError` only where no volume at all can be worked on."""
+        name, started = self.job.name(item), time.monotonic()
+        records = Records(self.job.out)
+        try:
+            record = self._record(item, name, attempt, on_slice)
+        except Exception as error:  # whatever a library raises on one bad file must not end the run for the others
+            if isinstance(error, LocaldiffError) and not isinstance(error, VolumeError):
+                raise
+            if self.job.debug:
+                traceback.print_exc()
+            code = error.code if isinstance(error, LocaldiffError) else "out-of-memory" if _is_memory(error) else "internal"
+            reason = printable(Path(str(error))) if isinstance(error, LocaldiffError) else f"{name}: {type(error).__name__}: {error}"
+            record = Record(name, FAILED, code, reason)
+        if record.state == BUSY:
+            return record
+        if record.fresh:
+            seconds = round(time.monotonic() - started, 3)
+            record = replace(record, attempts=attempt, seconds=seconds, device=self.work.device, peak_mb=peak_megabytes(), finished=_now())
+        if record.fresh or not records.path(name).exists():
+            with suppress(VolumeError):  # the sidecar says it too; the tables only lack a row
+                records.write(record)
+        return record
+
+    def _record(self, item: Item, name: str, attempt: int, on_slice: OnSlice) -> Record:
+        _check_name(item.path)
+        outputs, key = self.job.recipe.outputs(item), key_of(name)
+        unclaimed = not self.claims.path(key).exists()
+        if unclaimed and state_of(self.work, item, outputs, overwrite=self.job.overwrite) == "done":
+            return self._known(outputs, name)
+        try:
+            claim = self.claims.take(key, name)
+        except OSError as error:
+            raise VolumeError(f"{self.job.out}: cannot be written ({error.strerror}). Check its permissions", code="unwritable") from error
+        if claim is None:
+            return Record(name, BUSY, reason=f"in work by {self.claims.holder(key)}")
+        try:
+            if claim.inherited or attempt > 1:
+                for path in (*outputs, sidecar_path(outputs[0]), Records(self.job.out).path(name)):
+                    sweep(path)
+            if state_of(self.work, item, outputs, overwrite=self.job.overwrite, ours=claim.inherited) == "done":
+                return self._known(outputs, name)
+            return self._make(item, name, outputs, on_slice)
+        finally:
+            self._give_back(claim, outputs)
+
+    def _give_back(self, claim: Claim, outputs: list[Path]) -> None:
+        """Release a claim; keep it where half of an output could not be removed, so that the next run knows whose it is."""
+        orphaned = not read_sidecar(outputs[0]).get("LocaldiffVersion") and any(path.exists() for path in outputs)
+        if orphaned and claim.inherited:
+            self.claims.forget(claim)
+            return
+        with suppress(OSError):
+            self.claims.release(claim)
+
+    def _make(self, item: Item, name: str, outputs: list[Path], on_slice: OnSlice) -> Record:
+        before = [path for path in outputs if path.exists()]
+        try:
+            outcome = self._halving(item, on_slice)
+            written = {path.name: file_hash(path) for path in outputs}
+            facts = {
+                "LocaldiffVersion": self.job.version,
+                "Sources": [name],
+                **sources(self.work, item),
+                "OutputSHA256": written,
+                "Settings": self.work.settings,
+                **outcome.facts,
+                **({"Slices": list(outcome.slice_rows)} if outcome.slice_rows else {}),
+                "Verdict": "review" if outcome.review else "pass",
+                "ReviewReasons": list(outcome.review),
+            }
+            write_text(sidecar_path(outputs[0]), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        except BaseException:
+            if not read_sidecar(outputs[0]).get("LocaldiffVersion"):
+                for path in outputs:  # an output without its sidecar would be nobody's
+                    for part in output_files(path) if path not in before else ():
+                        with suppress(OSError):
+                            part.unlink(missing_ok=True)
+            raise
+        return Record(name, DONE, **self._described(outputs, facts), fresh=True)
+
+    def _halving(self, item: Item, on_slice: OnSlice) -> Outcome:
+        """The work; where the device's memory does not hold the batch, with half of it: slower, the same result."""
+        work: Work | None = self.work
+        while True:
+            assert work is not None
+            try:
+                return work(item, on_slice)
+            except Exception as error:
+                work = work.smaller() if type(error).__name__ == "OutOfMemoryError" else None
+                if work is None:
+                    raise
+
+    def _known(self, outputs: list[Path], name: str) -> Record:
+        """The record of a volume that was done before."""
+        sidecar = read_sidecar(outputs[0])
+        kept = Records(self.job.out).read(Records(self.job.out).path(name))
+        described = self._described(outputs, sidecar)
+        if kept is not None and kept.state == DONE and kept.output_sha256 == described["output_sha256"]:
+            return kept
+        return Record(name, DONE, device=str(sidecar.get("Settings", {}).get("Device", "")), **described, fresh=False)
+
+    def _described(self, outputs: list[Path], sidecar: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "output": outputs[0].relative_to(self.job.out).as_posix(),
+            "source_sha256": str(sidecar.get("SourceSHA256", "")),
+            "output_sha256": dict(sidecar.get("OutputSHA256", {})),
+            "review": tuple(map(str, sidecar.get("ReviewReasons", ()))),
+            "slices": tuple({**row} for row in sidecar.get("Slices", ())),
+        }
+
+
+def _is_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -1,0 +1,343 @@
+"""Carry out a job's tasks one after another: here, or in worker processes that may crash or hang without taking the run along.
+
+A *job* can be pickled; ``load`` makes the function that works on one task (networks are loaded once a process). Tasks and results are
+anything that can be pickled. Results come in the order in which they are ready.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, Protocol, TypeVar
+
+from localdiff_cli.errors import EXIT_SIGTERM, LocaldiffError, ModelError
+
+Act = Callable[[Any, int, Callable[[int, int], None]], Any]
+T = TypeVar("T")
+
+STOP_SECONDS = 3.0
+"""What a worker gets to finish its network step and to clear up, before it is killed."""
+SLICE_SECONDS = 0.2
+MAX_STARTS = 2
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+
+
+class Job(Protocol):
+    """What can be done with a task, in any process."""
+
+    def name(self, task: Any) -> str:
+        """The task's name in messages."""
+        ...
+
+    def load(self, say: Callable[[str], None]) -> Act:
+        """The function ``(task, attempt, on_slice) → result``."""
+        ...
+
+    def pause(self, result: Any, attempt: int) -> float | None:
+        """Seconds after which to try a task again; None where its result is final."""
+        ...
+
+    def lost(self, task: Any, attempt: int, code: str, reason: str) -> Any:
+        """The result of a task whose worker died or hung."""
+        ...
+
+
+class Listener(Protocol):
+    """Who is told of the progress."""
+
+    def line(self, text: str) -> None: ...
+    def started(self, name: str) -> None: ...
+    def slice(self, done: int, total: int) -> None: ...
+
+
+class Terminated(BaseException):
+    """SIGTERM: the scheduler wants the node back."""
+
+    exit_code = EXIT_SIGTERM
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Within the block SIGTERM raises :class:`Terminated`; elsewhere than in the main thread the caller owns the signals."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    try:
+        previous = signal.signal(signal.SIGTERM, stop)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def available_cores() -> int:
+    """The cores this process may use: its affinity, the control group's quota, Slurm's share."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = [affinity, _group_quota()]
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if slurm.isdecimal() and int(slurm):
+        limits.append(int(slurm))
+    return max(1, min(limit for limit in limits if limit))
+
+
+def _group_quota(path: str = "/sys/fs/cgroup/cpu.max") -> int:
+    """Whole cores of the control group's quota; 0 where there is none."""
+    try:
+        with open(path, encoding="ascii") as handle:
+            quota, period = handle.read().split()[:2]
+        return max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return 0
+
+
+def threads_for(jobs: int) -> int:
+    """Threads of each of ``jobs`` processes: ``OMP_NUM_THREADS`` where it is set, else the cores divided among them."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else max(1, available_cores() // max(1, jobs))
+
+
+class Queue:
+    """Tasks to do: those tried again come after a pause, behind the others."""
+
+    def __init__(self, tasks: list[Any]) -> None:
+        self._order = itertools.count()
+        self._heap: list[tuple[float, int, Any, int]] = [(0.0, next(self._order), task, 1) for task in tasks]
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def put(self, task: Any, attempt: int, pause: float) -> None:
+        """Try a task again, no sooner than ``pause`` seconds from now."""
+        heapq.heappush(self._heap, (time.monotonic() + pause, next(self._order), task, attempt))
+
+    def take(self) -> tuple[Any, int] | None:
+        """The next task and its attempt; None while all that are left pause."""
+        if not self._heap or self._heap[0][0] > time.monotonic():
+            return None
+        _, _, task, attempt = heapq.heappop(self._heap)
+        return task, attempt
+
+
+def run_here(job: Job, tasks: list[Any], listener: Listener) -> Iterator[Any]:
+    """Work in this process: no isolation from crashes and hangs, and nothing to start."""
+    act = job.load(listener.line)
+    queue = Queue(tasks)
+    while len(queue):
+        taken = queue.take()
+        if taken is None:
+            time.sleep(0.05)
+            continue
+        task, attempt = taken
+        listener.started(job.name(task))
+        result = act(task, attempt, listener.slice)
+        pause = job.pause(result, attempt)
+        if pause is None:
+            yield result
+        else:
+            queue.put(task, next_attempt(pause, attempt), pause)
+
+
+def next_attempt(pause: float, attempt: int) -> int:
+    """A pause waits for somebody else: only a try at once counts as another attempt."""
+    return attempt if pause else attempt + 1
+
+
+@dataclass
+class _Worker:
+    """A worker process and the task it has."""
+
+    process: BaseProcess
+    connection: Connection
+    ready: bool = False
+    task: Any = None
+    attempt: int = 0
+    since: float = 0.0
+
+
+@dataclass
+class _Crew:
+    """The worker processes of one run."""
+
+    job: Job
+    listener: Listener
+    size: int
+    timeout: float | None
+    queue: Queue
+    workers: list[_Worker] = field(default_factory=list)
+    failed_starts: int = 0
+    said: set[str] = field(default_factory=set)
+
+    def hire(self) -> None:
+        """Start workers while there are tasks for them."""
+        context = multiprocessing.get_context("spawn")
+        busy = sum(worker.task is not None for worker in self.workers)
+        while len(self.workers) < min(self.size, busy + len(self.queue)):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, self.job), daemon=True)
+            with _limited_threads(threads_for(self.size)):
+                process.start()
+            theirs.close()
+            self.workers.append(_Worker(process, ours))
+
+    def assign(self) -> None:
+        """Give every idle worker a task."""
+        for worker in self.workers:
+            if worker.ready and worker.task is None and (taken := self.queue.take()):
+                worker.task, worker.attempt = taken
+                worker.since = time.monotonic()
+                self.listener.started(self.job.name(worker.task))
+                with suppress(OSError):  # it died: the next look at its connection says so
+                    worker.connection.send(taken)
+
+    def listen(self) -> Iterator[Any]:
+        """What the workers said since the last time: final results."""
+        wait([worker.connection for worker in self.workers], timeout=SLICE_SECONDS)
+        for worker in list(self.workers):
+            try:
+                while worker.connection.poll():
+                    yield from self._heard(worker, *worker.connection.recv())
+            except (EOFError, OSError):
+                yield from self._died(worker, "crash", _cause(worker.process))
+        for worker in list(self.workers):
+            if self.timeout and worker.task is not None and time.monotonic() - worker.since > self.timeout:
+                worker.process.kill()
+                yield from self._died(worker, "timeout", f"took longer than --timeout-per-volume {self.timeout:g} s and was stopped")
+
+    def _heard(self, worker: _Worker, kind: str, *values: Any) -> Iterator[Any]:
+        if kind == "ready":
+            worker.ready, self.failed_starts = True, 0
+        elif kind == "line" and values[0] not in self.said:  # every worker says which model it loaded
+            self.said.add(values[0])
+            self.listener.line(*values)
+        elif kind == "slice":
+            if self.size == 1:
+                self.listener.slice(*values)
+        elif kind == "refused":
+            raise values[0]
+        elif kind == "done":
+            task, attempt, worker.task = worker.task, worker.attempt, None
+            yield from self._settled(task, attempt, values[0])
+
+    def _settled(self, task: Any, attempt: int, result: Any) -> Iterator[Any]:
+        pause = self.job.pause(result, attempt)
+        if pause is None:
+            yield result
+        else:
+            self.queue.put(task, next_attempt(pause, attempt), pause)
+
+    def _died(self, worker: _Worker, code: str, reason: str) -> Iterator[Any]:
+        worker.process.join(STOP_SECONDS)
+        worker.connection.close()
+        self.workers.remove(worker)
+        if worker.task is not None:
+            yield from self._settled(worker.task, worker.attempt, self.job.lost(worker.task, worker.attempt, code, reason))
+            return
+        self.failed_starts += 1
+        if self.failed_starts >= MAX_STARTS:
+            raise ModelError(f"a worker process could not load the model: {reason}; --jobs 0 shows why", code="worker")
+
+    def dismiss(self) -> None:
+        """End all workers: idle ones leave by themselves, others are asked, then killed; what they left half-made goes."""
+        for worker in self.workers:
+            with suppress(OSError):
+                worker.connection.send(None)
+            if worker.task is not None or not worker.ready:
+                worker.process.terminate()
+        until = time.monotonic() + STOP_SECONDS
+        for worker in self.workers:
+            worker.process.join(max(0.0, until - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+                if worker.task is not None:
+                    self.job.lost(worker.task, worker.attempt, "interrupted", "the run was interrupted")
+            worker.connection.close()
+
+
+def _cause(process: BaseProcess) -> str:
+    process.join(STOP_SECONDS)
+    code = process.exitcode
+    if code is None or code >= 0:
+        return f"its worker process ended with status {code}"
+    with suppress(ValueError):
+        return f"its worker process was killed by {signal.Signals(-code).name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
+    return f"its worker process was killed by signal {-code}"
+
+
+def run_in_workers(job: Job, tasks: list[Any], listener: Listener, *, jobs: int = 1, timeout: float | None = None) -> Iterator[Any]:
+    """Work in ``jobs`` processes, the cores divided among them. A task whose process dies, or takes ``timeout`` seconds, is lost alone.
+
+    Raises the :class:`LocaldiffError` that keeps a worker from starting.
+    """
+    crew = _Crew(job, listener, jobs, timeout, Queue(tasks))
+    try:
+        while len(crew.queue) or any(worker.task is not None for worker in crew.workers):
+            crew.hire()
+            crew.assign()
+            yield from crew.listen()
+    finally:
+        crew.dismiss()
+
+
+@contextmanager
+def _limited_threads(threads: int) -> Iterator[None]:
+    """Libraries read their thread limits when they are loaded: a process started within the block inherits them."""
+    before = {name: os.environ.get(name) for name in THREAD_LIMITS}
+    os.environ.update(dict.fromkeys(THREAD_LIMITS, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(connection: Connection, job: Job) -> None:
+    """A worker process's life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    said = [0.0]
+
+    def on_slice(done: int, total: int) -> None:
+        if done == total or time.monotonic() - said[0] > SLICE_SECONDS:
+            said[0] = time.monotonic()
+            connection.send(("slice", done, total))
+
+    try:
+        with sigterm_raises():
+            act = job.load(lambda text: connection.send(("line", text)))
+            connection.send(("ready",))
+            while (taken := connection.recv()) is not None:
+                task, attempt = taken
+                connection.send(("done", act(task, attempt, on_slice)))
+    except LocaldiffError as error:
+        connection.send(("refused", error))
+    except (EOFError, BrokenPipeError, Terminated):
+        os._exit(EXIT_SIGTERM)
+    except Exception as error:
+        connection.send(("refused", ModelError(f"{type(error).__name__}: {error}", code="worker")))
+
+
+def _leave_with_parent() -> None:
+    """A worker whose parent was killed has nobody to work for."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(EXIT_SIGTERM)

@@ -1,0 +1,77 @@
+"""What the works of all commands with a network share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from typing_extensions import Self
+
+from localdiff_cli.batch.discover import Item
+from localdiff_cli.batch.volume import peak_megabytes
+from localdiff_cli.batch.work import Estimate
+from localdiff_cli.bundle import Bundle
+from localdiff_cli.tasks.outputs import OutputPlan
+from localdiff_cli.tasks.slices import Chunk, companions
+from localdiff_cli.volumes.brain import BRAIN_WORDS
+from localdiff_cli.volumes.prepare import PrepareSettings
+from localdiff_cli.volumes.reader import open_volume
+
+PREPARE_SECONDS_A_VOXEL = 1.5e-6
+"""Reading, brain extraction and N4 on two cores, measured; a rough figure, as any estimate before the work is."""
+ACTIVE_SHARE = 0.8
+COPIES = 2.5
+"""Float32 copies of a volume that are held at the peak, measured."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NetworkWork:
+    """A bundle's network on one volume: ``plan`` of the outputs, ``prepare`` settings, ``batch_size`` slices at a time."""
+
+    bundle: Bundle
+    plan: OutputPlan
+    prepare: PrepareSettings
+    torch_device: torch.device
+    batch_size: int = 8
+
+    @property
+    def device(self) -> str:
+        """Where the network runs: cpu, cuda or mps."""
+        return self.torch_device.type
+
+    def places(self) -> list[tuple[str | Path | None, tuple[str, ...]]]:
+        """Files or folders that the user gave, and the words by which a volume's own file in them is preferred."""
+        return [(self.prepare.brain, BRAIN_WORDS)]
+
+    def companions(self, item: Item) -> list[Path]:
+        """This volume's own files among the folders given."""
+        return companions(self.places(), item)
+
+    def smaller(self) -> Self | None:
+        """The same work with half the batch; None where the batch is one slice."""
+        return replace(self, batch_size=self.batch_size // 2) if self.batch_size > 1 else None
+
+    def probe(self, chunk: Chunk) -> None:
+        """Do the network's part for a chunk and forget it."""
+        raise NotImplementedError
+
+    @cached_property
+    def seconds_a_slice(self) -> float:
+        """The network's part for one slice, measured here and now on an empty one."""
+        multiple = self.prepare.multiple
+        height, width = (-(-size // multiple) * multiple for size in self.prepare.shape)
+        chunk = Chunk((0,), (0,), torch.full((1, 1, height, width), 0.5), torch.ones(1, 1, height, width, dtype=torch.bool))
+        self.probe(chunk)
+        started = time.perf_counter()
+        self.probe(chunk)
+        return time.perf_counter() - started
+
+    def estimate(self, item: Item) -> Estimate:
+        """What this item will cost. Raises :class:`VolumeError` for a header that cannot be read."""
+        slices, rows, columns = open_volume(item.path).frame.shape
+        voxels = slices * rows * columns
+        seconds = voxels * PREPARE_SECONDS_A_VOXEL + slices * ACTIVE_SHARE * self.seconds_a_slice
+        return Estimate(seconds, peak_megabytes() + COPIES * 4 * voxels / 1e6)
