@@ -50,11 +50,12 @@ class Tally:
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     review: list[str] = field(default_factory=list)
     stopped: bool = False
+    untold: str = ""
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where some volume failed."""
-        return EXIT_SOME_FAILED if self.failures else EXIT_OK
+        """0, or 1 where some volume failed or the tables could not be written."""
+        return EXIT_SOME_FAILED if self.failures or self.untold else EXIT_OK
 
     def add(self, record: Record) -> None:
         """Count a record."""
@@ -113,14 +114,18 @@ class Ledger:
         """Write the tables, unless that was done a moment ago."""
         started = time.monotonic()
         if started >= self._next:
-            with contextlib.suppress(VolumeError):  # the last one reports it
+            with contextlib.suppress(VolumeError, OSError):  # the last one reports it
                 self._records.write_tables(self._planned, self._account, wait=False)
             spent = time.monotonic() - started
             self._next = time.monotonic() + max(TABLES_EVERY_SECONDS, spent / TABLES_SHARE)
 
-    def close(self) -> None:
-        """Write the tables. Raises :class:`VolumeError` where they cannot be written."""
-        self._records.write_tables(self._planned, self._account, wait=True)
+    def close(self) -> str:
+        """Write the tables; what is wrong where they cannot be written."""
+        try:
+            self._records.write_tables(self._planned, self._account, wait=True)
+        except (VolumeError, OSError) as error:
+            return str(error)
+        return ""
 
 
 def run(
@@ -154,8 +159,9 @@ def run(
                     tally.stopped = True
                     break
         finally:
-            _clear(recipe, items, out)
-            ledger.close()
+            with contextlib.suppress(OSError):  # the next run clears up
+                _clear(recipe, items, out)
+            tally.untold = ledger.close()
     summarise(tally, len(items), out, reporter)
     return tally
 
@@ -215,6 +221,8 @@ def summarise(tally: Tally, planned: int, out: Path, reporter: Reporter) -> None
         reporter.problem(f"{failed} failed, listed in {out / 'failures.tsv'}:")
         for name, code, reason in sorted(tally.failures):
             reporter.problem(f"  {name} [{code}] {reason}")
+    if tally.untold:
+        reporter.problem(f"the tables could not be written: {tally.untold}; the same command writes them")
     if tally.stopped:
         left = planned - done - failed - len(tally.skipped)
         reporter.problem(f"stopped after {failed} failures, {left} volumes not tried; the same command goes on")

@@ -23,7 +23,7 @@ from localdiff_cli.volumes.reader import file_hash
 from localdiff_cli.volumes.writer import output_files, sweep, write_text
 
 SOURCES = ("SourceSHA256", "CompanionSHA256")
-TRANSIENT = ("crash", "out-of-memory", "unwritable", "unreadable")
+TRANSIENT = ("crash", "out-of-memory", "unwritable", "unreadable", "input-output")
 """What a second try can help: a file system or a machine under load."""
 MAX_ATTEMPTS = 2
 BUSY_POLL_SECONDS = 1.0
@@ -112,9 +112,10 @@ class VolumeJob:
         for path in (*outputs, sidecar_path(outputs[0])):
             sweep(path)
         if read_sidecar(outputs[0]).get("LocaldiffVersion") or not any(path.exists() for path in outputs):
-            Claims(self.out, self.heartbeat).clear_stale(key_of(self.name(item)))
+            with suppress(OSError):
+                Claims(self.out, self.heartbeat).clear_stale(key_of(self.name(item)))
         record = Record(self.name(item), FAILED, code, f"{self.name(item)}: {reason}", attempt, finished=_now())
-        with suppress(VolumeError):
+        with suppress(VolumeError, OSError):
             Records(self.out).write(record)
         return record
 
@@ -142,7 +143,7 @@ class VolumeWorker:
                 raise
             if self.job.debug:
                 traceback.print_exc()
-            code = error.code if isinstance(error, LocaldiffError) else "out-of-memory" if _is_memory(error) else "internal"
+            code = error.code if isinstance(error, LocaldiffError) else _code_of(error)
             reason = printable(Path(str(error))) if isinstance(error, LocaldiffError) else f"{name}: {type(error).__name__}: {error}"
             record = Record(name, FAILED, code, reason)
         if record.state == BUSY:
@@ -150,8 +151,8 @@ class VolumeWorker:
         if record.fresh:
             seconds = round(time.monotonic() - started, 3)
             record = replace(record, attempts=attempt, seconds=seconds, device=self.work.device, peak_mb=peak_megabytes(), finished=_now())
-        if record.fresh or not records.path(name).exists():
-            with suppress(VolumeError):  # the sidecar says it too; the tables only lack a row
+        with suppress(VolumeError, OSError):  # the sidecar says it too; the tables only lack a row
+            if record.fresh or records.read(records.path(name)) != record:
                 records.write(record)
         return record
 
@@ -231,7 +232,7 @@ class VolumeWorker:
         described = self._described(outputs, sidecar)
         if kept is not None and kept.state == DONE and kept.output_sha256 == described["output_sha256"]:
             return kept
-        return Record(name, DONE, device=str(sidecar.get("Settings", {}).get("Device", "")), **described, fresh=False)
+        return Record(name, DONE, device=self.work.device, **described, fresh=False)
 
     def _described(self, outputs: list[Path], sidecar: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -243,5 +244,7 @@ class VolumeWorker:
         }
 
 
-def _is_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+def _code_of(error: Exception) -> str:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out-of-memory"
+    return "input-output" if isinstance(error, OSError) else "internal"
