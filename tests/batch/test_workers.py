@@ -100,7 +100,7 @@ def test_an_error_of_the_model_ends_the_run_with_its_own_kind_and_code(work):
 
 
 def test_a_worker_that_cannot_start_ends_the_run(work):
-    with pytest.raises(ModelError, match="could not load the model.*SIGKILL.*out of memory"):
+    with pytest.raises(ModelError, match=r"could not load the model.*SIGKILL.*out of memory"):
         work(["a"], load_how="kill")
 
 
