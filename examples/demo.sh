@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
-# The whole chain on a real brain: a slab of a multiple-sclerosis patient (examples/data), T1w to T2w.
+# The whole chain on a real brain: a slab of a multiple-sclerosis patient (examples/data), T1w to FLAIR.
 #   bash examples/demo.sh [OUT]
 set -euo pipefail
 out=${1:-demo}
 data=$(cd "$(dirname "$0")" && pwd)/data/sub-openms19
 t1=$data/sub-openms19_T1w.nii.gz
 brain=$data/sub-openms19_brain.nii.gz # a slab is too thin for the brain to be found in it
-ref=$data/sub-openms19_T2w.nii.gz
+ref=$data/sub-openms19_FLAIR.nii.gz
+model=(--model t1-to-flair --brain "$brain")
 mkdir -p "$out"
-rm -rf "${out:?}"/{ood,plain,local,report,picture.png}
+rm -rf "${out:?}"/{ood,plain,local,lesions,report,picture.png}
 
-localdiff detect --in "$t1" --out "$out/ood" --brain "$brain" --save-mask
-localdiff translate --in "$t1" --out "$out/plain" --brain "$brain" --suffix T2w --mode plain
-localdiff translate --in "$t1" --out "$out/local" --brain "$brain" --suffix T2w --save-source
+localdiff detect --in "$t1" --out "$out/ood" "${model[@]}" --save-mask
+localdiff translate --in "$t1" --out "$out/plain" "${model[@]}" --suffix FLAIR --mode plain
+localdiff translate --in "$t1" --out "$out/local" "${model[@]}" --suffix FLAIR --save-source
+localdiff segment --in "$out/local" --out "$out/lesions" --brain "$brain"
 localdiff evaluate --in "$out/local" --baseline "$out/plain" --ref "$ref" --truth "$data/sub-openms19_mask.nii.gz" \
-    --ood "$out/ood" --condition "$t1" --brain "$brain" --out "$out/report"
+    --segmenter lesion-flair --ood "$out/ood" --condition "$t1" --brain "$brain" --out "$out/report"
 python "$(dirname "$0")/picture.py" "$out/picture.png" "$t1" "$out/ood/sub-openms19_T1w_ood.nii.gz" \
-    "$out/plain/sub-openms19_T2w.nii.gz" "$out/local/sub-openms19_T2w.nii.gz" "$ref" "$brain"
+    "$out/plain/sub-openms19_FLAIR.nii.gz" "$out/local/sub-openms19_FLAIR.nii.gz" "$ref" "$brain"
 
 echo
-echo "Done. Look at $out/picture.png: where the OOD map is bright, plain and local T2w differ; compare both with the true one."
+echo "Done. Look at $out/picture.png: where the OOD map is bright, plain and local FLAIR differ; compare both with the true one."
 echo "The numbers are in $out/report/report.html (open it in a browser)."

@@ -2,7 +2,7 @@
 
     python examples/picture.py OUT.png T1 OOD PLAIN LOCAL REFERENCE BRAIN
 
-All seven are volumes on one grid. The reference is shown on the translations' scale (robust z of its brain, window −4 to 12).
+All seven are volumes on one grid. The reference is shown on the translations' scale (robust z of its brain, window −6 to 8).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from localdiff_cli.volumes.intensity import WINDOWS
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
 from localdiff_cli.volumes.reader import SliceReader, open_volume
 
-TITLES = ("T1w, the condition", "OOD map", "T2w, plain", "T2w, Local Diffusion", "T2w, true")
+TITLES = ("T1w, the condition", "OOD map", "FLAIR, plain", "FLAIR, Local Diffusion", "FLAIR, true")
 
 
 def canonical(path: str) -> np.ndarray:
@@ -37,7 +37,7 @@ def normalised(path: str, brain: np.ndarray, contrast: str) -> np.ndarray:
 def main(out: str, t1: str, ood: str, plain: str, local: str, reference: str, brain: str) -> None:
     """Draw the most out-of-distribution slice, the middle slice and the view from the side."""
     inside = canonical(brain) > 0
-    columns = [normalised(t1, inside, "T1w"), canonical(ood), canonical(plain), canonical(local), normalised(reference, inside, "T2w")]
+    columns = [normalised(t1, inside, "T1w"), canonical(ood), canonical(plain), canonical(local), normalised(reference, inside, "FLAIR")]
     worst = int(columns[1].sum(axis=(1, 2)).argmax())
     side = inside.shape[2] // 2
     rows = [lambda a: a[worst], lambda a: a[len(a) // 2], lambda a: a[::-1, :, side]]

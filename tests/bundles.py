@@ -48,13 +48,13 @@ def _roughen(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return network.state_dict()
 
 
-def make_translator(path: Path, *, detector: bool = True) -> Bundle:
-    """A T1w → T2w bundle of random weights, with a real PatchCore detector of its own tiny bank."""
+def make_translator(path: Path, *, detector: bool = True, target: str = "T2w") -> Bundle:
+    """A T1w → T2w (or other ``target``) bundle of random weights, with a real PatchCore detector of its own tiny bank."""
     torch.manual_seed(0)
     metadata = {
         "task": "translate",
         "condition": _describe("T1w", -6, 6),
-        "target": _describe("T2w", -4, 12),
+        "target": _describe(target, -4, 12),
         "grid": GRID,
         "brain": "required",
         "bias": "none",

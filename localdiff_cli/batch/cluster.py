@@ -5,7 +5,9 @@ Needs the extra ``localdiff[cluster]``.
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -23,18 +25,25 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 @lru_cache(maxsize=1)
-def _loaded(job: bytes) -> Act:
-    """The job's function, made once a worker process."""
+def _loaded(job: bytes, folder: str, models: str | None) -> Act:
+    """The job's function, made once a worker process, in the folder and with the models of whoever asked: both on a shared disk."""
+    os.chdir(folder)
+    if models is not None:
+        os.environ["LOCALDIFF_MODELS"] = models
     return pickle.loads(job).load(lambda text: None)
 
 
-def perform(job: bytes, task: Any, attempt: int) -> Any:
+def perform(job: tuple[bytes, str, str | None], task: Any, attempt: int) -> Any:
     """A worker's part; a :class:`LocaldiffError` is handed back, since no other worker could do better."""
     with _ONE_AT_A_TIME:  # however many threads the worker has: one volume fills its cores
         try:
-            return _loaded(job)(task, attempt, lambda done, total: None)
+            return _loaded(*job)(task, attempt, lambda done, total: None)
         except LocaldiffError as error:
             return error
+        except OSError as error:
+            return UsageError(
+                f"the worker on {socket.gethostname()} cannot use {job[1]}: {error}; expected a shared disk", code="no-cluster"
+            )
 
 
 def connect(cluster: str, jobs: int) -> Client:
@@ -65,13 +74,12 @@ def connect(cluster: str, jobs: int) -> Client:
 
 def run_on_cluster(job: Job, tasks: list[Any], listener: Listener, cluster: str, *, jobs: int = 1) -> Iterator[Any]:
     """The results of ``tasks``, in the order in which they are ready. Raises the :class:`LocaldiffError` of an unusable model."""
-    packed = pickle.dumps(job)
+    packed = (pickle.dumps(job), os.getcwd(), os.environ.get("LOCALDIFF_MODELS"))
     with connect(cluster, jobs) as client:
         from distributed import as_completed
         from distributed.scheduler import KilledWorker
 
-        data = client.scatter(packed, broadcast=False, hash=False)
-        waiting = {client.submit(perform, data, task, 1, pure=False): (task, 1) for task in tasks}
+        waiting = {client.submit(perform, packed, task, 1, pure=False): (task, 1) for task in tasks}
         ready = as_completed(waiting)
         for future in ready:
             task, attempt = waiting.pop(future)
@@ -87,6 +95,6 @@ def run_on_cluster(job: Job, tasks: list[Any], listener: Listener, cluster: str,
                 yield result
                 continue
             time.sleep(pause)
-            again = client.submit(perform, data, task, next_attempt(pause, attempt), pure=False)
+            again = client.submit(perform, packed, task, next_attempt(pause, attempt), pure=False)
             waiting[again] = (task, next_attempt(pause, attempt))
             ready.add(again)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import bundles
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.sh"))
 
@@ -15,6 +17,8 @@ SCRIPTS = sorted((ROOT / "examples").glob("*.sh"))
 def environment(models_folder, tmp_path):
     """A PATH whose ``localdiff`` is this checkout's and whose ``python`` is the tests' own."""
     (tmp_path / "bin").mkdir()
+    bundles.make_translator(tmp_path / "models" / "t1-to-flair", target="FLAIR")
+    bundles.make_segmenter(tmp_path / "models" / "lesion-flair", "FLAIR")
     for name, arguments in (("localdiff", "-m localdiff_cli.app"), ("python", "")):
         script = tmp_path / "bin" / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
@@ -22,7 +26,7 @@ def environment(models_folder, tmp_path):
     return {
         **os.environ,
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "LOCALDIFF_MODELS": str(models_folder),
+        "LOCALDIFF_MODELS": f"{tmp_path / 'models'}{os.pathsep}{models_folder}",
         "PYTHONPATH": str(ROOT),
     }
 
@@ -46,6 +50,7 @@ def test_the_demo_makes_the_picture_and_the_report(environment, tmp_path):
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "demo" / "picture.png").stat().st_size > 20_000
     assert (tmp_path / "demo" / "report" / "report.html").exists()
+    assert (tmp_path / "demo" / "lesions" / "sub-openms19_FLAIR.nii.gz").exists()
     assert "picture.png" in result.stdout
     assert "report.html" in result.stdout.splitlines()[-1]
 
