@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -78,13 +79,13 @@ def of_shard(items: Iterable[Item], shard: tuple[int, int] | None) -> tuple[Item
 def check_collisions(recipe: Recipe, items: tuple[Item, ...]) -> None:
     """Refuse two inputs that would write the same output, and outputs on top of inputs. Raises :class:`UsageError`."""
     seen: dict[Path, Path] = {}
-    inputs = {item.path.resolve() for item in items}
+    inputs = {Path(os.path.realpath(item.path)) for item in items}  # unlike resolve(), no loop of links stops it
     folders: dict[Path, Path] = {}
     for item in items:
         for path in recipe.outputs(item):
             if path.parent not in folders:
-                folders[path.parent] = path.parent.resolve()
-            resolved = path.resolve() if path.is_symlink() else folders[path.parent] / path.name
+                folders[path.parent] = Path(os.path.realpath(path.parent))
+            resolved = Path(os.path.realpath(path)) if path.is_symlink() else folders[path.parent] / path.name
             if resolved in inputs:
                 raise UsageError(f"{path}: the output would replace an input; choose another --out", code="in-is-out")
             key = sidecar_path(path)
