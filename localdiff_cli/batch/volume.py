@@ -98,7 +98,7 @@ class VolumeJob:
 
     def load(self, say: Say) -> VolumeWorker:
         """Load the networks. Raises :class:`LocaldiffError` where they cannot be used."""
-        return VolumeWorker(self, self.recipe.load(say), Claims(self.out, self.heartbeat))
+        return VolumeWorker(self, self.recipe.load(say), Claims(self.out, self.heartbeat), say)
 
     def pause(self, record: Record, attempt: int) -> float | None:
         """Seconds after which to try again; None where the record is final."""
@@ -131,6 +131,7 @@ class VolumeWorker:
     job: VolumeJob
     work: Work
     claims: Claims
+    say: Say
 
     def __call__(self, item: Item, attempt: int, on_slice: OnSlice) -> Record:
         """The record of one volume. Raises :class:`LocaldiffError` only where no volume at all can be worked on."""
@@ -190,7 +191,7 @@ class VolumeWorker:
     def _make(self, item: Item, name: str, outputs: list[Path], on_slice: OnSlice) -> Record:
         before = [path for path in outputs if path.exists()]
         try:
-            outcome = self._halving(item, on_slice)
+            outcome = self._halving(item, name, on_slice)
             written = {path.name: file_hash(path) for path in outputs}
             facts = {
                 "LocaldiffVersion": self.job.version,
@@ -213,7 +214,7 @@ class VolumeWorker:
             raise
         return Record(name, DONE, **self._described(outputs, facts), fresh=True)
 
-    def _halving(self, item: Item, on_slice: OnSlice) -> Outcome:
+    def _halving(self, item: Item, name: str, on_slice: OnSlice) -> Outcome:
         """The work; where the device's memory does not hold the batch, with half of it: slower, the same result."""
         work: Work | None = self.work
         while True:
@@ -224,6 +225,7 @@ class VolumeWorker:
                 work = work.smaller() if type(error).__name__ == "OutOfMemoryError" else None
                 if work is None:
                     raise
+                self.say(f"  {name}: the device's memory was full; trying again with half the batch")
 
     def _known(self, outputs: list[Path], name: str) -> Record:
         """The record of a volume that was done before."""

@@ -98,7 +98,8 @@ def main() -> None:
             started = time.perf_counter()
             found = discover(str(source), "T1w")
             planned = time.perf_counter() - started
-            with Memory(options.volumes) as memory:
+            memory = Memory(options.volumes)
+            with memory:
                 tally = run(Identity(out), found, out, memory, Execution(jobs=options.jobs), version=__version__)
             spent = time.perf_counter() - started
             print(f"{title}: {len(tally.done)} done, {len(tally.skipped)} already done; {1000 * spent / options.volumes:.1f} ms a volume,")

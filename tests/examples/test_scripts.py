@@ -28,6 +28,7 @@ def environment(models_folder, tmp_path):
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "LOCALDIFF_MODELS": f"{tmp_path / 'models'}{os.pathsep}{models_folder}",
         "PYTHONPATH": str(ROOT),
+        "JOBS": "0",  # no worker processes: seven commands in a row take long enough
     }
 
 
@@ -60,5 +61,8 @@ def test_one_node_runs_the_chain_although_one_volume_is_bad(environment, folder,
     result = bash("one_node.sh", folder, tmp_path / "out", folder, environment=environment)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "local" / "sub-01" / "sub-01_T1w.nii.gz").exists()
+    for folder in ("plain_lesions", "local_lesions"):
+        assert len(list((tmp_path / "out" / folder).rglob("*.nii.gz"))) == 2
     assert (tmp_path / "out" / "report" / "report.html").exists()
+    assert "lesion-t2" in (tmp_path / "out" / "report" / "summary.json").read_text()
     assert "bad_T1w" in (tmp_path / "out" / "local" / "failures.tsv").read_text()
