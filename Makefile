@@ -1,6 +1,9 @@
 # make demo   set up, run the whole chain on a real brain, say where the pictures and the report are
 # make test   set up, run the tests
+# make fuzz   100,000 hostile files: each read or refused; a finding names the command that repeats it
 # make lint   ruff and mypy
+# make torture   a kill, a failing and a full disk at every step of the write path, and kills at random instants (a quarter of an hour)
+# make bench   what the engine itself costs a volume
 #
 # TORCH_INDEX: the index that PyTorch's site names for your machine (its CPU builds, or those for your CUDA version); without it pip
 # takes the build that your package index offers.
@@ -9,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test fuzz lint torture bench clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version.split()[0])'
@@ -24,9 +27,18 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope
 
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.fuzz --count 100000
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+torture: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.kill --every 1 --random 100
+
+bench: $(STAMP)
+	$(BIN)/python -m localdiff_cli.benchmarks.engine --volumes 1000
 
 clean:
 	rm -rf $(VENV) demo build dist

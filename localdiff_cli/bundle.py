@@ -396,7 +396,7 @@ def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, back
     try:
         calibration = Calibration.from_dict(described["calibration"])
         name, scale = str(described["backbone"]), float(described["input_scale"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise _damaged(bundle.path, f"a detector that cannot be read ({error})", "backbone, input_scale and calibration") from error
     except ModelError as error:
         raise _damaged(bundle.path, f"a detector that cannot be read ({error})", "a calibration") from error
@@ -459,7 +459,7 @@ def save_bundle(path: Path, metadata: dict[str, Any], tensors: dict[str, dict[st
     """
     from safetensors.torch import save
 
-    from localdiff_cli.volumes.writer import whole_file, write_text
+    from localdiff_cli.volumes.whole import whole_file, write_text
 
     merged = (read_metadata(path) if (path / METADATA).is_file() else {}) | metadata
     files = dict(merged.get("files", {}))

@@ -24,7 +24,7 @@ class LocaldiffError(Exception):
     exit_code: int = EXIT_SOME_FAILED
 
     def __init__(self, message: str, *, code: str = "error") -> None:
-        super().__init__(message)
+        super().__init__(message.encode(errors="backslashreplace").decode())  # names that are not valid UTF-8 can be printed too
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:

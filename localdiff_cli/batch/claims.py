@@ -25,6 +25,7 @@ from filelock import FileLock
 HEARTBEAT_SECONDS = 20.0
 MISSED_HEARTBEATS = 3
 STATE_FOLDER = ".localdiff"
+MAX_PID = 2**31
 
 
 def key_of(name: str) -> str:
@@ -184,7 +185,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         held = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return held if isinstance(held, dict) else {}
 
@@ -192,6 +193,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _owner(held: dict[str, Any]) -> Owner | None:
     said = held.get("Owner")
     try:
-        return Owner(str(said["host"]), int(said["pid"]), str(said["started"])) if isinstance(said, dict) else None
-    except (LookupError, TypeError, ValueError):
+        owner = Owner(str(said["host"]), int(said["pid"]), str(said["started"])) if isinstance(said, dict) else None
+    except (LookupError, OverflowError, TypeError, ValueError):
         return None
+    return owner if owner is not None and 0 < owner.pid < MAX_PID else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from localdiff_cli.errors import NoInputError, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import IMAGES, Content, content_of
 from localdiff_cli.volumes.reader import ITK_SUFFIXES, pair_of, suffix_of
-from localdiff_cli.volumes.writer import PARTIAL
+from localdiff_cli.volumes.whole import PARTIAL
 
 
 @dataclass(frozen=True)

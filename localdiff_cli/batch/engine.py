@@ -20,7 +20,7 @@ from localdiff_cli.batch.work import Recipe, printable
 from localdiff_cli.batch.workers import Job, run_here, run_in_workers, sigterm_raises
 from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import sidecar_path
-from localdiff_cli.volumes.writer import sweep
+from localdiff_cli.volumes.whole import sweep
 
 TABLES_EVERY_SECONDS = 5.0
 TABLES_SHARE = 0.05
@@ -207,7 +207,7 @@ def _clear(recipe: Recipe, items: tuple[Item, ...], out: Path) -> None:
 
 
 def _holds_partials(folder: Path) -> bool:
-    from localdiff_cli.volumes.writer import PARTIAL
+    from localdiff_cli.volumes.whole import PARTIAL
 
     return folder.is_dir() and any(path.name.endswith(PARTIAL) for path in folder.iterdir())
 

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from localdiff_cli.batch.claims import STATE_FOLDER, key_of
-from localdiff_cli.volumes.writer import sweep, write_text
+from localdiff_cli.volumes.whole import sweep, write_text
 
 DONE, FAILED, BUSY, OPEN = "done", "failed", "busy", "open"
 RUN_COLUMNS = (
@@ -76,14 +76,21 @@ class Records:
             values = json.loads(path.read_text(encoding="utf-8"))
             known = {name: value for name, value in values.items() if name in names}
             slices = tuple(row for row in known.pop("slices", ()) if isinstance(row, dict))
-            return Record(**known | {"slices": slices, "review": tuple(map(str, known.get("review", ()))), "fresh": False})
-        except (OSError, ValueError, TypeError, AttributeError):
+            record = Record(**known | {"slices": slices, "review": tuple(map(str, known.get("review", ()))), "fresh": False})
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
+        return record if _is_sound(record) else None
+
+    def _has_output(self, record: Record) -> bool:
+        try:
+            return (self.out / record.output).is_file()
+        except (OSError, ValueError):  # no name that a file can have
+            return False
 
     def all(self) -> dict[str, Record]:
         """Every record whose output is still there, and every failure, by volume."""
         found = (self.read(path) for path in self.folder.glob("*.json"))
-        kept = (r for r in found if r is not None and (r.state != DONE or (self.out / r.output).exists()))
+        kept = (r for r in found if r is not None and (r.state != DONE or self._has_output(r)))
         return {record.volume: record for record in sorted(kept, key=lambda r: r.volume)}
 
     def write_tables(self, planned: Iterable[str], account: dict[str, Any], *, wait: bool) -> None:
@@ -104,6 +111,20 @@ class Records:
                         write_text(self.out / name, text, durable=wait)
         except Timeout:
             return
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether every value is of its kind, and every text can be written: a record may come from another version or a failing disk."""
+    kinds: dict[str, type | tuple[type, ...]] = {"attempts": int, "seconds": (int, float), "peak_mb": (int, float), "output_sha256": dict}
+    values = asdict(record)
+    texts = (name for name in RUN_COLUMNS if name not in kinds)
+    whole = all(isinstance(values[name], kind) for name, kind in kinds.items()) and all(isinstance(values[name], str) for name in texts)
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+        _ = [int(row.get("slice", 0)) for row in record.slices]
+    except (OverflowError, TypeError, ValueError):
+        return False
+    return whole and isinstance(record.output, str) and record.state in (DONE, FAILED)
 
 
 def tables(known: dict[str, Record], planned: Iterable[str], account: dict[str, Any]) -> dict[str, str | None]:

@@ -20,7 +20,8 @@ from localdiff_cli.batch.work import OnSlice, Outcome, Recipe, Say, Work, printa
 from localdiff_cli.errors import LocaldiffError, VolumeError
 from localdiff_cli.volumes.contrast import read_sidecar, sidecar_path
 from localdiff_cli.volumes.reader import file_hash
-from localdiff_cli.volumes.writer import output_files, sweep, write_text
+from localdiff_cli.volumes.whole import sweep, write_text
+from localdiff_cli.volumes.writer import output_files
 
 SOURCES = ("SourceSHA256", "CompanionSHA256")
 TRANSIENT = ("crash", "out-of-memory", "unwritable", "unreadable", "input-output")

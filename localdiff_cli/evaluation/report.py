@@ -26,7 +26,7 @@ from localdiff_cli.evaluation.rows import metric_rows, rate_rows
 from localdiff_cli.evaluation.statistics import EFFECT_NAME
 from localdiff_cli.evaluation.summary import Summary, measure_of
 from localdiff_cli.evaluation.tables import metrics_tsv, slices_tsv
-from localdiff_cli.volumes.writer import write_text
+from localdiff_cli.volumes.whole import write_text
 
 SHOWN = 5
 RANKED_BY = ("dice", "psnr_lesion", "ssim_brain", "psnr_brain", "ssim_slices_brain")

@@ -61,7 +61,7 @@ class Calibration:
         """The calibration that :meth:`to_dict` wrote; :class:`ModelError` when ``entries`` are not one."""
         try:
             return cls(tuple(map(float, entries["levels"])), tuple(map(float, entries["values"])), float(entries["sigma_a"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise ModelError(f"calibration: expected levels, values and sigma_a, found {sorted(map(str, entries))}; fit the detector again",
                              code="calibration-damaged") from error
 

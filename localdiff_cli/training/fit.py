@@ -43,7 +43,7 @@ from localdiff_cli.training.slices import PatientSlices, load_slices
 from localdiff_cli.training.translator import HealthySlices, healthy_slices, mean_prediction, translator_loss
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 from localdiff_cli.volumes.prepare import PrepareSettings
-from localdiff_cli.volumes.writer import whole_file
+from localdiff_cli.volumes.whole import whole_file
 
 Say = Callable[[str], None]
 UNSTATED = "unstated"

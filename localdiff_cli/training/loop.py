@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from localdiff_cli.errors import UsageError
-from localdiff_cli.volumes.writer import sweep, whole_file
+from localdiff_cli.volumes.whole import sweep, whole_file
 
 UNREADABLE = (
     pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,

@@ -18,7 +18,7 @@ from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import SliceReader, open_volume
-from localdiff_cli.volumes.writer import whole_file
+from localdiff_cli.volumes.whole import whole_file
 
 MIN_BRAIN_MM2 = 500.0
 """Slices with less brain than this are left out."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
+from localdiff_cli.volumes.itk_header import NRRD_END, TEXT, Storage, checked_storage, is_file, is_nrrd, storage_of
+from localdiff_cli.volumes.limits import check_promise, check_unpacked
 
-MAX_DEFLATE_RATIO = 1040
-"""DEFLATE cannot expand more than 1032 times: a header that promises more than that is wrong."""
-
-HEADER_BYTES = 1 << 16
-TEXT = ("utf-8", "surrogateescape")
+BLOCK_BYTES = 1 << 16
 NRRD_SPACE_KEYS = ("space", "space directions", "space origin")
-_FIELD = re.compile(r"([\w ]+?)\s*(?:=|:(?!=))\s*(.*)")
-_NRRD_END = re.compile(rb"\r?\n\r?\n")
-_META_END = re.compile(rb"ElementDataFile\s*=[^\n]*\n?")
 
 
 @dataclass(frozen=True)
@@ -46,17 +40,6 @@ class ItkHeader:
         return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
-@dataclass(frozen=True)
-class _Storage:
-    """Where the voxels of an ITK image lie: header fields (lower-case keys), data file, offset of the data, how encoded."""
-
-    fields: dict[str, str]
-    file: Path
-    offset: int
-    zlib: bool
-    raw: bool
-
-
 def _sitk() -> Any:
     import SimpleITK as sitk
 
@@ -64,33 +47,26 @@ def _sitk() -> Any:
     return sitk
 
 
-def _storage(path: Path) -> _Storage:
-    with path.open("rb") as handle:
-        head = handle.read(HEADER_BYTES)
-    end = (_NRRD_END if head.startswith(b"NRRD") else _META_END).search(head)
-    offset = end.end() if end else len(head)
-    lines = head[:offset].decode(*TEXT).splitlines()
-    fields = {match[1].strip().lower(): match[2].strip() for line in lines if (match := _FIELD.match(line))}
-    name = fields.get("elementdatafile") or fields.get("data file") or fields.get("datafile") or "LOCAL"
-    local = name.upper() == "LOCAL"
-    packed = fields.get("compresseddata", "").lower() == "true"
-    raw = not packed and fields.get("encoding", "raw").lower() == "raw" and fields.get("binarydata", "true").lower() == "true"
-    return _Storage(fields, path if local else path.parent / name, offset if local else 0, packed, raw)
+def _image_io(path: Path) -> str:
+    """The one reader of SimpleITK that may see the file: by its content alone, others would take it for their own."""
+    return "NrrdImageIO" if is_nrrd(path) else "MetaImageIO"
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
     """The header file and, where it names another file for the voxels that exists, that one."""
-    if not path.is_file():
+    try:
+        file = storage_of(path).file
+    except (VolumeError, FileNotFoundError):
         return (path,)
-    file = _storage(path).file
-    return (path, file) if file != path and file.is_file() else (path,)
+    return (path, file) if file != path and is_file(file) else (path,)
 
 
 def read_header(path: Path) -> ItkHeader:
     """Read the header alone. Raises :class:`VolumeError` for what is no image of single grey values or lacks its voxels."""
-    storage = _checked_storage(path)
+    storage = checked_storage(path)
     sitk = _sitk()
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(_image_io(path))
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
@@ -106,42 +82,10 @@ def read_header(path: Path) -> ItkHeader:
         raise VolumeError(f"{path}: found {count} values per voxel; expected one grey value. Save one channel first", code="colour")
     dtype = sitk.GetArrayViewFromImage(sitk.Image([1, 1], reader.GetPixelID())).dtype
     shape = tuple(int(n) for n in reader.GetSize())
-    _check_size(path, storage, float(np.prod(shape, dtype=float)) * dtype.itemsize)
+    check_promise(path, float(np.prod(shape, dtype=float)) * dtype.itemsize, storage.size, storage.ratio)
     space = tuple((key, storage.fields[key]) for key in NRRD_SPACE_KEYS if key in storage.fields)
     exact = space if len(shape) <= 3 and "space directions" in storage.fields else ()
     return ItkHeader(shape, dtype, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection(), exact)
-
-
-def _checked_storage(path: Path) -> _Storage:
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise VolumeError(
-            f"{str(path)!a}: found a name that is not valid UTF-8, which SimpleITK cannot open. Rename the file", code="bad-name"
-        ) from error
-    storage = _storage(path)
-    if not storage.file.is_file():
-        raise VolumeError(
-            f"{path}: found no file {storage.file}, where its header places the voxels; expected one file of voxels. Copy it there",
-            code="not-found",
-        )
-    return storage
-
-
-def _check_size(path: Path, storage: _Storage, promised: float) -> None:
-    """Refuse a header that promises more than its data file can hold, before anything is allocated."""
-    room = (storage.file.stat().st_size - storage.offset) * (1 if storage.raw else MAX_DEFLATE_RATIO)
-    if promised > room:
-        raise size_error(path, promised, room)
-
-
-def size_error(path: Path, promised: float, room: float) -> VolumeError:
-    """The error for a header that promises ``promised`` bytes of voxels where at most ``room`` are."""
-    return VolumeError(
-        f"{path}: the header promises {promised:,.0f} bytes of voxels, the file holds at most {max(room, 0):,.0f}; it is truncated or its "
-        "header is wrong. Copy the file again",
-        code="absurd-size" if promised > 64 * max(room, 1) else "truncated",
-    )
 
 
 def read_array(path: Path, header: ItkHeader) -> NDArray:
@@ -149,19 +93,20 @@ def read_array(path: Path, header: ItkHeader) -> NDArray:
 
     Raises ``EOFError`` or ``zlib.error`` for a damaged stream (which MetaIO would pass over), ``RuntimeError`` by SimpleITK.
     """
-    storage = _checked_storage(path)
+    storage = checked_storage(path)
     if storage.zlib:
-        _check_zlib(storage, int(np.prod(header.shape)) * header.dtype.itemsize)
+        _check_zlib(path, storage, int(np.prod(header.shape)) * header.dtype.itemsize)
     sitk = _sitk()
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO=_image_io(path))).T
 
 
-def _check_zlib(storage: _Storage, promised: int) -> None:
+def _check_zlib(path: Path, storage: Storage, promised: int) -> None:
     stream, size = zlib.decompressobj(wbits=47), 0
     with storage.file.open("rb") as handle:
         handle.seek(storage.offset)
-        while (block := handle.read(HEADER_BYTES)) and not stream.eof:
-            size += len(stream.decompress(block))
+        while not stream.eof and (block := stream.unconsumed_tail or handle.read(BLOCK_BYTES)):
+            size += len(stream.decompress(block, 16 * BLOCK_BYTES))
+            check_unpacked(path, size, storage.size)
     if size < promised or not stream.eof:
         raise EOFError("the compressed voxels end early")
 
@@ -178,14 +123,14 @@ def write(path: Path, array: NDArray, header: ItkHeader, description: str) -> No
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
         raise OSError("SimpleITK could not write the image; is the disk full?") from error
-    if header.nrrd_space and path.suffix.lower() in (".nrrd", ".nhdr"):
+    if header.nrrd_space and is_nrrd(path):
         _restore_space(path, dict(header.nrrd_space))
 
 
 def _restore_space(path: Path, space: dict[str, str]) -> None:
     """State the geometry in the words of the file that was read: ITK multiplies spacing and direction, and rounds."""
     whole = path.read_bytes()
-    end = _NRRD_END.search(whole)
+    end = NRRD_END.search(whole)
     cut = end.start() if end else len(whole)
     lines = whole[:cut].decode(*TEXT).splitlines(keepends=True)
     for number, line in enumerate(lines):

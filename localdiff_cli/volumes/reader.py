@@ -14,24 +14,26 @@ from warnings import catch_warnings, simplefilter
 
 import nibabel as nib
 import numpy as np
-from isal import igzip
+from isal import igzip, igzip_lib
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes import itk
 from localdiff_cli.volumes.geometry import Frame, frame_of
-from localdiff_cli.volumes.itk import MAX_DEFLATE_RATIO
+from localdiff_cli.volumes.limits import MAX_DEFLATE_RATIO, check_promise, check_unpacked
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
 
 MAX_VOXELS = 2**31
+MAX_EXTENSION_BYTES = 16 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}
 """Spatial units of a NIfTI other than mm; an unknown unit is taken as mm."""
 
+_IGZIP_ERROR: Any = igzip_lib.error
 READ_ERRORS = (
     OSError,
     EOFError,
@@ -42,6 +44,7 @@ READ_ERRORS = (
     OverflowError,
     RuntimeError,
     zlib.error,
+    _IGZIP_ERROR,
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
     nib.wrapstruct.WrapStructError,
@@ -154,7 +157,8 @@ def _spatial_shape(path: Path, stored: tuple[int, ...]) -> tuple[int, int, int]:
 
 def _frame(path: Path, affine: NDArray, shape: tuple[int, int, int]) -> Frame:
     try:
-        return frame_of(affine, shape)
+        with np.errstate(all="ignore"):
+            return frame_of(affine, shape)
     except (ValueError, IndexError) as error:
         raise VolumeError(
             f"{path}: found an affine that is singular or not finite ({np.asarray(affine)[:3].tolist()}); expected an invertible one. "
@@ -176,9 +180,7 @@ def _check_nifti_bytes(path: Path, image: Any, shape: tuple[int, int, int]) -> N
     """Refuse a header that promises more than the file can hold, before anything is allocated."""
     promised = float(np.prod(shape, dtype=float)) * image.get_data_dtype().itemsize + image.dataobj.offset
     file = Path(image.file_map["image"].filename)
-    room = file.stat().st_size * (MAX_DEFLATE_RATIO if _is_gzip(file) else 1)
-    if promised > room:
-        raise itk.size_error(path, promised, room)
+    check_promise(path, promised, file.stat().st_size, MAX_DEFLATE_RATIO if _is_gzip(file) else 1)
 
 
 def _is_gzip(path: Path) -> bool:
@@ -187,12 +189,43 @@ def _is_gzip(path: Path) -> bool:
 
 def _check_gzip(path: Path, promised: int = 0) -> None:
     """Decompress the whole stream once. Raises ``EOFError`` or ``OSError`` where it is cut, damaged or shorter than ``promised``."""
-    size = 0
+    size, packed = 0, path.stat().st_size
     with igzip.open(path, "rb") as stream:
         while block := stream.read(1 << 20):
             size += len(block)
+            check_unpacked(path, size, packed)
     if size < promised:
         raise EOFError(f"found {size:,} bytes, the header promises {promised:,}")
+
+
+def _nifti_kind(path: Path) -> Any:
+    """The nibabel class for the file by its suffix and its header, the header's extensions checked.
+
+    Raises ``ValueError`` for another kind of file, and for extensions that are absurd: nibabel reads them whole, whatever they claim.
+    """
+    pair = suffix_of(path) in (".hdr", ".img")
+    kinds = (nib.Nifti1Pair, nib.Nifti2Pair) if pair else (nib.Nifti1Image, nib.Nifti2Image)
+    with igzip.open(path, "rb") if _is_gzip(path) else (pair_of(path)[0] if pair else path).open("rb") as stream:
+        block = stream.read(max(kind.header_class.sizeof_hdr for kind in kinds))
+        kind = next((kind for kind in kinds if kind.header_class.may_contain_header(block)), None)
+        if kind is None:
+            raise ValueError("no mark of NIfTI-1 or NIfTI-2")
+        stream.seek(kind.header_class.sizeof_hdr)
+        if stream.read(4)[:1] not in (b"", b"\0"):
+            _check_extensions(stream, kind.header_class(block[: kind.header_class.sizeof_hdr], check=False))
+    return kind
+
+
+def _check_extensions(stream: Any, header: Any) -> None:
+    start, total = stream.tell(), 0
+    left = float(header["vox_offset"]) - start if header.is_single else -1.0  # below 0: to the end of the file
+    while (left < 0 or left >= 16) and len(words := stream.read(8)) == 8:
+        size = int(np.frombuffer(words, np.dtype(np.int32).newbyteorder(header.endianness))[0])
+        total += size
+        if size < 8 or total > MAX_EXTENSION_BYTES:
+            raise ValueError(f"a header extension of {size:,} bytes; at most {MAX_EXTENSION_BYTES:,} in all")
+        left -= size
+        stream.seek(start + total)
 
 
 @contextmanager
@@ -210,8 +243,9 @@ def _quiet() -> Iterator[None]:
 
 def _load_nifti(path: Path) -> Any:
     """nibabel's image, its data still on disk. Not memory-mapped: a file cut under a map would kill the process."""
+    kind = _nifti_kind(path)
     with _quiet():
-        return nib.load(path, keep_file_open=True, mmap=False)
+        return kind.from_filename(path, keep_file_open=True, mmap=False)
 
 
 def _raw_header(image: Any) -> Any:
@@ -231,11 +265,6 @@ def _open_nifti(path: Path) -> Volume:
     _check_pair(path)
     try:
         image = _load_nifti(path)
-        if not isinstance(image, nib.Nifti1Pair):
-            raise VolumeError(
-                f"{path}: found {type(image).__name__}, which has no reliable orientation; expected NIfTI-1 or NIfTI-2. Convert it first",
-                code="not-an-image",
-            )
         stored = tuple(int(n) for n in image.shape)
         shape = _spatial_shape(path, stored)
         dtype = image.get_data_dtype()
@@ -266,7 +295,8 @@ def _not_nifti(path: Path, error: BaseException) -> VolumeError:
     except READ_ERRORS as damage:
         return _damaged(path, damage)
     found = f"no NIfTI header ({_reason(path, error)})" if start else "an empty file"
-    return VolumeError(f"{path}: found {found}; expected NIfTI-1 or NIfTI-2. It is damaged or another kind of file", code="not-an-image")
+    return VolumeError(f"{path}: found {found}; expected NIfTI-1 or NIfTI-2. It is damaged or another kind of file (an "
+        "Analyze file has no reliable orientation: convert it first)", code="not-an-image")
 
 
 def _damaged(path: Path, error: BaseException) -> VolumeError:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,71 +12,9 @@ import numpy as np
 from isal import igzip
 from numpy.typing import NDArray
 
-from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes import itk
 from localdiff_cli.volumes.reader import Volume, files_of, pair_of, suffix_of
-
-PREFIX = ".localdiff-"
-PARTIAL = ".partial"
-
-
-def _prefix(path: Path) -> str:
-    """The start of the temporary folders' names of one file: of fixed length, whatever the file is called."""
-    return f"{PREFIX}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
-
-
-@contextmanager
-def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Give a path to write to, beside ``path``; it takes the final name only when the block ends without an error.
-
-    Each call has a folder of its own: two writers of the same file do not meet, the last one wins. ``durable``: what is written has
-    reached the disk before it takes the name, so that even a power cut leaves the old file or the new one.
-    """
-    folder: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=PARTIAL, dir=path.parent))
-        yield folder / path.name
-        _publish(folder, path, durable=durable)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _unwritable(path: Path, error: OSError) -> VolumeError:
-    reason = error.strerror or str(error) or type(error).__name__
-    return VolumeError(f"{path}: cannot be written ({reason}). Check the folder, its permissions and the space left", code="unwritable")
-
-
-def sweep(path: Path) -> None:
-    """Remove what writers of ``path`` that were killed left beside it. Only for whoever has the sole right to write it."""
-    for folder in path.parent.glob(f"{_prefix(path)}*{PARTIAL}"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(folder: Path, path: Path, *, durable: bool) -> None:
-    """Move everything that was written into place, the named file last."""
-    parts = sorted(folder.iterdir(), key=lambda p: p.name == path.name)
-    for part in parts if durable else ():
-        with part.open("rb") as handle:
-            os.fsync(handle.fileno())
-    for part in parts:
-        os.replace(part, path.parent / part.name)
-    if not durable:
-        return
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write a small text file whole or not at all."""
-    with whole_file(path, durable=durable) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+from localdiff_cli.volumes.whole import unwritable, whole_file
 
 
 def output_header(volume: Volume, dtype: np.dtype, description: str, scale: tuple[float, float]) -> Any:
@@ -182,7 +115,7 @@ class SliceWriter:
         try:
             self._stream.write(np.asarray(stored, dtype=self._file_dtype).tobytes(order="F"))
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def _finish_unless_failed(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
         if kind is not None:

@@ -123,3 +123,20 @@ def test_keys_are_short_file_names_of_their_own(name):
     assert len(key_of(name)) == 32
     assert key_of(name) != key_of(name + "x")
     assert module.STATE_FOLDER.startswith(".")
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**31, 2**63, -(2**63), 10**30, float("inf"), float("nan"), None, [1], "x"], ids=str)
+def test_a_claim_of_no_possible_process_falls_like_one_of_an_unknown_owner(tmp_path, pid):
+    claims = Claims(tmp_path, heartbeat=0.0)
+    hold(claims, "k", replace(this_process(), pid=pid))
+    assert claims.holder("k") == "nobody"
+    assert claims.take("k", "a.nii") is None
+    assert claims.take("k", "a.nii").inherited
+
+
+def test_a_claim_nested_absurdly_deep_is_one_of_an_unknown_owner(tmp_path):
+    claims = Claims(tmp_path)
+    claims.folder.mkdir(parents=True)
+    claims.path("k").write_text("[" * 100_000)
+    assert claims.holder("k") == "nobody"
+    assert claims.take("k", "a.nii") is None

@@ -14,7 +14,7 @@ from localdiff_cli.batch.work import Outcome
 from localdiff_cli.batch.workers import Terminated
 from localdiff_cli.errors import ModelError, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import Content
-from localdiff_cli.volumes.writer import whole_file
+from localdiff_cli.volumes.whole import whole_file
 
 
 class Copy:

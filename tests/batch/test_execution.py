@@ -152,8 +152,8 @@ def test_a_volume_of_a_dead_run_is_taken_over_with_its_half_made_outputs(go, tmp
     out.mkdir()
     (out / "sub-2_T1w.nii").write_bytes(b"half")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("localdiff_cli.volumes.writer.shutil.rmtree", lambda *a, **k: None)
-        from localdiff_cli.volumes.writer import write_text
+        patch.setattr("localdiff_cli.volumes.whole.shutil.rmtree", lambda *a, **k: None)
+        from localdiff_cli.volumes.whole import write_text
 
         write_text(out / "extra_sub-2_T1w.nii", "half")
     assert len(go(Execution(jobs=0)).failures) == 1  # without a claim it might be anybody's

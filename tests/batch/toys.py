@@ -11,7 +11,7 @@ from pathlib import Path
 
 from localdiff_cli.batch.work import Estimate, Outcome
 from localdiff_cli.errors import ModelError, VolumeError
-from localdiff_cli.volumes.writer import whole_file
+from localdiff_cli.volumes.whole import whole_file
 
 
 def misbehave(how: str, marker: Path) -> None:

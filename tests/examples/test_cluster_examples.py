@@ -92,7 +92,7 @@ class Stage:
     def run(self, *command, **environment):
         process = self.start(*command, **environment)
         try:
-            text, _ = process.communicate(timeout=20)
+            text, _ = process.communicate(timeout=120)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -108,7 +108,7 @@ class Stage:
 
     def appears(self, name):
         """Wait for a file, at most five seconds."""
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while not (self.folder / name).exists() and time.monotonic() < until:
             time.sleep(0.02)
         return (self.folder / name).exists()
@@ -160,7 +160,7 @@ def test_slurms_warning_reaches_localdiff_in_an_array(stage):
     process = stage.start("bash", EXAMPLES / "slurm_array.sh", "t1", "t2", **ARRAY, STUB_TICKS=500)
     assert stage.appears("localdiff.pid")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 143
     assert (stage.folder / "localdiff.terminated").exists()
     assert int((stage.folder / "localdiff.pid").read_text()) == process.pid
@@ -216,7 +216,7 @@ def test_slurms_warning_reaches_localdiff_in_a_dask_job(stage, slurm_job):
     assert stage.appears("localdiff.pid")
     assert stage.appears("worker.threads")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 143
     assert (stage.folder / "localdiff.terminated").exists()
     assert stage.appears("worker.terminated")

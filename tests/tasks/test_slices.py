@@ -113,7 +113,7 @@ def test_an_error_on_the_way_leaves_no_output_at_all(tmp_path, error):
 
 def test_one_output_that_cannot_be_put_in_place_takes_the_others_with_it(tmp_path, monkeypatch):
     prepared = prepared_brain(tmp_path / "a_T1w.nii.gz")
-    import localdiff_cli.volumes.writer as writer
+    import localdiff_cli.volumes.whole as writer
 
     publish = writer._publish
 

@@ -17,9 +17,9 @@ import pytest
 import SimpleITK as sitk
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes import writer as writer_module
 from localdiff_cli.volumes.reader import Volume, open_volume
-from localdiff_cli.volumes.writer import SliceWriter, output_files, sweep, whole_file, write_text
+from localdiff_cli.volumes.whole import PARTIAL, sweep, whole_file, write_text
+from localdiff_cli.volumes.writer import SliceWriter, output_files
 
 from .synthetic import (
     GEOMETRY_FIELDS,
@@ -277,7 +277,7 @@ def test_full_disk_names_the_output_and_leaves_nothing(tmp_path, suffix, request
         write_like(volume, out, slices)
     assert caught.value.code == "unwritable"
     assert str(out) in str(caught.value)
-    assert writer_module.PARTIAL not in str(caught.value)
+    assert PARTIAL not in str(caught.value)
     assert left_in(out.parent) == []
 
 
@@ -368,7 +368,7 @@ def test_others_may_read_what_was_written_as_the_umask_says(tmp_path):
 def test_leftovers_of_a_killed_writer_are_swept_and_those_of_other_files_left_alone(tmp_path, monkeypatch):
     for name in ("a.txt", "b.txt"):
         with monkeypatch.context() as patch:
-            patch.setattr("localdiff_cli.volumes.writer.shutil.rmtree", lambda *a, **k: None)  # as if killed before it
+            patch.setattr("localdiff_cli.volumes.whole.shutil.rmtree", lambda *a, **k: None)  # as if killed before it
             write_text(tmp_path / name, "x")
     assert len(left_in(tmp_path)) == 4
     sweep(tmp_path / "a.txt")
