@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from localdiff_cli import __version__
 from localdiff_cli.batch.discover import check_folders
-from localdiff_cli.batch.engine import carry_out
+from localdiff_cli.batch.engine import Execution, carry_out
 from localdiff_cli.batch.pairing import IMAGE, MAP, MASK, Index, Source, entity
 from localdiff_cli.batch.report import Reporter, say
 from localdiff_cli.batch.work import OnSlice, Say
@@ -190,6 +190,22 @@ def _account(cases: list[CaseFiles], options: EvaluateOptions) -> dict[str, Any]
     return account
 
 
+def _measured(job: EvaluateJob, cases: list[CaseFiles], reporter: Reporter, how: Execution) -> tuple[list[CaseResult], list[Unmeasured]]:
+    """Every case measured, and those that could not be."""
+    results, failures = [], []
+    reporter.start(len(cases))
+    for result in carry_out(job, cases, reporter, how):
+        if isinstance(result, Unmeasured):
+            failures.append(result)
+            reporter.problem(f"  failed: {result.reason}")
+        else:
+            results.append(result)
+            for note in result.notes:
+                reporter.line(f"  note: {result.name}: {note}")
+        reporter.volume_done()
+    return sorted(results, key=lambda result: result.name), failures
+
+
 def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
     """Evaluate every pair; write the report; the exit code."""
     _check(options)
@@ -215,19 +231,9 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
         seed=options.seed,
     )
     job = EvaluateJob(EvaluationOptions(settings, contrast, options.bias, options.resample_ref, options.tau, options.segmenter))
-    results: list[CaseResult] = []
     with Reporter(quiet=run.quiet, verbose=run.verbose, json_log=run.json_log) as reporter, sigterm_raises():
-        reporter.start(len(cases))
-        for result in carry_out(job, cases, reporter, run.how):
-            if isinstance(result, Unmeasured):
-                unpaired.append(Unpaired(result.name, result.reason))
-                reporter.problem(f"  failed: {result.reason}")
-            else:
-                results.append(result)
-                for note in result.notes:
-                    reporter.line(f"  note: {result.name}: {note}")
-            reporter.volume_done()
-        failed = len(cases) - len(results)
+        results, failures = _measured(job, cases, reporter, run.how)
+        unpaired += [Unpaired(failure.name, failure.reason) for failure in failures]
         if not results:
             reporter.problem("no case could be evaluated")
             return EXIT_SOME_FAILED
@@ -242,4 +248,4 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
     if not run.quiet:
         say(f"report: {written['report.html']}")
     check_fail_under(list(options.fail_under), summary)
-    return EXIT_SOME_FAILED if failed else EXIT_OK
+    return EXIT_SOME_FAILED if failures else EXIT_OK
