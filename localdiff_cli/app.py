@@ -65,15 +65,13 @@ def detect(
     from localdiff_cli.commands.detect import DetectOptions
     from localdiff_cli.commands.detect import detect as run
     from localdiff_cli.commands.detector import DetectorOptions
-    from localdiff_cli.commands.run import RunOptions, execution, guarded
+    from localdiff_cli.commands.run import Asked, RunOptions, guarded
 
-    def shared() -> RunOptions:
-        how = execution(jobs, timeout, shard, max_failures, cluster, fail_fast=fail_fast)
-        return RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
-
+    how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
     chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
     options = DetectOptions(model, brain, bias, nan, save_mask, save_score, save_brain, device, batch_size)
-    _finish(guarded(lambda: run(shared(), options, chosen), debug=debug))
+    _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
 
 
 @app.command()
@@ -112,14 +110,12 @@ def translate(
     Example: localdiff translate --in t1/ --out t2/ --suffix T2w
     """
     from localdiff_cli.commands.detector import DetectorOptions
-    from localdiff_cli.commands.run import RunOptions, execution, guarded
+    from localdiff_cli.commands.run import Asked, RunOptions, guarded
     from localdiff_cli.commands.translate import TranslateOptions
     from localdiff_cli.commands.translate import translate as run
 
-    def shared() -> RunOptions:
-        how = execution(jobs, timeout, shard, max_failures, cluster, fail_fast=fail_fast)
-        return RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
-
+    how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
     chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
     options = TranslateOptions(
         model=model, mode=mode, sampler=sampler, eta=eta, steps=steps, samples=samples, seed=seed, noise=noise, context=context,
@@ -127,7 +123,7 @@ def translate(
         bias=bias, nan=nan, match=match, suffix=suffix, dtype=dtype, save_map=save_map, save_source=save_source, save_brain=save_brain,
         device=device, precision=precision, batch_size=batch_size,
     )  # fmt: skip
-    _finish(guarded(lambda: run(shared(), options, chosen), debug=debug))
+    _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
 
 
 @app.command()
@@ -147,16 +143,14 @@ def segment(
 
     Example: localdiff segment --in t2/ --out lesions/
     """
-    from localdiff_cli.commands.run import RunOptions, execution, guarded
+    from localdiff_cli.commands.run import Asked, RunOptions, guarded
     from localdiff_cli.commands.segment import SegmentOptions
     from localdiff_cli.commands.segment import segment as run
 
-    def shared() -> RunOptions:
-        how = execution(jobs, timeout, shard, max_failures, cluster, fail_fast=fail_fast)
-        return RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
-
+    how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
     options = SegmentOptions(model, threshold, min_volume, brain, bias, nan, save_prob, save_brain, device, batch_size)
-    _finish(guarded(lambda: run(shared(), options), debug=debug))
+    _finish(guarded(lambda: run(shared, options), debug=debug))
 
 
 REFERENCE, MISS = "Reference", "Misdiagnosis"
@@ -193,14 +187,12 @@ def evaluate(
     """
     from localdiff_cli.commands.evaluate import EvaluateOptions
     from localdiff_cli.commands.evaluate import evaluate as run
-    from localdiff_cli.commands.run import RunOptions, execution, guarded
+    from localdiff_cli.commands.run import Asked, RunOptions, guarded
 
-    def shared() -> RunOptions:
-        return RunOptions(source, out, False, quiet, verbose, json_log, debug, execution(jobs, timeout, None, None, None))
-
+    shared = RunOptions(source, out, False, quiet, verbose, json_log, debug, Asked(jobs, timeout))
     options = EvaluateOptions(ref, truth, baseline, segmenter, seg, ref_seg, baseline_seg, ood, condition, brain, bias, resample_ref, tau, delta,
                               lesion_share, invented_pixels, resamples, seed, tuple(fail_under or ()))  # fmt: skip
-    _finish(guarded(lambda: run(shared(), options), debug=debug))
+    _finish(guarded(lambda: run(shared, options), debug=debug))
 
 
 Data = Annotated[list[Path], typer.Option("--data", help="A TSV (condition, target, mask, brain, split; paths relative to it) or a BIDS-like folder with participants.tsv; may be repeated. Example: --data pairs.tsv", rich_help_panel=o.FILES)]
@@ -333,6 +325,8 @@ def main() -> None:
     """Entry point of ``localdiff``."""
     # Threads that wait in turns cost far more than they gain where cores are shared; must be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # MONAI asks for the user's name when it is loaded; in a container the user may have none.
+    os.environ.setdefault("LOGNAME", "localdiff")
     app(prog_name="localdiff")
     sys.exit(0)
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from localdiff_cli.batch.workers import Act, Job, Listener, next_attempt
-from localdiff_cli.errors import LocaldiffError, UsageError
+from localdiff_cli.errors import DeviceError, LocaldiffError, UsageError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -28,6 +28,7 @@ _ONE_AT_A_TIME = threading.Lock()
 def _loaded(job: bytes, folder: str, models: str | None) -> Act:
     """The job's function, made once a worker process, in the folder and with the models of whoever asked: both on a shared disk."""
     os.chdir(folder)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: read when torch is loaded
     if models is not None:
         os.environ["LOCALDIFF_MODELS"] = models
     return pickle.loads(job).load(lambda text: None)
@@ -77,8 +78,11 @@ def run_on_cluster(job: Job, tasks: list[Any], listener: Listener, cluster: str,
     packed = (pickle.dumps(job), os.getcwd(), os.environ.get("LOCALDIFF_MODELS"))
     with connect(cluster, jobs) as client:
         from distributed import as_completed
+        from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
+        if cluster != "slurm" and not client.nthreads():
+            listener.line("the scheduler has no worker yet: waiting for one")
         waiting = {client.submit(perform, packed, task, 1, pure=False): (task, 1) for task in tasks}
         ready = as_completed(waiting)
         for future in ready:
@@ -88,6 +92,8 @@ def run_on_cluster(job: Job, tasks: list[Any], listener: Listener, cluster: str,
                 result = future.result()
             except KilledWorker as error:
                 result = job.lost(task, attempt, "crash", f"its workers died one after another ({error})")
+            except FutureCancelledError as error:
+                raise DeviceError(f"--cluster {cluster}: the scheduler is gone; the same command goes on", code="no-cluster") from error
             if isinstance(result, LocaldiffError):
                 raise result
             pause = job.pause(result, attempt)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ from localdiff_cli.batch.work import Recipe, printable
 from localdiff_cli.batch.workers import Job, run_here, run_in_workers, sigterm_raises
 from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import sidecar_path
-from localdiff_cli.volumes.whole import sweep
+from localdiff_cli.volumes.whole import PARTIAL, sweep
 
 TABLES_EVERY_SECONDS = 5.0
 TABLES_SHARE = 0.05
@@ -73,7 +72,7 @@ def of_shard(items: Iterable[Item], shard: tuple[int, int] | None) -> tuple[Item
     if shard is None:
         return tuple(items)
     number, count = shard
-    return tuple(item for item in items if int(hashlib.sha256(printable(item.relative).encode()).hexdigest(), 16) % count == number - 1)
+    return tuple(item for item in items if int(key_of(printable(item.relative)), 16) % count == number - 1)
 
 
 def check_collisions(recipe: Recipe, items: tuple[Item, ...]) -> None:
@@ -207,8 +206,6 @@ def _clear(recipe: Recipe, items: tuple[Item, ...], out: Path) -> None:
 
 
 def _holds_partials(folder: Path) -> bool:
-    from localdiff_cli.volumes.whole import PARTIAL
-
     return folder.is_dir() and any(path.name.endswith(PARTIAL) for path in folder.iterdir())
 
 

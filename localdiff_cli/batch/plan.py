@@ -36,9 +36,9 @@ def show_plan(recipe: Recipe, found: Found, how: Execution, reporter: Reporter, 
 
 def _row(recipe: Recipe, work: Work, item: Item, *, overwrite: bool) -> tuple[str, str, tuple[float, float], str]:
     try:
-        shape = "x".join(map(str, open_volume(item.path).shape))
+        volume = open_volume(item.path)
         state = state_of(work, item, recipe.outputs(item), overwrite=overwrite)
-        cost = work.estimate(item)
     except VolumeError as error:
         return "refused", "", (0.0, 0.0), str(error)
-    return state, shape, (cost.seconds, cost.megabytes), ""
+    cost = work.estimate(volume.frame.shape)
+    return state, "x".join(map(str, volume.shape)), (cost.seconds, cost.megabytes), ""

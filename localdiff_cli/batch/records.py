@@ -116,15 +116,14 @@ class Records:
 def _is_sound(record: Record) -> bool:
     """Whether every value is of its kind, and every text can be written: a record may come from another version or a failing disk."""
     kinds: dict[str, type | tuple[type, ...]] = {"attempts": int, "seconds": (int, float), "peak_mb": (int, float), "output_sha256": dict}
-    values = asdict(record)
-    texts = (name for name in RUN_COLUMNS if name not in kinds)
-    whole = all(isinstance(values[name], kind) for name, kind in kinds.items()) and all(isinstance(values[name], str) for name in texts)
+    texts = [getattr(record, name) for name in (*RUN_COLUMNS, "output") if name not in kinds]
+    whole = all(isinstance(getattr(record, name), kind) for name, kind in kinds.items()) and all(isinstance(text, str) for text in texts)
     try:
-        json.dumps(values, ensure_ascii=False).encode()
+        json.dumps([texts, record.output_sha256, record.review, record.slices], ensure_ascii=False).encode()
         _ = [int(row.get("slice", 0)) for row in record.slices]
     except (OverflowError, TypeError, ValueError):
         return False
-    return whole and isinstance(record.output, str) and record.state in (DONE, FAILED)
+    return whole and record.state in (DONE, FAILED)
 
 
 def tables(known: dict[str, Record], planned: Iterable[str], account: dict[str, Any]) -> dict[str, str | None]:

@@ -33,7 +33,8 @@ class Reporter:
         self._volumes: TaskID | None = None
         self._slices: TaskID | None = None
         self._plain_at = 0.0
-        self._total, self._number = 0, 0
+        self._total = 0
+        self._numbers: dict[str, int] = {}
 
     def __enter__(self) -> Reporter:
         if self._json_log is not None:
@@ -79,20 +80,20 @@ class Reporter:
 
     def start(self, volumes: int) -> None:
         """The number of volumes to come."""
-        self._total, self._number = volumes, 0
+        self._total = volumes
         if self._bar is not None:
             self._volumes = self._bar.add_task("volumes", total=volumes)
             self._slices = self._bar.add_task("slices", total=1)
 
     def started(self, name: str) -> None:
-        """Work on a volume begins."""
+        """Work on a volume begins, or is tried again: it keeps its number."""
         self._plain_at = time.monotonic()
-        self._number += 1
+        number = self._numbers.setdefault(name, len(self._numbers) + 1)
         if self._bar is not None and self._slices is not None:
-            title = f"[{self._number}/{self._total}] {name}"[:48].replace("[", r"\[")
+            title = f"[{number}/{self._total}] {name}"[:48].replace("[", r"\[")
             self._bar.update(self._slices, description=title, completed=0, total=1)
         elif not self.quiet:
-            self._print(f"[{self._number}/{self._total}] {name}")
+            self._print(f"[{number}/{self._total}] {name}")
 
     def slice(self, done: int, total: int) -> None:
         """A volume's slices so far; in a log a line every half minute."""

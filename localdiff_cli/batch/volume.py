@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from localdiff_cli.batch.claims import HEARTBEAT_SECONDS, Claim, Claims, key_of
+from localdiff_cli.batch.claims import Claim, Claims, key_of
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.records import BUSY, DONE, FAILED, Record, Records
 from localdiff_cli.batch.work import OnSlice, Outcome, Recipe, Say, Work, printable
@@ -91,7 +91,6 @@ class VolumeJob:
     version: str
     overwrite: bool = False
     debug: bool = False
-    heartbeat: float = HEARTBEAT_SECONDS
 
     def name(self, item: Item) -> str:
         """The volume's name in messages and tables."""
@@ -99,7 +98,7 @@ class VolumeJob:
 
     def load(self, say: Say) -> VolumeWorker:
         """Load the networks. Raises :class:`LocaldiffError` where they cannot be used."""
-        return VolumeWorker(self, self.recipe.load(say), Claims(self.out, self.heartbeat), say)
+        return VolumeWorker(self, self.recipe.load(say), Claims(self.out), say)
 
     def pause(self, record: Record, attempt: int) -> float | None:
         """Seconds after which to try again; None where the record is final."""
@@ -114,7 +113,7 @@ class VolumeJob:
             sweep(path)
         if read_sidecar(outputs[0]).get("LocaldiffVersion") or not any(path.exists() for path in outputs):
             with suppress(OSError):
-                Claims(self.out, self.heartbeat).clear_stale(key_of(self.name(item)))
+                Claims(self.out).clear_stale(key_of(self.name(item)))
         record = Record(self.name(item), FAILED, code, f"{self.name(item)}: {reason}", attempt, finished=_now())
         with suppress(VolumeError, OSError):
             Records(self.out).write(record)
@@ -137,7 +136,6 @@ class VolumeWorker:
     def __call__(self, item: Item, attempt: int, on_slice: OnSlice) -> Record:
         """The record of one volume. Raises :class:`LocaldiffError` only where no volume at all can be worked on."""
         name, started = self.job.name(item), time.monotonic()
-        records = Records(self.job.out)
         try:
             record = self._record(item, name, attempt, on_slice)
         except Exception as error:  # whatever a library raises on one bad file must not end the run for the others
@@ -153,10 +151,12 @@ class VolumeWorker:
         if record.fresh:
             seconds = round(time.monotonic() - started, 3)
             record = replace(record, attempts=attempt, seconds=seconds, device=self.work.device, peak_mb=peak_megabytes(), finished=_now())
-        with suppress(VolumeError, OSError):  # the sidecar says it too; the tables only lack a row
-            if record.fresh or records.read(records.path(name)) != record:
-                records.write(record)
+            self._keep(record)
         return record
+
+    def _keep(self, record: Record) -> None:
+        with suppress(VolumeError, OSError):  # the sidecar says it too; the tables only lack a row
+            Records(self.job.out).write(record)
 
     def _record(self, item: Item, name: str, attempt: int, on_slice: OnSlice) -> Record:
         _check_name(item.path)
@@ -167,7 +167,8 @@ class VolumeWorker:
         try:
             claim = self.claims.take(key, name)
         except OSError as error:
-            raise VolumeError(f"{self.job.out}: cannot be written ({error.strerror}). Check its permissions", code="unwritable") from error
+            reason = f"cannot be written or locked ({error.strerror}); check its permissions, and that its file system has locks (flock)"
+            raise VolumeError(f"{self.job.out}: {reason}", code="unwritable") from error
         if claim is None:
             return Record(name, BUSY, reason=f"in work by {self.claims.holder(key)}")
         try:
@@ -182,8 +183,7 @@ class VolumeWorker:
 
     def _give_back(self, claim: Claim, outputs: list[Path]) -> None:
         """Release a claim; keep it where half of an output could not be removed, so that the next run knows whose it is."""
-        orphaned = not read_sidecar(outputs[0]).get("LocaldiffVersion") and any(path.exists() for path in outputs)
-        if orphaned and claim.inherited:
+        if claim.inherited and not read_sidecar(outputs[0]).get("LocaldiffVersion") and any(path.exists() for path in outputs):
             self.claims.forget(claim)
             return
         with suppress(OSError):
@@ -231,11 +231,14 @@ class VolumeWorker:
     def _known(self, outputs: list[Path], name: str) -> Record:
         """The record of a volume that was done before."""
         sidecar = read_sidecar(outputs[0])
-        kept = Records(self.job.out).read(Records(self.job.out).path(name))
+        records = Records(self.job.out)
+        kept = records.read(records.path(name))
         described = self._described(outputs, sidecar)
         if kept is not None and kept.state == DONE and kept.output_sha256 == described["output_sha256"]:
             return kept
-        return Record(name, DONE, device=self.work.device, **described, fresh=False)
+        record = Record(name, DONE, device=self.work.device, **described, fresh=False)
+        self._keep(record)
+        return record
 
     def _described(self, outputs: list[Path], sidecar: dict[str, Any]) -> dict[str, Any]:
         return {

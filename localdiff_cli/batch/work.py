@@ -51,8 +51,8 @@ class Work(Protocol):
         """The same work with half the batch; None where the batch is one slice."""
         ...
 
-    def estimate(self, item: Item) -> Estimate:
-        """What this item will cost. Raises :class:`VolumeError` for a header that cannot be read."""
+    def estimate(self, shape: tuple[int, int, int]) -> Estimate:
+        """What a volume of this shape, ``(slices, rows, columns)``, will cost."""
         ...
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:

@@ -72,6 +72,7 @@ def sigterm_raises() -> Iterator[None]:
     """Within the block SIGTERM raises :class:`Terminated`; elsewhere than in the main thread the caller owns the signals."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the clearing up
         raise Terminated
 
     try:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.work import Say, Work
 from localdiff_cli.bundle import Bundle, open_bundle
 from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
+from localdiff_cli.commands.recipe import BRAIN, NetworkRecipe
 from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, run_work
+from localdiff_cli.tasks.outputs import Role
 
 if TYPE_CHECKING:
     from localdiff_cli.tasks.detection import MaskSettings
-    from localdiff_cli.tasks.outputs import OutputPlan
 
 
 @dataclass(frozen=True)
@@ -47,30 +46,21 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
 
 
 @dataclass(frozen=True)
-class DetectRecipe:
+class DetectRecipe(NetworkRecipe):
     """How any process makes ready for ``detect``."""
 
-    out: Path
     options: DetectOptions
     detector: DetectorOptions
 
-    @property
-    def plan(self) -> OutputPlan:
-        """What is written for a volume."""
-        from localdiff_cli.tasks.outputs import OutputPlan, Role
-
-        roles = [Role("map", "ood", "float32", "localdiff OOD map")]
-        if self.options.save_mask:
-            roles.append(Role("mask", "oodmask", "uint8", "localdiff OOD mask"))
-        if self.options.save_score:
-            roles.append(Role("score", "score", "float32", "localdiff anomaly score"))
-        if self.options.save_brain:
-            roles.append(Role("brain", "brain", "uint8", "localdiff brain mask"))
-        return OutputPlan(self.out, tuple(roles))
-
-    def outputs(self, item: Item) -> list[Path]:
-        """All volumes written for an item, the main one first."""
-        return self.plan.outputs(item)
+    def roles(self) -> list[tuple[bool, Role]]:
+        """The map; on request mask, score and brain."""
+        options = self.options
+        return [
+            (True, Role("map", "ood", "float32", "localdiff OOD map")),
+            (options.save_mask, Role("mask", "oodmask", "uint8", "localdiff OOD mask")),
+            (options.save_score, Role("score", "score", "float32", "localdiff anomaly score")),
+            (options.save_brain, BRAIN),
+        ]
 
     def load(self, say: Say) -> Work:
         """Load bundle and detector. Raises :class:`LocaldiffError` where they cannot be used."""

@@ -15,7 +15,7 @@ from localdiff_cli.batch.report import Reporter, say
 from localdiff_cli.batch.work import OnSlice, Say
 from localdiff_cli.batch.workers import sigterm_raises
 from localdiff_cli.bundle import open_bundle
-from localdiff_cli.commands.run import RunOptions, check_choice, check_range
+from localdiff_cli.commands.run import RunOptions, check_choice, check_range, execution
 from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, NoInputError, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import content_of, read_sidecar
 
@@ -209,6 +209,7 @@ def _measured(job: EvaluateJob, cases: list[CaseFiles], reporter: Reporter, how:
 def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
     """Evaluate every pair; write the report; the exit code."""
     _check(options)
+    how = execution(run.how)
     from localdiff_cli.evaluation.headline import headline
     from localdiff_cli.evaluation.limits import check_fail_under, parse_limits
     from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings
@@ -232,7 +233,7 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
     )
     job = EvaluateJob(EvaluationOptions(settings, contrast, options.bias, options.resample_ref, options.tau, options.segmenter))
     with Reporter(quiet=run.quiet, verbose=run.verbose, json_log=run.json_log) as reporter, sigterm_raises():
-        results, failures = _measured(job, cases, reporter, run.how)
+        results, failures = _measured(job, cases, reporter, how)
         unpaired += [Unpaired(failure.name, failure.reason) for failure in failures]
         if not results:
             reporter.problem("no case could be evaluated")

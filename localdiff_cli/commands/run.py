@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from localdiff_cli import __version__
@@ -18,6 +18,18 @@ from localdiff_cli.errors import EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, EXIT_UNUSAB
 
 
 @dataclass(frozen=True)
+class Asked:
+    """How the user asks for a run to be carried out: the options of these names, unchecked."""
+
+    jobs: int = 1
+    timeout: float | None = None
+    shard: str | None = None
+    max_failures: int | None = None
+    fail_fast: bool = False
+    cluster: str | None = None
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """Options that every command on volumes has."""
 
@@ -28,37 +40,37 @@ class RunOptions:
     verbose: bool = False
     json_log: Path | None = None
     debug: bool = False
-    how: Execution = field(default_factory=Execution)
+    how: Asked = Asked()
     dry_run: bool = False
 
 
 def run_work(options: RunOptions, contrast: str, recipe: Recipe) -> int:
     """Run a command's work on every volume found, or show what it would be; the exit code."""
+    how = execution(options.how)
     check_folders(options.source, options.out)
     found = discover(options.source, contrast)
     with Reporter(quiet=options.quiet, verbose=options.verbose, json_log=options.json_log) as reporter:
         if options.dry_run:
-            show_plan(recipe, found, options.how, reporter, overwrite=options.overwrite)
+            show_plan(recipe, found, how, reporter, overwrite=options.overwrite)
             return EXIT_OK
         version, overwrite, debug = __version__, options.overwrite, options.debug
-        tally = run(recipe, found, options.out, reporter, options.how, version=version, overwrite=overwrite, debug=debug)
+        tally = run(recipe, found, options.out, reporter, how, version=version, overwrite=overwrite, debug=debug)
     return tally.exit_code
 
 
-def execution(
-    jobs: int, timeout: float | None, shard: str | None, max_failures: int | None, cluster: str | None, *, fail_fast: bool = False
-) -> Execution:
-    """How to carry out a run, from the options of those names. Raises :class:`UsageError` where they do not fit together."""
-    check_range("--jobs", jobs, 0, 1024)
-    if timeout is not None:
-        check_range("--timeout-per-volume", timeout, 0.1, 1e7)
-    if max_failures is not None:
-        check_range("--max-failures", max_failures, 1, 1e9)
-    if timeout is not None and (jobs == 0 or cluster):
+def execution(asked: Asked) -> Execution:
+    """How to carry out a run. Raises :class:`UsageError` for options out of range or that do not fit together."""
+    check_range("--jobs", asked.jobs, 0, 1024)
+    if asked.timeout is not None:
+        check_range("--timeout-per-volume", asked.timeout, 0.1, 1e7)
+    if asked.max_failures is not None:
+        check_range("--max-failures", asked.max_failures, 1, 1e9)
+    if asked.timeout is not None and (asked.jobs == 0 or asked.cluster):
         raise UsageError("--timeout-per-volume needs worker processes of this machine: --jobs 1 or more, no --cluster", code="conflict")
-    if fail_fast and max_failures is not None:
+    if asked.fail_fast and asked.max_failures is not None:
         raise UsageError("--fail-fast is --max-failures 1: give one of them", code="conflict")
-    return Execution(jobs, timeout, shard_of(shard), 1 if fail_fast else max_failures, cluster)
+    max_failures = 1 if asked.fail_fast else asked.max_failures
+    return Execution(asked.jobs, asked.timeout, shard_of(asked.shard), max_failures, asked.cluster)
 
 
 def shard_of(text: str | None) -> tuple[int, int] | None:

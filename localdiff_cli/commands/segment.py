@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from localdiff_cli.batch.discover import Item, contrasts_in
+from localdiff_cli.batch.discover import contrasts_in
 from localdiff_cli.batch.work import Say, Work
 from localdiff_cli.bundle import Bundle, SegmenterDefaults, bundle_paths, load_segmenter, open_bundle
+from localdiff_cli.commands.recipe import BRAIN, NetworkRecipe
 from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, check_range, run_work
 from localdiff_cli.errors import ModelError, UsageError
-
-if TYPE_CHECKING:
-    from localdiff_cli.tasks.outputs import OutputPlan
+from localdiff_cli.tasks.outputs import Role
 
 
 @dataclass(frozen=True)
@@ -52,27 +49,18 @@ def choose_segmenter(model: str | None, source: str) -> Bundle:
 
 
 @dataclass(frozen=True)
-class SegmentRecipe:
+class SegmentRecipe(NetworkRecipe):
     """How any process makes ready for ``segment``; ``options.model`` is chosen."""
 
-    out: Path
     options: SegmentOptions
 
-    @property
-    def plan(self) -> OutputPlan:
-        """What is written for a volume."""
-        from localdiff_cli.tasks.outputs import OutputPlan, Role
-
-        roles = [Role("mask", "", "uint8", "localdiff lesion mask")]
-        if self.options.save_prob:
-            roles.append(Role("prob", "prob", "float32", "localdiff lesion probability"))
-        if self.options.save_brain:
-            roles.append(Role("brain", "brain", "uint8", "localdiff brain mask"))
-        return OutputPlan(self.out, tuple(roles))
-
-    def outputs(self, item: Item) -> list[Path]:
-        """All volumes written for an item, the main one first."""
-        return self.plan.outputs(item)
+    def roles(self) -> list[tuple[bool, Role]]:
+        """The mask; on request probability and brain."""
+        return [
+            (True, Role("mask", "", "uint8", "localdiff lesion mask")),
+            (self.options.save_prob, Role("prob", "prob", "float32", "localdiff lesion probability")),
+            (self.options.save_brain, BRAIN),
+        ]
 
     def load(self, say: Say) -> Work:
         """Load the bundle. Raises :class:`LocaldiffError` where it cannot be used."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.work import Say, Work
 from localdiff_cli.bundle import Bundle, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.detect import mask_settings
 from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
+from localdiff_cli.commands.recipe import BRAIN, NetworkRecipe
 from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, check_range, run_work
 from localdiff_cli.errors import ModelError, UsageError
+from localdiff_cli.tasks.outputs import Role
 
 if TYPE_CHECKING:
     import torch
 
-    from localdiff_cli.tasks.outputs import OutputPlan
     from localdiff_cli.tasks.translation import Networks, SampleSettings
 
 SAMPLERS = ("ddim", "ddpm", "dpmpp")
@@ -142,37 +141,27 @@ def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -
 
 
 @dataclass(frozen=True)
-class TranslateRecipe:
+class TranslateRecipe(NetworkRecipe):
     """How any process makes ready for ``translate``."""
 
-    out: Path
     options: TranslateOptions
     detector: DetectorOptions
 
     @property
-    def plan(self) -> OutputPlan:
-        """What is written for a volume."""
-        from localdiff_cli.tasks.outputs import OutputPlan, Role
+    def suffix(self) -> str | None:
+        """As ``--suffix`` says."""
+        return self.options.suffix
 
+    def roles(self) -> list[tuple[bool, Role]]:
+        """The image; the spread of several samples; on request map, source and brain."""
         options, contrast = self.options, open_bundle(self.options.model).target.contrast
-        roles = [Role("image", "", options.dtype, f"localdiff synthetic {contrast}")]
-        if options.samples > 1:
-            roles.append(Role("std", "std", "float32", "localdiff SD over samples"))
-        if options.save_map:
-            roles.append(Role("map", "ood", "float32", "localdiff OOD map"))
-        if options.save_source:
-            roles.append(Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused"))
-        if options.save_brain:
-            roles.append(Role("brain", "brain", "uint8", "localdiff brain mask"))
-        return OutputPlan(self.out, tuple(roles), options.suffix)
-
-    def outputs(self, item: Item) -> list[Path]:
-        """All volumes written for an item, the main one first."""
-        return self._plan.outputs(item)
-
-    @cached_property
-    def _plan(self) -> OutputPlan:
-        return self.plan
+        return [
+            (True, Role("image", "", options.dtype, f"localdiff synthetic {contrast}")),
+            (options.samples > 1, Role("std", "std", "float32", "localdiff SD over samples")),
+            (options.save_map, Role("map", "ood", "float32", "localdiff OOD map")),
+            (options.save_source, Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused")),
+            (options.save_brain, BRAIN),
+        ]
 
     def load(self, say: Say) -> Work:
         """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
@@ -190,7 +179,7 @@ class TranslateRecipe:
         target = replace(prepare, window=bundle.target.window)
         return TranslateWork(
             bundle=bundle,
-            plan=self._plan,
+            plan=self.plan,
             torch_device=device,
             networks=networks,
             bind=bind,

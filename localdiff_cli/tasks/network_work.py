@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from typing_extensions import Self
 
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.volume import peak_megabytes
-from localdiff_cli.batch.work import Estimate
+from localdiff_cli.batch.work import Estimate, OnSlice, Outcome
 from localdiff_cli.bundle import Bundle
 from localdiff_cli.tasks.outputs import OutputPlan
 from localdiff_cli.tasks.slices import Chunk, companions
 from localdiff_cli.volumes.brain import BRAIN_WORDS
 from localdiff_cli.volumes.prepare import PrepareSettings
-from localdiff_cli.volumes.reader import open_volume
 
 PREPARE_SECONDS_A_VOXEL = 1.5e-6
 """Reading, brain extraction and N4 on two cores, measured; a rough figure, as any estimate before the work is."""
@@ -28,7 +28,7 @@ COPIES = 2.5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class NetworkWork:
+class NetworkWork(ABC):
     """A bundle's network on one volume: ``plan`` of the outputs, ``prepare`` settings, ``batch_size`` slices at a time."""
 
     bundle: Bundle
@@ -50,13 +50,22 @@ class NetworkWork:
         """This volume's own files among the folders given."""
         return companions(self.places(), item)
 
-    def smaller(self) -> Self | None:
+    def smaller(self) -> NetworkWork | None:
         """The same work with half the batch; None where the batch is one slice."""
         return replace(self, batch_size=self.batch_size // 2) if self.batch_size > 1 else None
 
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the result. The batch size is not among it."""
+
+    @abstractmethod
+    def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
+        """Do it."""
+
+    @abstractmethod
     def probe(self, chunk: Chunk) -> None:
         """Do the network's part for a chunk and forget it."""
-        raise NotImplementedError
 
     @cached_property
     def seconds_a_slice(self) -> float:
@@ -69,9 +78,9 @@ class NetworkWork:
         self.probe(chunk)
         return time.perf_counter() - started
 
-    def estimate(self, item: Item) -> Estimate:
-        """What this item will cost. Raises :class:`VolumeError` for a header that cannot be read."""
-        slices, rows, columns = open_volume(item.path).frame.shape
+    def estimate(self, shape: tuple[int, int, int]) -> Estimate:
+        """What a volume of this shape, ``(slices, rows, columns)``, will cost."""
+        slices, rows, columns = shape
         voxels = slices * rows * columns
         seconds = voxels * PREPARE_SECONDS_A_VOXEL + slices * ACTIVE_SHARE * self.seconds_a_slice
         return Estimate(seconds, peak_megabytes() + COPIES * 4 * voxels / 1e6)

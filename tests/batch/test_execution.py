@@ -18,7 +18,7 @@ from localdiff_cli.batch.discover import discover
 from localdiff_cli.batch.engine import Execution, of_shard, run
 from localdiff_cli.batch.records import Record, Records, tables
 from localdiff_cli.batch.report import Reporter
-from localdiff_cli.commands.run import execution
+from localdiff_cli.commands.run import Asked, execution
 from localdiff_cli.errors import UsageError
 
 from .test_claims import dead_process, hold
@@ -257,11 +257,11 @@ def test_tables_keep_one_line_a_volume_whatever_its_name(tmp_path):
 )
 def test_options_that_do_not_fit_are_refused_and_named(arguments, word):
     with pytest.raises(UsageError, match=word):
-        execution(**{"jobs": 1, "timeout": None, "shard": None, "max_failures": None, "cluster": None} | arguments)
+        execution(Asked(**arguments))
 
 
 def test_a_shard_and_fail_fast_are_understood():
-    how = execution(2, 10.0, "3/16", None, None, fail_fast=True)
+    how = execution(Asked(2, 10.0, "3/16", fail_fast=True))
     assert how == Execution(2, 10.0, (3, 16), 1, None)
 
 

@@ -95,7 +95,7 @@ class CopyRecipe:
     def smaller(self):
         return None
 
-    def estimate(self, item):
+    def estimate(self, shape):
         return Estimate(1.0, 100.0)
 
     def __call__(self, item, on_slice):
