@@ -10,7 +10,7 @@ import pickle
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ def connect(cluster: str, jobs: int) -> Client:
         raise UsageError(f"--cluster {cluster}: no answer ({error}); start one with: dask scheduler", code="no-cluster") from error
 
 
-def run_on_cluster(job: Job, tasks: list[Any], listener: Listener, cluster: str, *, jobs: int = 1) -> Iterator[Any]:
+def run_on_cluster(job: Job, tasks: list[Any], listener: Listener, cluster: str, *, jobs: int = 1) -> Generator[Any]:
     """The results of ``tasks``, in the order in which they are ready. Raises the :class:`LocaldiffError` of an unusable model."""
     packed = (pickle.dumps(job), os.getcwd(), os.environ.get("LOCALDIFF_MODELS"))
     with connect(cluster, jobs) as client:

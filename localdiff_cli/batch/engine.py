@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,17 @@ def check_collisions(recipe: Recipe, items: tuple[Item, ...]) -> None:
                 raise UsageError(f"{item.path} and {seen[key]} would both write {path}; rename one, or run them apart", code="collision")
 
 
-def carry_out(job: Job, tasks: list[Any], reporter: Reporter, how: Execution) -> Iterator[Any]:
-    """The results of a job's tasks, in this process, in worker processes or on a cluster, as ``how`` says."""
+@contextlib.contextmanager
+def carry_out(job: Job, tasks: list[Any], reporter: Reporter, how: Execution) -> Iterator[Iterator[Any]]:
+    """The results of a job's tasks, in this process, in worker processes or on a cluster, as ``how`` says.
+
+    Whoever leaves the block early, by an error or a signal, leaves no worker behind.
+    """
+    with contextlib.closing(_results(job, tasks, reporter, how)) as results:
+        yield results
+
+
+def _results(job: Job, tasks: list[Any], reporter: Reporter, how: Execution) -> Generator[Any]:
     if how.cluster is not None:
         from localdiff_cli.batch.cluster import run_on_cluster
 
@@ -152,12 +161,13 @@ def run(
     tally = Tally()
     with sigterm_raises():
         try:
-            for record in carry_out(job, list(items), reporter, how):
-                _tell(record, tally, reporter)
-                ledger.refresh()
-                if how.max_failures is not None and len(tally.failures) >= how.max_failures:
-                    tally.stopped = True
-                    break
+            with carry_out(job, list(items), reporter, how) as records:
+                for record in records:
+                    _tell(record, tally, reporter)
+                    ledger.refresh()
+                    if how.max_failures is not None and len(tally.failures) >= how.max_failures:
+                        tally.stopped = True
+                        break
         finally:
             with contextlib.suppress(OSError):  # the next run clears up
                 _clear(recipe, items, out)

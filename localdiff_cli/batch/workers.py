@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -134,7 +134,7 @@ class Queue:
         return task, attempt
 
 
-def run_here(job: Job, tasks: list[Any], listener: Listener) -> Iterator[Any]:
+def run_here(job: Job, tasks: list[Any], listener: Listener) -> Generator[Any]:
     """Work in this process: no isolation from crashes and hangs, and nothing to start."""
     act = job.load(listener.line)
     queue = Queue(tasks)
@@ -280,7 +280,7 @@ def _cause(process: BaseProcess) -> str:
     return f"its worker process was killed by signal {-code}"
 
 
-def run_in_workers(job: Job, tasks: list[Any], listener: Listener, *, jobs: int = 1, timeout: float | None = None) -> Iterator[Any]:
+def run_in_workers(job: Job, tasks: list[Any], listener: Listener, *, jobs: int = 1, timeout: float | None = None) -> Generator[Any]:
     """Work in ``jobs`` processes, the cores divided among them. A task whose process dies, or takes ``timeout`` seconds, is lost alone.
 
     Raises the :class:`LocaldiffError` that keeps a worker from starting.

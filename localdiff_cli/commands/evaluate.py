@@ -194,15 +194,16 @@ def _measured(job: EvaluateJob, cases: list[CaseFiles], reporter: Reporter, how:
     """Every case measured, and those that could not be."""
     results, failures = [], []
     reporter.start(len(cases))
-    for result in carry_out(job, cases, reporter, how):
-        if isinstance(result, Unmeasured):
-            failures.append(result)
-            reporter.problem(f"  failed: {result.reason}")
-        else:
-            results.append(result)
-            for note in result.notes:
-                reporter.line(f"  note: {result.name}: {note}")
-        reporter.volume_done()
+    with carry_out(job, cases, reporter, how) as measured:
+        for result in measured:
+            if isinstance(result, Unmeasured):
+                failures.append(result)
+                reporter.problem(f"  failed: {result.reason}")
+            else:
+                results.append(result)
+                for note in result.notes:
+                    reporter.line(f"  note: {result.name}: {note}")
+            reporter.volume_done()
     return sorted(results, key=lambda result: result.name), failures
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -192,6 +193,16 @@ def test_overwriting_redoes_what_differs_and_no_more(go, tmp_path):
     assert (tmp_path / "out" / "sub-1_T1w.nii").read_bytes() == bytes([1]) * 200
 
 
+def test_an_interruption_between_two_results_leaves_no_worker(go):
+    class Interrupting(Reporter):
+        def volume_done(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(Execution(jobs=2), reporter=Interrupting(quiet=True), seconds=0.2)
+    assert not multiprocessing.active_children()
+
+
 def test_a_removed_output_folder_midway_fails_volumes_not_the_run(go, tmp_path):
     class Removing(Reporter):
         def volume_done(self):
@@ -291,7 +302,9 @@ def test_a_signal_ends_a_run_with_workers_and_the_same_command_goes_on(folder, m
         write_brain(folder / f"sub-{number:02d}_T1w.nii.gz", seed=number)
     command = [sys.executable, "-m", "localdiff_cli.app", "translate", "--in", str(folder), "--out", str(tmp_path / "out"), "--steps", "60"]
     environment = {**os.environ, "LOCALDIFF_MODELS": str(models_folder), "LOCALDIFF_JOBS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    options = {"env": environment, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    # Whoever runs these tests in the background of a shell ignores SIGINT, and so would every process they start.
+    process = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
     until = time.monotonic() + 120
     while not list((tmp_path / "out" / STATE_FOLDER / "records").glob("*.json")) and time.monotonic() < until:
         time.sleep(0.05)
