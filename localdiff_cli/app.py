@@ -175,6 +175,7 @@ def evaluate(
     delta: Annotated[float, typer.Option("--delta", help="A lesion is missed below this Dice. Example: --delta 0.1", rich_help_panel=MISS)] = 0.1,
     lesion_share: Annotated[float, typer.Option("--lesion-share", help="A slice bears a lesion above this share of its brain. Example: --lesion-share 0.02", rich_help_panel=MISS)] = 0.02,
     invented_pixels: Annotated[int, typer.Option("--invented-pixels", help="A lesion is invented above this many pixels in a lesion-free slice. Example: --invented-pixels 30", rich_help_panel=MISS)] = 30,
+    realism: Annotated[bool, typer.Option("--realism", help="Also FID and KID of the brain's slices, in the features of the packaged EfficientNet-Lite0 (not Inception: compare within one tool only).", rich_help_panel=REFERENCE)] = False,
     resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples over patients. Example: --resamples 5000", rich_help_panel=o.RUN)] = 5000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap. Example: --seed 1", rich_help_panel=o.RUN)] = 0,
     jobs: o.Jobs = 1, timeout: o.Timeout = None,
@@ -191,7 +192,7 @@ def evaluate(
 
     shared = RunOptions(source, out, False, quiet, verbose, json_log, debug, Asked(jobs, timeout))
     options = EvaluateOptions(ref, truth, baseline, segmenter, seg, ref_seg, baseline_seg, ood, condition, brain, bias, resample_ref, tau, delta,
-                              lesion_share, invented_pixels, resamples, seed, tuple(fail_under or ()))  # fmt: skip
+                              lesion_share, invented_pixels, resamples, seed, tuple(fail_under or ()), realism)  # fmt: skip
     _finish(guarded(lambda: run(shared, options), debug=debug))
 
 
@@ -237,6 +238,29 @@ def fit_translator(
         return command.fit_translator(options, command.TrainOptions(steps, batch_size, rate, seed), prediction=prediction, schedule=schedule,
                                       channels=command.numbers("--channels", channels), space_to_depth=space_to_depth,
                                       region_augment=region_augment)  # fmt: skip
+
+    _finish(guarded(run, debug=debug))
+
+
+@fit.command("expert")
+def fit_expert(
+    base: Annotated[str, typer.Option("--base", help="Translator bundle whose OOD branch gets an expert. Example: --base t1-to-flair", rich_help_panel=o.FILES)],
+    data: Data, out: Bundle, work: Work = None, exclude: Exclude = None,
+    steps: Steps = 600, batch_size: TrainBatch = 8, rate: Rate = 2e-4, seed: Seed = 0,
+    healthy_share: Annotated[float, typer.Option("--healthy-share", help="Share of training regions without a lesion, 0.05 to 0.95: more, fewer invented and more missed lesions. Example: --healthy-share 0.5", rich_help_panel="Training")] = 0.5,
+    patients: Annotated[int | None, typer.Option("--patients", min=1, help="How many patients' lesions to learn from, spread over the order of names. (default: all) Example: --patients 20", rich_help_panel="Training")] = None,
+    device: o.Device = "auto", licence: Licence = "unstated", debug: o.Debug = False,
+) -> None:  # fmt: skip
+    """Teach the OOD branch its own network from lesions and healthy regions; the rest of the bundle stays as it is.
+
+    Example: localdiff fit expert --base t1-to-flair --data pairs.tsv --out models/t1-to-flair
+    """
+    from localdiff_cli.commands import fit as command
+    from localdiff_cli.commands.run import guarded
+
+    def run() -> int:
+        options = command.FitOptions(tuple(data), out, "", None, work, (), tuple(exclude or ()), "n4", device, licence)
+        return command.fit_expert(options, command.TrainOptions(steps, batch_size, rate, seed), base, healthy_share=healthy_share, patients=patients)
 
     _finish(guarded(run, debug=debug))
 

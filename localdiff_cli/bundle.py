@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 METADATA = "configs/metadata.json"
 TRANSLATOR = "models/translator.safetensors"
+EXPERT = "models/expert.safetensors"
 DETECTOR = "models/detector.safetensors"
 SEGMENTER = "models/segmenter.safetensors"
 MAX_METADATA_BYTES = 4 << 20
@@ -131,6 +132,11 @@ class Bundle:
     def has_detector(self) -> bool:
         """Whether a PatchCore memory bank is inside."""
         return "detector" in self.metadata
+
+    @property
+    def has_expert(self) -> bool:
+        """Whether a second network for the OOD branch is inside."""
+        return "expert" in self.metadata
 
     @property
     def defaults(self) -> Defaults:
@@ -279,7 +285,7 @@ def _parse(path: Path, metadata: dict[str, Any]) -> Bundle:
     if not all(isinstance(value, str) and value.isprintable() and len(value) <= 200 for value in texts.values()):
         raise _damaged(path, f"{texts}", "short texts for name, bias and brain")
     _check_value("bias", "str", metadata["bias"], path)
-    for key in ("files", "defaults", "schedule", "network", "detector"):
+    for key in ("files", "defaults", "schedule", "network", "detector", "expert"):
         if not isinstance(metadata.get(key, {}), dict):
             raise _damaged(path, f"{key} that is {type(metadata[key]).__name__}", "an object")
     return Bundle(path, metadata["name"], metadata["task"], condition, target, grid, metadata["bias"], metadata["brain"], metadata)
@@ -364,7 +370,7 @@ def schedule_of(bundle: Bundle) -> Schedule:
     return schedule
 
 
-def load_translator(bundle: Bundle, device: torch.device) -> TranslatorNetwork:
+def load_translator(bundle: Bundle, device: torch.device, weights: str = TRANSLATOR) -> TranslatorNetwork:
     """The conditional diffusion network, frozen. Raises :class:`ModelError` for another kind of bundle or unfit weights."""
     from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 
@@ -376,7 +382,14 @@ def load_translator(bundle: Bundle, device: torch.device) -> TranslatorNetwork:
     _check_levels(settings, bundle.path)
     if any(n % settings.multiple for n in bundle.grid.shape):
         raise _damaged(bundle.path, f"grid shape {bundle.grid.shape}", f"multiples of {settings.multiple}, as the network needs")
-    return _filled(lambda: TranslatorNetwork(settings), load_tensors(bundle, TRANSLATOR), bundle, device)
+    return _filled(lambda: TranslatorNetwork(settings), load_tensors(bundle, weights), bundle, device)
+
+
+def load_expert(bundle: Bundle, device: torch.device) -> TranslatorNetwork:
+    """The OOD branch's own network, frozen. Raises :class:`ModelError` where the bundle has none."""
+    if not bundle.has_expert:
+        raise ModelError(f"model {bundle.name}: has no OOD expert. Fit one: localdiff fit expert", code="no-expert")
+    return load_translator(bundle, device, EXPERT)
 
 
 def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, backbone_weights: Path | None = None) -> PatchCoreDetector:
@@ -442,6 +455,8 @@ def verify(bundle: Bundle) -> list[str]:
     if "network" in bundle.metadata:
         load_translator(bundle, cpu)
         schedule_of(bundle)
+    if bundle.has_expert:
+        load_expert(bundle, cpu)
     if bundle.has_detector and bundle.metadata["detector"].get("backbone") == "efficientnet-lite0":
         load_detector(bundle, bundle.defaults.false_alarm, cpu)
     return [*checked, "networks: built and filled"]
@@ -473,3 +488,16 @@ def save_bundle(path: Path, metadata: dict[str, Any], tensors: dict[str, dict[st
     write_text(path / METADATA, json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
     write_text(path / "README.md", card)
     return open_bundle(str(path))
+
+
+def copy_bundle(bundle: Bundle, to: Path) -> Bundle:
+    """Write the bundle's weights, metadata and card into the folder ``to``, nothing else of its folder; hashes are checked."""
+    from localdiff_cli.volumes.whole import whole_file
+
+    names = [*bundle.metadata.get("files", {}), "README.md", METADATA]
+    for name in names:
+        source = weight_file(bundle, name) if name in bundle.metadata.get("files", {}) else _inside(bundle.path, name)
+        if source.is_file():
+            with whole_file(to / name) as partial:
+                partial.write_bytes(source.read_bytes())
+    return open_bundle(str(to))

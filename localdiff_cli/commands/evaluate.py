@@ -48,6 +48,7 @@ class EvaluateOptions:
     resamples: int = 5000
     seed: int = 0
     fail_under: tuple[str, ...] = ()
+    realism: bool = False
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -153,13 +154,14 @@ class EvaluateJob:
 
     def load(self, say: Say) -> Callable[[CaseFiles, int, OnSlice], CaseResult | Unmeasured]:
         """Load the segmenter, if there is one. Raises :class:`LocaldiffError` where it cannot be used."""
-        from localdiff_cli.tasks.evaluation import Segmenter, measure
+        from localdiff_cli.tasks.evaluation import Segmenter, SliceFeatures, measure
 
         segmenter = Segmenter(self.options.segmenter) if self.options.segmenter else None
+        features = SliceFeatures() if self.options.settings.realism else None
 
         def act(files: CaseFiles, attempt: int, on_slice: OnSlice) -> CaseResult | Unmeasured:
             try:
-                return measure(files, self.options, segmenter)
+                return measure(files, self.options, segmenter, features)
             except VolumeError as error:
                 return Unmeasured(files.name, str(error), error.code)
             except Exception as error:  # whatever a library raises on one bad case must not end the run for the others
@@ -228,6 +230,7 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
             f"no translation in {run.source} has a reference in {options.ref}: {'; '.join(u.reason for u in unpaired[:3])}", code="no-pairs"
         )
     settings = EvaluationSettings(
+        realism=options.realism,
         misdiagnosis=MisdiagnosisSettings(delta=options.delta, lesion_share=options.lesion_share, invented_pixels=options.invented_pixels),
         resamples=options.resamples,
         seed=options.seed,

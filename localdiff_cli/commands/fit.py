@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from localdiff_cli.batch.report import recorded_arguments, say
 from localdiff_cli.commands.run import check_choice, check_range
-from localdiff_cli.errors import EXIT_OK, UsageError
+from localdiff_cli.errors import EXIT_OK, ModelError, UsageError
 
 if TYPE_CHECKING:
     from localdiff_cli.diffusion.schedule import Prediction
@@ -138,6 +138,32 @@ def fit_translator(
         Defaults(),
     )
     say(f"wrote {bundle.path}")
+    return EXIT_OK
+
+
+def fit_expert(
+    options: FitOptions, train: TrainOptions, base: str, *, healthy_share: float, patients: int | None
+) -> int:
+    """Teach the OOD branch's own network; the exit code. The base says contrasts, grid and bias of ``options``."""
+    _check(train)
+    check_range("--healthy-share", healthy_share, 0.05, 0.95)
+    check_range("--patients", patients or 1, 1, 1_000_000)
+    from localdiff_cli.bundle import open_bundle
+    from localdiff_cli.training import fit
+    from localdiff_cli.training.augment import AugmentSettings
+    from localdiff_cli.training.expert import RegionSettings
+    from localdiff_cli.training.loop import LoopSettings
+
+    bundle = open_bundle(base)
+    if bundle.task != "translate":
+        raise ModelError(f"--base {base}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
+    alike = replace(
+        options, condition=bundle.condition.contrast, target=bundle.target.contrast, bias=bundle.bias,
+        spacing=bundle.grid.spacing, shape=bundle.grid.shape,
+    )  # fmt: skip
+    loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed)
+    made = fit.fit_expert(_job(alike), bundle, RegionSettings(healthy_share=healthy_share), patients, AugmentSettings(), loop)
+    say(f"wrote {made.path}")
     return EXIT_OK
 
 

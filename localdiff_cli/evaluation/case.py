@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,8 @@ class Case:
 class CaseResult:
     """All figures of one volume: ``metrics`` by key (see catalogue.py), ``slices`` that show brain, ``evidence`` by arm, ``pictures``.
 
-    ``lesion_name`` says whose mask the lesion is (empty: none was given); ``notes`` are warnings a reader must see.
+    ``lesion_name`` says whose mask the lesion is (empty: none was given); ``notes`` are warnings a reader must see;
+    ``features`` of the slices that show brain by arm, ``(slices, d)``, where they were asked for.
     """
 
     name: str
@@ -69,6 +70,7 @@ class CaseResult:
     evidence: Mapping[str, SliceEvidence]
     pictures: Pictures | None
     notes: tuple[str, ...] = ()
+    features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def evaluate_case(case: Case, settings: EvaluationSettings) -> CaseResult:

@@ -12,6 +12,7 @@ from localdiff_cli.evaluation.catalogue import ARMS, METRICS, RATES, in_table_or
 from localdiff_cli.evaluation.cohort import CohortMisdiagnosis, Rate
 from localdiff_cli.evaluation.lesion import ContrastAgreement
 from localdiff_cli.evaluation.measure import Measure
+from localdiff_cli.evaluation.realism import FEATURES, Realism
 from localdiff_cli.evaluation.summary import MetricSummary, Summary, measure_of
 
 SCHEMA_VERSION = 1
@@ -76,6 +77,8 @@ _MISDIAGNOSIS = _object(
     }
 )
 
+_REALISM = _object({"slices": _COUNT, "reference_slices": _COUNT, "fid": _MEASURE, "kid": _MEASURE})
+
 SCHEMA: Mapping[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "localdiff evaluate: summary.json",
@@ -91,6 +94,7 @@ SCHEMA: Mapping[str, Any] = {
             "comparisons": _map_of(_TEST),
             "contrast": _map_of(_object({"n": _COUNT, "slope": _MEASURE, "correlation": _MEASURE, "bias": _MEASURE})),
             "misdiagnosis": {**_MISDIAGNOSIS, "type": ["object", "null"]},
+            "realism": _object({"features": _TEXT, "arms": _map_of(_REALISM)}),
             "volumes": _list_of(_VOLUME),
         }
     ),
@@ -115,6 +119,7 @@ def to_document(summary: Summary) -> dict[str, Any]:
         "comparisons": {comparison.key: asdict(comparison.test) for comparison in summary.comparisons},
         "contrast": {ARMS[arm]: _agreement(agreement) for arm, agreement in summary.contrast.items()},
         "misdiagnosis": None if summary.misdiagnosis is None else _misdiagnosis(summary.misdiagnosis),
+        "realism": {"features": FEATURES, "arms": {ARMS[each.arm]: _realism(each) for each in summary.realism}},
         "volumes": [_volume(case, {metric.key for metric in summary.metrics}) for case in summary.volumes],
     }
 
@@ -144,6 +149,12 @@ def _measure(measure: Measure) -> dict[str, Any]:
 
 def _agreement(agreement: ContrastAgreement) -> dict[str, Any]:
     return {"n": agreement.n} | {name: _measure(getattr(agreement, name)) for name in ("slope", "correlation", "bias")}
+
+
+def _realism(found: Realism) -> dict[str, Any]:
+    return {
+        "slices": found.slices, "reference_slices": found.reference_slices, "fid": _measure(found.fid), "kid": _measure(found.kid),
+    }  # fmt: skip
 
 
 def _rate(rate: Rate) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from localdiff_cli.evaluation.document import to_json
 from localdiff_cli.evaluation.figures import Plot, contrast_plot, paired_plots, spread_plots, sweep_plot
 from localdiff_cli.evaluation.headline import contrast_sentences, headline
 from localdiff_cli.evaluation.pictures import Panel, Pictures
+from localdiff_cli.evaluation.realism import FEATURES
 from localdiff_cli.evaluation.rows import metric_rows, rate_rows
 from localdiff_cli.evaluation.statistics import EFFECT_NAME
 from localdiff_cli.evaluation.summary import Summary, measure_of
@@ -106,6 +107,7 @@ def _context(summary: Summary) -> dict[str, Any]:
         "settings": summary.settings,
         "headline": headline(summary),
         "rates": rates,
+        "realism_features": FEATURES,
         "effect_name": EFFECT_NAME,
         "main": metric_rows(summary, [each for each in MAIN if summary.metric(each)]),
         "all_rows": metric_rows(summary, [each for each in METRICS if summary.metric(each)]),

@@ -12,7 +12,8 @@ from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings
 class EvaluationSettings:
     """How translations are judged.
 
-    ``skull_strip``: both images are set to 0 outside the brain before they are compared. ``ring_gap_mm`` and ``ring_mm``: the ring
+    ``skull_strip``: both images are set to 0 outside the brain before they are compared. ``realism``: FID and KID too.
+    ``ring_gap_mm`` and ``ring_mm``: the ring
     begins that far from the lesion and is that wide. ``surface_tolerance_mm``: of the normalised surface Dice. ``pro_limit``: the
     false-positive rate to which AUPRO integrates. ``confidence``, ``resamples`` and ``seed``: the bootstrap over patients.
     ``picture_px``: longest side of a picture in the report. The labels name translation and baseline in the report.
@@ -20,6 +21,7 @@ class EvaluationSettings:
     """
 
     skull_strip: bool = True
+    realism: bool = False
     ring_gap_mm: float = 1.0
     ring_mm: float = 5.0
     surface_tolerance_mm: float = 2.0

@@ -14,6 +14,7 @@ from localdiff_cli.evaluation.catalogue import in_table_order, split_arm
 from localdiff_cli.evaluation.cohort import CohortMisdiagnosis, cohort_misdiagnosis
 from localdiff_cli.evaluation.lesion import ContrastAgreement, contrast_agreement
 from localdiff_cli.evaluation.measure import Measure, measured, missing, rounded, values_of
+from localdiff_cli.evaluation.realism import Realism, realism
 from localdiff_cli.evaluation.settings import EvaluationSettings
 from localdiff_cli.evaluation.statistics import Bootstrap, Interval, PairedTest, bootstrap_mean, paired_test
 
@@ -63,6 +64,7 @@ class Summary:
     comparisons: tuple[Comparison, ...]
     contrast: Mapping[str, ContrastAgreement]
     misdiagnosis: CohortMisdiagnosis | None
+    realism: tuple[Realism, ...] = ()
 
     def metric(self, key: str) -> MetricSummary | None:
         """The summary of a figure, None where it was not computed."""
@@ -93,6 +95,7 @@ def summarise(
         comparisons=_comparisons(keys, patients, bootstrap),
         contrast=_contrast(keys, patients),
         misdiagnosis=cohort_misdiagnosis(patients, settings.misdiagnosis, bootstrap),
+        realism=realism(volumes, settings.seed),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,7 +185,25 @@ def _segmentations(
     return tuple(segmenter(path, brain) if path is not None else None for path in images)
 
 
-def measure(files: CaseFiles, options: EvaluationOptions, segmenter: Segmenter | None = None) -> CaseResult:
+class SliceFeatures:
+    """The packaged ImageNet network that FID and KID look through, loaded once a process."""
+
+    def __init__(self) -> None:
+        from localdiff_cli.ood.backbone import load_backbone
+
+        self.backbone = load_backbone()
+
+    def __call__(self, image: Array, brain: Mask) -> Array:
+        """One row of features for each slice that shows brain, ``(slices, 112)``."""
+        import torch
+
+        slices = (torch.from_numpy(image[k])[None, None] for k in np.flatnonzero(brain.any(axis=(1, 2))))
+        return torch.cat([self.backbone(each)[1].mean(dim=(2, 3)) for each in slices]).numpy()
+
+
+def measure(
+    files: CaseFiles, options: EvaluationOptions, segmenter: Segmenter | None = None, features: SliceFeatures | None = None
+) -> CaseResult:
     """Read one case and measure it. Raises :class:`VolumeError` with the file and the reason."""
     grid = open_volume(files.translation)
     brain = _brain(files, grid)
@@ -193,19 +211,21 @@ def measure(files: CaseFiles, options: EvaluationOptions, segmenter: Segmenter |
     found, found_reference, found_baseline = _segmentations(files, grid, brain, options, segmenter)
     ood_map = read_canonical(files.ood, grid, "OOD map") if files.ood else None
     condition = read_canonical(files.condition, grid, "condition") if files.condition else None
-    return evaluate_case(
+    reference = _reference(files, grid, brain, options)
+    baseline = _translated(files.baseline, grid, options.contrast, brain, "baseline") if files.baseline else None
+    result = evaluate_case(
         Case(
             name=files.name,
             patient=files.patient,
             translation=translation,
-            reference=_reference(files, grid, brain, options),
+            reference=reference,
             brain=brain.mask,
             brain_name=brain.source,
             spacing=grid.frame.spacing,
             data_range=DataRange(1.0, DATA_RANGE),
             truth=_mask(files.truth, grid, "truth", options),
             condition=None if condition is None else np.where(brain.mask, condition, condition.min()),
-            baseline=_translated(files.baseline, grid, options.contrast, brain, "baseline") if files.baseline else None,
+            baseline=baseline,
             segmentation=found,
             reference_segmentation=found_reference,
             baseline_segmentation=found_baseline,
@@ -214,3 +234,7 @@ def measure(files: CaseFiles, options: EvaluationOptions, segmenter: Segmenter |
         ),
         options.settings,
     )
+    if features is None:
+        return result
+    arms = {"": translation, "reference_": reference, **({} if baseline is None else {"baseline_": baseline})}
+    return replace(result, features={arm: features(image, brain.mask) for arm, image in arms.items()})

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from localdiff_cli.bundle import (
     DETECTOR,
+    EXPERT,
     METADATA,
     SEGMENTER,
     TRANSLATOR,
@@ -24,8 +25,11 @@ from localdiff_cli.bundle import (
     Defaults,
     GridSpec,
     SegmenterDefaults,
+    copy_bundle,
+    load_translator,
     read_metadata,
     save_bundle,
+    schedule_of,
 )
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.schedule import Schedule
@@ -36,6 +40,7 @@ from localdiff_cli.ood.patchcore import MemoryBank
 from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.card import card
+from localdiff_cli.training.expert import RegionSettings, expert_loss, lesion_slices
 from localdiff_cli.training.loop import LoopSettings, Progress, train, trained_seconds
 from localdiff_cli.training.pairs import Pair
 from localdiff_cli.training.segmenter import masked_patients, patient_dice, segmenter_loss
@@ -230,6 +235,36 @@ def _save(job: FitJob, metadata: dict[str, Any], tensors: dict[str, dict[str, Te
         merged["licence"] = before["licence"]
     merged["results"] = {}  # what was measured before was measured with other weights
     return save_bundle(job.out, merged, tensors, card(merged | {"name": job.out.name}))
+
+
+def fit_expert(
+    job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings
+) -> Bundle:
+    """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write it into the bundle."""
+    patients = job.patients()
+    lesions, healthy = lesion_slices(patients, most), healthy_slices(patients, "train")
+    job.say(f"{lesions.count} slices with lesions of {len(lesions.patients)} patients; {healthy.count} without")
+    model = load_translator(base, job.device).requires_grad_(True)
+    schedule = schedule_of(base)
+    checkpoint = job.work / f"{job.out.name}-expert.pt"
+    average, curve = train(
+        model,
+        expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size),
+        loop,
+        checkpoint,
+        _progress(job.say),
+        None,
+        _identity([*lesions.patients, *healthy.patients], regions=regions, augment=augment) | {"base": base.metadata["files"][TRANSLATOR]},
+    )
+    account = {
+        "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
+        "regions": asdict(regions), "slices": lesions.count, "healthy_slices": healthy.count,
+        "patients": {"train": [p.name for p in lesions.patients]}, "curve": curve, "monai": _version("monai"), "torch": torch.__version__,
+    }  # fmt: skip
+    if job.out.resolve() != base.path.resolve():
+        copy_bundle(base, job.out)
+    described = {"patients": len(lesions.patients), "healthy_share": regions.healthy_share}
+    return _save(job, {"expert": described, "training": {"expert": account}}, {EXPERT: average.state_dict()})
 
 
 def _healthy_only(patients: list[PatientSlices], split: str, every: int) -> list[tuple[Tensor, Tensor]]:

@@ -18,7 +18,7 @@ from localdiff_cli.training.loop import LossOf
 from localdiff_cli.training.slices import PatientSlices
 
 BACKGROUND_WEIGHT = 0.1
-"""Pixels outside the brain count this much in the loss: they are known, yet must stay background."""
+"""Pixels outside the brain (for the expert: its region) count this much in the loss: they are known, yet must stay background."""
 
 
 @dataclass(frozen=True)
@@ -46,41 +46,49 @@ def healthy_slices(patients: list[PatientSlices], split: str) -> HealthySlices:
     return HealthySlices(tuple(p for p, _ in chosen), tuple(rows for _, rows in chosen))
 
 
-def draw(slices: HealthySlices, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A random batch: condition, target, brain, each ``(n, 1, H, W)`` float32."""
+def draw(slices: HealthySlices, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A random batch: condition, target, brain, lesion, each ``(n, 1, H, W)`` float32."""
     weights = torch.tensor([len(rows) ** 0.5 for rows in slices.rows])
     who = torch.multinomial(weights, n, replacement=True, generator=generator).tolist()
-    conditions, targets, brains = [], [], []
+    conditions, targets, masks = [], [], []
     for i in who:
         patient, rows = slices.patients[i], slices.rows[i]
         row = rows[int(torch.randint(len(rows), (1,), generator=generator))]
         assert patient.target is not None
         conditions.append(patient.condition[row])
         targets.append(patient.target[row])
-        brains.append(patient.brain[row])
+        masks.append(np.stack([patient.brain[row], patient.lesion[row]]))
     condition, target = (torch.from_numpy(np.stack(s).astype(np.float32) / 65535)[:, None] for s in (conditions, targets))
-    return condition, target, torch.from_numpy(np.stack(brains).astype(np.float32))[:, None]
+    brain, lesion = torch.from_numpy(np.stack(masks).astype(np.float32)).split(1, dim=1)
+    return condition, target, brain, lesion
 
 
 def translator_loss(slices: HealthySlices, schedule: Schedule, augment: AugmentSettings, batch_size: int) -> LossOf:
     """The loss of one step: squared error of the network's prediction at stratified random timesteps."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
-        condition, target, brain = draw(slices, batch_size, generator)
+        condition, target, brain, _ = draw(slices, batch_size, generator)
         condition, target, brain = place(torch.cat([condition, target, brain], dim=1), augment, generator).split(1, dim=1)
         inside = (brain > 0.5).float()
         condition = recontrast(condition, inside, augment, generator)
         condition, target = restrict_regions(condition, target.clamp(0, 1) * inside, augment, generator)
-        device = next(network.parameters()).device
-        x0 = 2 * target - 1
-        t = stratified_times(batch_size, schedule.num_train_timesteps, generator)
-        noise = torch.randn(x0.shape, generator=generator)
-        x0, noise, t, condition, inside = (tensor.to(device) for tensor in (x0, noise, t, condition, inside))
-        predicted = network(schedule.add_noise(x0, noise, t), condition, t)
-        weight = BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * inside
-        return (weight * (predicted - schedule.training_target(x0, noise, t)).square()).sum() / weight.sum()
+        return denoising_loss(network, schedule, condition, target, inside, generator)
 
     return loss_of
+
+
+def denoising_loss(
+    network: nn.Module, schedule: Schedule, condition: Tensor, target: Tensor, inside: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Squared error of the prediction at stratified random timesteps; images ``(N, 1, H, W)`` in [0, 1], little weight off ``inside``."""
+    device = next(network.parameters()).device
+    x0 = 2 * target - 1
+    t = stratified_times(len(x0), schedule.num_train_timesteps, generator)
+    noise = torch.randn(x0.shape, generator=generator)
+    x0, noise, t, condition, inside = (tensor.to(device) for tensor in (x0, noise, t, condition, inside))
+    predicted = network(schedule.add_noise(x0, noise, t), condition, t)
+    weight = BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * inside
+    return (weight * (predicted - schedule.training_target(x0, noise, t)).square()).sum() / weight.sum()
 
 
 def stratified_times(n: int, timesteps: int, generator: torch.Generator) -> Tensor:

@@ -114,8 +114,14 @@ def fit_bias(sample: NDArray, brain: NDArray, spacing: tuple[float, float, float
     corrector = sitk.N4BiasFieldCorrectionImageFilter()
     corrector.SetMaximumNumberOfIterations(BIAS_ITERATIONS)
     corrector.SetNumberOfThreads(1)
-    corrector.Execute(image, weights)
-    log_field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image)).astype(np.float32)
+    # The filters inside N4 take the global number of threads, and their sums depend on it.
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        corrector.Execute(image, weights)
+        log_field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image)).astype(np.float32)
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
     log_field = log_field[None] if flat else log_field
     log_field -= np.float32(np.median(log_field[mask])) if mask.any() else np.float32(0)
     return BiasField(log_field, (steps[0], steps[1] * strides[0], steps[2] * strides[1]))

@@ -70,6 +70,16 @@ def test_a_perfect_translation_has_no_error(cli, study):
     assert all(row["psnr_brain"] == "n/a" and row["psnr_brain_reason"] for row in table)
 
 
+def test_realism_counts_the_slices_and_names_its_features(cli, study):
+    assert run(cli, study, "--realism", "--baseline", study / "plain").exit_code == 0
+    found = json.loads((study / "report" / "summary.json").read_text())["realism"]
+    assert "not comparable with Inception" in found["features"]
+    for arm in found["arms"].values():
+        assert arm["slices"] == arm["reference_slices"] > 0
+        assert arm["kid"]["value"] is not None
+        assert "needs at least 113 slices" in arm["fid"]["reason"]
+
+
 def test_a_missing_partner_is_listed_in_both_directions(cli, study):
     (study / "ref" / "sub-02" / "sub-02_T2w.nii.gz").unlink()
     write_brain(study / "ref" / "sub-07" / "sub-07_T2w.nii.gz", seed=7)

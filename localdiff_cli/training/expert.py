@@ -1,0 +1,79 @@
+"""Fit the OOD expert: the translator's network again, taught regions only (method.md, OOD expert).
+
+Condition and target are restricted to a region, as the OOD branch sees them: around a lesion, or healthy tissue, without which the
+expert would paint a lesion into whatever region it is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from localdiff_cli.diffusion.schedule import Schedule
+from localdiff_cli.errors import UsageError
+from localdiff_cli.training.augment import AugmentSettings, place, random_blob, recontrast
+from localdiff_cli.training.loop import LossOf
+from localdiff_cli.training.slices import PatientSlices
+from localdiff_cli.training.translator import HealthySlices, denoising_loss, draw
+
+MIN_LESION_PIXELS = 40
+"""Slices with less lesion than this are no example of one."""
+
+
+@dataclass(frozen=True)
+class RegionSettings:
+    """Regions the expert is taught: ``healthy_share`` of them hold no lesion; a lesion is grown by up to ``grow`` pixels.
+
+    ``stray`` is the share of lesion regions that also cover a random piece of healthy tissue, as a detector's mask would.
+    """
+
+    healthy_share: float = 0.5
+    grow: int = 8
+    stray: float = 0.5
+
+
+def lesion_slices(patients: list[PatientSlices], most: int | None) -> HealthySlices:
+    """The training slices that show a lesion, of ``most`` patients spread evenly over the names' order (None: all).
+
+    Raises :class:`UsageError` where there are none.
+    """
+    masked = sorted((p for p in patients if p.split == "train" and p.masked and p.target is not None), key=lambda p: p.name)
+    chosen = [(p, np.flatnonzero(p.lesion.sum(axis=(1, 2)) >= MIN_LESION_PIXELS)) for p in masked]
+    chosen = [(p, rows) for p, rows in chosen if rows.size]
+    chosen = [chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, min(most or len(chosen), len(chosen))).astype(int))]
+    if not chosen:
+        raise UsageError("no lesions in the train split; expected pairs with a target and a lesion mask")
+    return HealthySlices(tuple(p for p, _ in chosen), tuple(rows for _, rows in chosen))
+
+
+def expert_loss(
+    lesions: HealthySlices, healthy: HealthySlices, schedule: Schedule, augment: AugmentSettings, regions: RegionSettings, batch_size: int
+) -> LossOf:
+    """The loss of one step: squared error of the prediction where condition and target are restricted to a region."""
+
+    def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
+        is_healthy = (torch.rand(batch_size, generator=generator) < regions.healthy_share).view(-1, 1, 1, 1)
+        with_lesion, without = (torch.cat(draw(slices, batch_size, generator), dim=1) for slices in (lesions, healthy))
+        images = place(torch.where(is_healthy, without, with_lesion), augment, generator)
+        condition, target, brain, lesion = images.split(1, dim=1)
+        inside = (brain > 0.5).float()
+        condition = recontrast(condition, inside, augment, generator)
+        region = inside * draw_regions((lesion > 0.5).float(), is_healthy, regions, generator)
+        return denoising_loss(network, schedule, condition * region, target.clamp(0, 1) * region, region, generator)
+
+    return loss_of
+
+
+def draw_regions(lesion: Tensor, is_healthy: Tensor, settings: RegionSettings, generator: torch.Generator) -> Tensor:
+    """A region for each slice, ``(N, 1, H, W)`` of 0 and 1: the lesion grown at random, or a blob that leaves the lesion out."""
+    n = lesion.shape[0]
+    blob = random_blob(n, (lesion.shape[-2], lesion.shape[-1]), generator)
+    radius = torch.randint(settings.grow + 1, (n,), generator=generator).tolist()
+    grown = torch.stack([max_pool2d(one, 2 * r + 1, 1, r) for one, r in zip(lesion, radius, strict=True)])
+    strays = (torch.rand(n, generator=generator) < settings.stray).view(-1, 1, 1, 1)
+    around = torch.maximum(grown, blob * strays)
+    return torch.where(is_healthy, blob * (1 - lesion), around)
