@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localdiff_cli.batch.work import Say, Work
-from localdiff_cli.bundle import Bundle, load_segmenter, load_translator, open_bundle, schedule_of
+from localdiff_cli.bundle import Bundle, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.detect import mask_settings
 from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
 from localdiff_cli.commands.recipe import BRAIN, NetworkRecipe
@@ -18,7 +18,7 @@ from localdiff_cli.tasks.outputs import Role
 if TYPE_CHECKING:
     import torch
 
-    from localdiff_cli.tasks.translation import Networks, SampleSettings
+    from localdiff_cli.tasks.translation import Networks, SampleSettings, Shows
 
 SAMPLERS = ("ddim", "ddpm", "dpmpp")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -43,6 +43,7 @@ class TranslateOptions:
     soft: bool | None = None
     guided: bool = False
     classifier: str | None = None
+    expert: str = "auto"
     ood_crop: bool | None = None
     brain: str = "auto"
     bias: str | None = None
@@ -82,6 +83,8 @@ def _check(options: TranslateOptions) -> None:
         raise UsageError(f"--match {options.match}: no such file or folder", code="not-found")
     if options.mode == "plain" and options.save_map:
         raise UsageError("--save-map: the plain sampler looks for no OOD region; use localdiff detect, or --mode local", code="conflict")
+    if options.mode == "plain" and options.expert not in ("auto", "none"):
+        raise UsageError("--mode plain has no OOD branch: --expert does not apply", code="conflict")
     if options.classifier and not options.guided:
         raise UsageError("--classifier belongs to --guided", code="conflict")
 
@@ -118,26 +121,51 @@ def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings
 
 def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -> Networks:
     from localdiff_cli.diffusion.device import autocast, on_device
-    from localdiff_cli.tasks.guidance import lesion_shows
     from localdiff_cli.tasks.translation import Networks
 
     autocast(device, options.precision)
     network = load_translator(bundle, device)
-    shows, account = None, None
-    if options.guided:
-        name = options.classifier or f"lesion-{bundle.target.contrast.removesuffix('w').lower()}"
-        try:
-            classifier = open_bundle(name)
-        except ModelError as error:
-            raise UsageError(f"--guided needs a classifier of {bundle.target.contrast} lesions: {error}", code="no-classifier") from error
-        if classifier.condition.contrast != bundle.target.contrast:
-            raise UsageError(
-                f"--classifier {name}: works on {classifier.condition.contrast}, the translation is {bundle.target.contrast}",
-                code="wrong-contrast",
-            )
-        account = f"{classifier.name} {classifier.hash}"
-        shows = lesion_shows(load_segmenter(classifier, device), classifier.segmenter_defaults.threshold)
-    return Networks(on_device(network, device, options.precision), schedule_of(bundle), device, network.settings.multiple, shows, account)
+    shows, classifier = _classifier(options, bundle, device) if options.guided else (None, None)
+    source = _expert_source(options, bundle)
+    expert = None if source is None else on_device(load_expert(source, device), device, options.precision)
+    account = None if source is None else f"{source.name} {source.hash}"
+    model = on_device(network, device, options.precision)
+    return Networks(model, schedule_of(bundle), device, network.settings.multiple, shows, classifier, expert, account)
+
+
+def _classifier(options: TranslateOptions, bundle: Bundle, device: torch.device) -> tuple[Shows, str]:
+    """The classifier of guided timing and its account."""
+    from localdiff_cli.tasks.guidance import lesion_shows
+
+    name = options.classifier or f"lesion-{bundle.target.contrast.removesuffix('w').lower()}"
+    try:
+        classifier = open_bundle(name)
+    except ModelError as error:
+        raise UsageError(f"--guided needs a classifier of {bundle.target.contrast} lesions: {error}", code="no-classifier") from error
+    if classifier.condition.contrast != bundle.target.contrast:
+        raise UsageError(
+            f"--classifier {name}: works on {classifier.condition.contrast}, the translation is {bundle.target.contrast}",
+            code="wrong-contrast",
+        )
+    shows = lesion_shows(load_segmenter(classifier, device), classifier.segmenter_defaults.threshold)
+    return shows, f"{classifier.name} {classifier.hash}"
+
+
+def _expert_source(options: TranslateOptions, bundle: Bundle) -> Bundle | None:
+    """The bundle that holds the OOD expert, None for the training-free method. Raises :class:`UsageError` for one of another kind."""
+    if options.mode == "plain" or options.expert == "none" or (options.expert == "auto" and not bundle.has_expert):
+        return None
+    source = bundle if options.expert == "auto" else open_bundle(options.expert)
+
+    def kind(each: Bundle) -> tuple[object, ...]:
+        return each.condition, each.target, each.grid.spacing, schedule_of(each)
+
+    if source.task != "translate" or kind(source) != kind(bundle):
+        raise UsageError(
+            f"--expert {options.expert}: made for {source.condition.contrast} to {source.target.contrast} at {source.grid.spacing} mm; "
+            f"expected the contrasts, grid and noise schedule of {bundle.name}", code="wrong-expert",
+        )  # fmt: skip
+    return source
 
 
 @dataclass(frozen=True)

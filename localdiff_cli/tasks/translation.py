@@ -56,6 +56,10 @@ IND, OOD, FUSED = 1, 2, 3
 INT16_STEPS = 32000
 
 
+Shows = Callable[[Tensor, Tensor, Tensor], ShowsAnomaly]
+"""From condition, B and brain of a slice to the classifier of its x_0 estimates."""
+
+
 @dataclass(frozen=True)
 class SampleSettings:
     """How the reverse process runs: see the options of ``localdiff translate`` of the same names."""
@@ -74,14 +78,19 @@ class SampleSettings:
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """The loaded networks: ``model`` and its ``schedule`` on ``device``, and for guided timing the classifier of one slice."""
+    """The loaded networks: ``model`` and its ``schedule`` on ``device``, for guided timing the classifier of one slice, the OOD expert.
+
+    ``classifier`` and ``expert_account`` name their bundles and hashes.
+    """
 
     model: Model
     schedule: Schedule
     device: torch.device
     multiple: int
-    shows: Callable[[Tensor, Tensor, Tensor], ShowsAnomaly] | None = None
+    shows: Shows | None = None
     classifier: str | None = None
+    expert: Model | None = None
+    expert_account: str | None = None
 
 
 @dataclass
@@ -144,6 +153,7 @@ class SliceSampler:
             step_of(self.settings.sampler, self.settings.eta),
             step_pairs(self.networks.schedule.num_train_timesteps, self.settings.steps),
             lambda number: key.batch(number, slices, shape).to(device),
+            self.networks.expert,
         )
         c, x_T = condition.to(device), key.batch(INITIAL, slices, shape).to(device)
         if not is_local:
@@ -193,6 +203,7 @@ class TranslateWork(NetworkWork):
             "Mask": asdict(self.mask) if self.sample.mode == "local" else None,
             "Sample": asdict(self.sample),
             "Classifier": self.networks.classifier,
+            "Expert": self.networks.expert_account,
             "Match": self.match,
             "DataType": self.dtype,
             "Precision": self.precision,
@@ -247,10 +258,17 @@ class TranslateWork(NetworkWork):
                 on_slice(done, total)
             with clock.stage("Write"):
                 facts = ood_facts(rows, prepared) if detect else {}
-        doubts = volume_doubts(prepared, item) + (ood_doubts(facts) if facts else [])
+        doubts = volume_doubts(prepared, item) + (ood_doubts(facts) + self._expert_doubts(rows) if facts else [])
         return Outcome(
             self._facts(prepared, scale, facts, clock), tuple(doubts), tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice))
         )
+
+    def _expert_doubts(self, rows: list[SliceShare]) -> list[str]:
+        """A reason to review: what the expert drew was learnt from other patients' lesions."""
+        drawn = sum(row.share > 0 for row in rows)
+        if self.networks.expert is None or not drawn:
+            return []
+        return [f"expert used: the OOD region of {drawn} slices was drawn by a network that knows lesions; compare it with the input"]
 
     def _region(self, chunk: Chunk, detect: SliceDetector | None, prepared: Prepared, rows: list[SliceShare]) -> tuple[Tensor, Tensor]:
         if detect is None or not len(chunk.condition):

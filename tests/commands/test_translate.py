@@ -11,8 +11,11 @@ import time
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
+from localdiff_cli.bundle import EXPERT, TRANSLATOR, copy_bundle, load_tensors, open_bundle, save_bundle
 from tests.brains import brain, write_brain
+from tests.bundles import make_translator
 
 IMAGE = "sub-01/sub-01_T1w.nii.gz"
 
@@ -397,3 +400,43 @@ def test_the_outputs_of_detect_are_a_map_for_translate_and_their_change_is_notic
         == 0
     )
     assert cli(*run).exit_code == 1
+
+
+@pytest.fixture
+def with_expert(models_folder, tmp_path):
+    """The tiny translator with an expert of other random weights."""
+    bundle = copy_bundle(open_bundle(str(models_folder / "t1-to-t2")), tmp_path / "with-expert")
+    torch.manual_seed(5)
+    weights = {key: value + 0.1 * torch.randn(value.shape) for key, value in load_tensors(bundle, TRANSLATOR).items()}
+    return save_bundle(bundle.path, {"expert": {"patients": 1, "healthy_share": 0.5}}, {EXPERT: weights}, "tiny\n")
+
+
+def test_the_expert_draws_inside_the_ood_region_alone_and_is_named(cli, folder, tmp_path, ood_map, with_expert):
+    base = ("--in", folder / IMAGE, "--map", ood_map, "--fusion-step", 0, "--model", with_expert.path)
+    for name, extra in (("auto", ()), ("none", ("--expert", "none")), ("named", ("--expert", with_expert.path))):
+        assert cli("translate", *base, *extra, "--out", tmp_path / name).exit_code == 0
+    without, auto = (voxels(tmp_path / name / "sub-01_T1w.nii.gz") for name in ("none", "auto"))
+    changed = without != auto
+    far = np.asanyarray(nib.load(ood_map).dataobj) == 0
+    assert changed.any()
+    assert not changed[:, :, 5][far[:, :, 5]].any()
+    assert np.array_equal(auto, voxels(tmp_path / "named" / "sub-01_T1w.nii.gz"))
+    sidecar = json.loads((tmp_path / "auto" / "sub-01_T1w.json").read_text())
+    assert sidecar["Settings"]["Expert"] == f"{with_expert.name} {with_expert.hash}"
+    assert json.loads((tmp_path / "none" / "sub-01_T1w.json").read_text())["Settings"]["Expert"] is None
+    assert "expert used" in (tmp_path / "auto" / "qc.tsv").read_text()
+    assert "expert used" not in (tmp_path / "none" / "qc.tsv").read_text()
+
+
+def test_an_expert_of_another_kind_is_refused(cli, folder, tmp_path, models_folder):
+    flair = make_translator(tmp_path / "t1-to-flair", detector=False, target="FLAIR")
+    base = ("--in", folder, "--out", tmp_path / "out")
+    for extra, code, word in (
+        (("--expert", flair.path), 2, "T1w to FLAIR"),
+        (("--expert", "lesion-t2"), 2, "expected the contrasts"),
+        (("--expert", "t1-to-t2"), 4, "no OOD expert"),
+        (("--expert", flair.path, "--mode", "plain"), 2, "no OOD branch"),
+    ):
+        refused = cli("translate", *base, *extra)
+        assert refused.exit_code == code, refused.output
+        assert word in refused.output

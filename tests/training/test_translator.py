@@ -32,8 +32,9 @@ def test_a_split_without_healthy_slices_is_refused():
 
 def test_a_batch_holds_condition_target_and_brain_of_the_same_slices():
     used = healthy_slices([slices("a"), slices("b", seed=1)], "train")
-    condition, target, brain = draw(used, 8, step_generator(0, 0))
-    assert condition.shape == target.shape == brain.shape == (8, 1, 32, 32)
+    condition, target, brain, lesion = draw(used, 8, step_generator(0, 0))
+    assert condition.shape == target.shape == brain.shape == lesion.shape == (8, 1, 32, 32)
+    assert not lesion.any()
     assert torch.equal(condition, target)
     assert not condition[brain == 0].any()
     known = [
@@ -76,7 +77,7 @@ def test_a_trained_network_tells_the_mean_from_pure_noise(tmp_path):
         tmp_path / "c.pt",
         lambda progress: None,
     )
-    condition, target, brain = draw(used, 4, step_generator(1, 0))
+    condition, target, brain, _ = draw(used, 4, step_generator(1, 0))
     mean = mean_prediction(average, schedule, condition)
     assert mean.shape == target.shape
     assert (mean - target)[brain > 0].square().mean() < 0.5 * target[brain > 0].var()
