@@ -1,0 +1,277 @@
+"""Does the lesion survive? Rows of sampling modes, detectors and the OOD expert on real patients, missed beside invented lesions.
+
+``python -m localdiff_cli.benchmarks.mri --model t1-to-flair --data DATA --split val``
+
+Slices are judged on the network's grid; the frozen segmenter of the target contrast says what it finds on each image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from localdiff_cli.benchmarks.translation import chunk_of, patients
+from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
+from localdiff_cli.commands.translate import TranslateOptions, sample_settings
+from localdiff_cli.diffusion.device import on_device
+from localdiff_cli.errors import UsageError
+from localdiff_cli.evaluation.image import DataRange
+from localdiff_cli.evaluation.lesion import lesion_contrast, ring_around
+from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings, collect_evidence, judge_slices, tally
+from localdiff_cli.evaluation.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_ratio, bootstrap_sums
+from localdiff_cli.ood.detector import Detector
+from localdiff_cli.ood.threshold import to_mask
+from localdiff_cli.segmentation.detector import SegmenterDetector
+from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
+from localdiff_cli.tasks.slices import Chunk
+from localdiff_cli.tasks.translation import Networks, SampleSettings, SliceSampler
+from localdiff_cli.training.fit import psnr
+from localdiff_cli.training.slices import PatientSlices
+from localdiff_cli.volumes.whole import write_text
+
+UNIT = DataRange(1.0, "robust z window mapped to [0, 1]")
+FIGURES = ("psnr_brain", "psnr_lesion", "psnr_outside", "mae_brain", "contrast", "dice", "seconds")
+COUNTS = ("missed", "found", "invented", "free")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to make the target: ``source`` of the OOD region (none: plain), by the ``expert`` or not, mean of ``samples``.
+
+    ``source``: true (the target itself), polynomial, none, patchcore, segmenter or truth. ``changes`` to the sampling settings and
+    ``mask_changes`` to the bundle's mask defaults come with a ``label`` of their own.
+    """
+
+    label: str
+    source: str
+    expert: bool = False
+    samples: int = 1
+    changes: tuple[tuple[str, Any], ...] = ()
+    mask_changes: tuple[tuple[str, Any], ...] = ()
+
+
+TABLE = (
+    Row("true target contrast", "true"),
+    Row("polynomial", "polynomial"),
+    Row("plain", "none"),
+    Row("plain, mean of 10", "none", samples=10),
+    Row("local, patchcore", "patchcore"),
+    Row("local, segmenter map", "segmenter"),
+    Row("local, true mask", "truth"),
+    Row("local, patchcore, expert", "patchcore", expert=True),
+    Row("local, segmenter map, expert", "segmenter", expert=True),
+    Row("local, true mask, expert", "truth", expert=True),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Everything loaded once: the translator's parts, the detectors, the frozen segmenter of the target contrast."""
+
+    bundle: Bundle
+    networks: Networks
+    detector: Callable[[str, float], Detector]
+    segmenter: LesionNetwork
+    cut: float
+    settings: SampleSettings
+
+    def region(self, row: Row, chunk: Chunk, lesion: Tensor) -> tuple[Tensor, Tensor]:
+        """M and B of a chunk, ``(N, 1, H, W)``."""
+        if row.source == "truth":
+            return lesion.float(), lesion
+        d = replace(self.bundle.defaults, **dict(row.mask_changes))
+        found = self.detector(row.source, d.false_alarm)(chunk.condition, chunk.brain)
+        return found.ood_map, to_mask(found.ood_map, d.threshold, chunk.brain, d.open_mm, d.dilate_mm, (self.bundle.grid.spacing,) * 2)
+
+    def image(self, row: Row, patient: PatientSlices, chunk: Chunk, target: NDArray, lesion: Tensor) -> NDArray:
+        """The image that a row makes of a chunk, ``(N, H, W)`` in [0, 1]."""
+        if row.source == "true":
+            return target
+        if row.source == "polynomial":
+            power = self.bundle.metadata["training"]["translator"]["polynomial"]
+            return (np.clip(np.polyval(power, chunk.condition.numpy()), 0, 1) * chunk.brain.numpy())[:, 0]
+        changes = dict(row.changes)
+        local = replace(self.settings.local, **{k: changes.pop(k) for k in list(changes) if hasattr(self.settings.local, k)})
+        settings = replace(self.settings, mode="plain" if row.source == "none" else "local", samples=row.samples, local=local, **changes)
+        networks = self.networks if row.expert else replace(self.networks, expert=None)
+        nothing = torch.zeros_like(chunk.brain)
+        ood_map, mask = (nothing.float(), nothing) if row.source == "none" else self.region(row, chunk, lesion)
+        return SliceSampler(networks, settings, patient.name)(chunk, ood_map, mask)[0][:, 0].numpy()
+
+
+def load(model: str, segmenter: str | None, ood_segmenter: str | None) -> Bench:
+    """Load a bundle and what judges it, on the CPU."""
+    bundle, device = open_bundle(model), torch.device("cpu")
+    network = load_translator(bundle, device)
+    expert = on_device(load_expert(bundle, device), device, "fp32") if bundle.has_expert else None
+    model = on_device(network, device, "fp32")
+    networks = Networks(model, schedule_of(bundle), device, network.settings.multiple, expert=expert)
+    judge = open_bundle(segmenter or f"lesion-{bundle.target.contrast.removesuffix('w').lower()}")
+    finder = ood_segmenter or f"lesion-{bundle.condition.contrast.removesuffix('w').lower()}"
+
+    @functools.cache
+    def detector(name: str, false_alarm: float) -> Detector:
+        if name == "patchcore":
+            return load_detector(bundle, false_alarm, device)
+        return SegmenterDetector(load_segmenter(open_bundle(finder), device))
+
+    settings = sample_settings(TranslateOptions(model=model), bundle)
+    return Bench(bundle, networks, detector, load_segmenter(judge, device), judge.segmenter_defaults.threshold, settings)
+
+
+def measure(bench: Bench, row: Row, patient: PatientSlices, every: int) -> dict[str, float | None]:
+    """The figures and counts of one patient; None where there is nothing to measure."""
+    chunk, target, lesion = chunk_of(patient, every)
+    brain = chunk.brain[:, 0].numpy()
+    started = time.monotonic()
+    image = bench.image(row, patient, chunk, target, torch.from_numpy(lesion)[:, None])
+    seconds = time.monotonic() - started
+
+    def found(images: NDArray) -> NDArray[np.bool_]:
+        return lesion_probability(bench.segmenter, torch.from_numpy(images)[:, None], chunk.brain)[:, 0].numpy() >= bench.cut
+
+    mask, inside = found(image), lesion & brain
+    evidence = collect_evidence(mask, found(target), lesion, brain)
+    counts = tally(judge_slices(evidence, MisdiagnosisSettings()))
+    ring = ring_around(inside, brain, (1e3, bench.bundle.grid.spacing, bench.bundle.grid.spacing), 1.0, 5.0)
+    overlap = mask.sum() + lesion.sum()
+
+    def decibels(where: NDArray[np.bool_]) -> float | None:
+        return psnr(image, target, where) if where.any() and not np.array_equal(image[where], target[where]) else None
+
+    return {
+        "psnr_brain": decibels(brain), "psnr_lesion": decibels(inside), "psnr_outside": decibels(brain & ~inside),
+        "mae_brain": float(np.abs(image - target)[brain].mean()), "contrast": lesion_contrast(image, inside, ring, UNIT).value,
+        "dice": float(2 * (mask & lesion).sum() / overlap) if overlap else None, "seconds": seconds / len(target),
+        "missed": counts.missed, "found": counts.found, "invented": counts.invented, "free": counts.lesion_free,
+    }  # fmt: skip
+
+
+def run(bench: Bench, rows: tuple[Row, ...], cases: list[PatientSlices], every: int, cache: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every row on every patient. What ``cache`` holds of the same bundle and settings is not measured again."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        for patient in cases:
+            key = json.dumps([bench.bundle.hash, asdict(row), asdict(bench.settings), patient.name, every], default=str)
+            path = cache / f"{_digest(key)}.json"
+            if not path.is_file():
+                write_text(path, json.dumps(measure(bench, row, patient, every)))
+            results.setdefault(row.label, []).append(json.loads(path.read_text(encoding="utf-8")))
+        print(f"{row.label}: {len(cases)} patients", flush=True)
+    return results
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def summary_row(label: str, own: list[dict[str, Any]], plain: list[dict[str, Any]] | None, bootstrap: Bootstrap) -> dict[str, str]:
+    """One line of the table: means and shares over patients with intervals, and the reduction of missed lesions against plain."""
+    line = {"row": label, "patients": str(len(own))}
+    for name, numerator, denominator in (("missed %", "missed", "found"), ("invented %", "invented", "free")):
+        ratio = bootstrap_ratio([p[numerator] for p in own], [p[denominator] for p in own], bootstrap, "none")
+        line[name] = _percent(ratio)
+    line["fewer missed than plain %"] = "" if plain is None else _percent(_reduction(own, plain, bootstrap))
+    for key in FIGURES:
+        values = [p[key] for p in own if p[key] is not None]
+        line[key] = _decimal(bootstrap_mean(values, bootstrap), 2 if key.startswith("psnr") or key == "seconds" else 3) if values else "n/a"
+    return line
+
+
+def _reduction(own: list[dict[str, Any]], plain: list[dict[str, Any]], bootstrap: Bootstrap) -> Interval:
+    """1 − missed / missed by plain; the lesions found on the true contrast are the same."""
+    sums = np.array([[a["missed"], b["missed"]] for a, b in zip(own, plain, strict=True)], np.float64)
+
+    def reduction(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 1 - totals[:, 0] / totals[:, 1]
+
+    return bootstrap_sums(sums, reduction, bootstrap, "plain misses none")
+
+
+def _percent(interval: Interval) -> str:
+    if interval.estimate is None:
+        return f"n/a ({interval.reason})"
+    low_high = "" if interval.low is None or interval.high is None else f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    return f"{100 * interval.estimate:.1f}{low_high}"
+
+
+def _decimal(interval: Interval, digits: int) -> str:
+    if interval.estimate is None:
+        return f"n/a ({interval.reason})"
+    low_high = "" if interval.low is None or interval.high is None else f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
+    return f"{interval.estimate:.{digits}f}{low_high}"
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, str]]:
+    """All rows, with 95 % bootstrap intervals over patients (5,000 resamples, seed 0)."""
+    plain = results.get("plain")
+    alone = ("plain", "true target contrast")
+    return [summary_row(label, own, None if label in alone else plain, Bootstrap()) for label, own in results.items()]
+
+
+def to_tsv(rows: list[dict[str, str]]) -> str:
+    """Tab-separated text."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def parse_row(text: str) -> Row:
+    """``source[+expert][,name=value…]`` → a row; numbers and truth values as JSON. Raises :class:`UsageError` for anything else."""
+    head, *settings = text.split(",")
+    source, *flags = head.split("+")
+    if source not in ("true", "polynomial", "none", "patchcore", "segmenter", "truth") or set(flags) - {"expert"}:
+        raise UsageError(f"--row {text}: expected true, polynomial, none, patchcore, segmenter or truth, with +expert or not", code="row")
+    pairs = [(name, json.loads(value)) for name, value in (each.split("=") for each in settings)]
+    of_mask = ("threshold", "open_mm", "dilate_mm", "false_alarm")
+    changes, mask = ([p for p in pairs if (p[0] in of_mask) == wanted] for wanted in (False, True))
+    return Row(text, source, bool(flags), 1, tuple(changes), tuple(mask))
+
+
+def main() -> None:
+    """Measure and print; ``--out`` writes the TSV with the exact settings beside it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True, nargs="+", type=Path)
+    parser.add_argument("--split", default="val", choices=("val", "test"))
+    parser.add_argument("--every", type=int, default=2, help="every n-th slice")
+    parser.add_argument("--row", nargs="+", help="rows of one's own: source[+expert][,setting=value] (default: the table)")
+    parser.add_argument("--segmenter", help="frozen segmenter of the target contrast (default: lesion-<target>)")
+    parser.add_argument("--ood-segmenter", help="segmenter of the condition (default: lesion-<condition>)")
+    parser.add_argument("--work", type=Path, default=Path("bench.work"), help="caches; an interrupted run goes on from there")
+    parser.add_argument("--out", type=Path, help="TSV to write, and a .json of the settings beside it")
+    options = parser.parse_args()
+    bench = load(options.model, options.segmenter, options.ood_segmenter)
+    rows = tuple(map(parse_row, options.row)) if options.row else tuple(r for r in TABLE if bench.networks.expert or not r.expert)
+    cases = [p for p in patients(bench.bundle, options.data, options.split, options.work) if p.masked]
+    text = to_tsv(table(run(bench, rows, cases, options.every, options.work / "mri")))
+    print(text)
+    if options.out:
+        account = {
+            "bundle": bench.bundle.name, "hash": bench.bundle.hash, "split": options.split, "every": options.every,
+            "patients": [p.name for p in cases], "sampling": asdict(bench.settings), "defaults": asdict(bench.bundle.defaults),
+            "rows": [asdict(row) for row in rows],
+        }  # fmt: skip
+        write_text(options.out, text)
+        write_text(options.out.with_suffix(".json"), json.dumps(account, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

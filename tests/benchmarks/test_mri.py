@@ -1,0 +1,109 @@
+"""The lesion experiment on tiny bundles: counts by hand, rows that differ as they should, a run that is not done twice."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from localdiff_cli.benchmarks import mri
+from localdiff_cli.bundle import EXPERT, TRANSLATOR, copy_bundle, load_tensors, open_bundle, save_bundle
+from localdiff_cli.errors import UsageError
+from tests.training.data import slices
+
+
+@pytest.fixture
+def bench(models_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCALDIFF_MODELS", str(models_folder))
+    bundle = copy_bundle(open_bundle("t1-to-t2"), tmp_path / "t1-to-t2")
+    torch.manual_seed(5)
+    weights = {key: value + 0.1 * torch.randn(value.shape) for key, value in load_tensors(bundle, TRANSLATOR).items()}
+    training = {"translator": {"polynomial": [1.0, 0.0]}}
+    save_bundle(bundle.path, {"expert": {"patients": 1, "healthy_share": 0.5}, "training": training}, {EXPERT: weights}, "tiny\n")
+    return mri.load(str(bundle.path), "lesion-t2", None)
+
+
+@pytest.fixture
+def patient():
+    made = slices("a", n=4)
+    made.lesion[2:, 8:20, 8:20] = True
+    return made
+
+
+class Threshold(torch.nn.Module):
+    """A segmenter that marks bright pixels."""
+
+    class settings:
+        multiple = 1
+
+    def forward(self, image):
+        return 50 * (image - 0.8)
+
+
+def test_counts_of_the_true_contrast_and_of_the_polynomial(bench, patient):
+    target = patient.target.copy()
+    target[patient.lesion] = 60000
+    target[~patient.lesion] = np.minimum(target[~patient.lesion], 40000)
+    patient = replace(patient, target=target)
+    bench = replace(bench, segmenter=Threshold())
+    true = mri.measure(bench, mri.Row("true", "true"), patient, 1)
+    assert (true["found"], true["missed"], true["free"], true["invented"]) == (2, 0, 2, 0)
+    assert true["dice"] == 1
+    assert true["psnr_brain"] is None
+    assert true["contrast"] > 0.2
+    dark = replace(bench, bundle=replace(bench.bundle, metadata={**bench.bundle.metadata, "training": {"translator": {"polynomial": [0.1]}}}))
+    lost = mri.measure(dark, mri.Row("polynomial", "polynomial"), patient, 1)
+    assert (lost["found"], lost["missed"], lost["invented"]) == (2, 2, 0)
+    assert lost["contrast"] == pytest.approx(0, abs=1e-6)
+    bright = replace(bench, bundle=replace(bench.bundle, metadata={**bench.bundle.metadata, "training": {"translator": {"polynomial": [0.9]}}}))
+    assert mri.measure(bright, mri.Row("polynomial", "polynomial"), patient, 1)["invented"] == 2
+
+
+def test_rows_use_the_mask_the_expert_and_the_settings_they_name(bench, patient):
+    def image(text):
+        row = mri.parse_row(text)
+        chunk, target, lesion = mri.chunk_of(patient, 1)
+        return bench.image(row, patient, chunk, target, torch.from_numpy(lesion)[:, None])
+
+    plain, local = image("none"), image("truth,fusion_step=0")
+    outside = ~patient.lesion.any(axis=(1, 2))
+    assert np.array_equal(plain[outside], local[outside])
+    assert not np.array_equal(plain, local)
+    expert = image("truth+expert,fusion_step=0")
+    assert not np.array_equal(expert, local)
+    assert np.array_equal(expert[~patient.lesion], local[~patient.lesion])
+    assert not np.array_equal(image("truth+expert,fusion_step=2"), expert)
+    assert not np.array_equal(image("patchcore"), plain)
+    assert np.array_equal(image("patchcore,open_mm=50"), plain)
+    assert not np.array_equal(image("none,steps=2"), plain)
+
+
+def test_a_run_is_not_measured_twice_and_its_table_has_intervals(bench, patient, tmp_path, monkeypatch):
+    cases = [replace(patient, name=name) for name in "abcd"]
+    rows = (mri.Row("plain", "none"), mri.Row("local", "truth"))
+    first = mri.run(bench, rows, cases, 2, tmp_path / "cache")
+    monkeypatch.setattr(mri, "measure", None)
+    assert mri.run(bench, rows, cases, 2, tmp_path / "cache") == first
+    table = list(csv.DictReader(io.StringIO(mri.to_tsv(mri.table(first))), delimiter="\t"))
+    assert [line["row"] for line in table] == ["plain", "local"]
+    assert all(line["patients"] == "4" for line in table)
+
+
+def test_missed_and_the_reduction_are_pooled_over_slices():
+    def case(missed, found=4, invented=1, free=10):
+        return dict.fromkeys(mri.FIGURES, 1.0) | {"missed": missed, "found": found, "invented": invented, "free": free}
+
+    line = mri.table({"plain": [case(4), case(2)], "local": [case(1), case(2)]})[1]
+    assert line["missed %"].startswith("37.5")
+    assert line["invented %"].startswith("10.0")
+    assert line["fewer missed than plain %"].startswith("50.0")
+
+
+@pytest.mark.parametrize("text", ["moon", "truth+moon"])
+def test_an_unknown_row_is_refused(text):
+    with pytest.raises(UsageError, match="--row"):
+        mri.parse_row(text)
