@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from localdiff_cli.benchmarks.translation import chunk_of, patients
+from localdiff_cli.benchmarks.wrong_maps import spoil
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.translate import TranslateOptions, sample_settings
 from localdiff_cli.diffusion.device import on_device
@@ -53,7 +54,8 @@ class Row:
     """One way to make the target: ``source`` of the OOD region (none: plain), by the ``expert`` or not, mean of ``samples``.
 
     ``source``: true (the target itself), polynomial, none, patchcore, segmenter or truth. ``changes`` to the sampling settings and
-    ``mask_changes`` to the bundle's mask defaults come with a ``label`` of their own.
+    ``mask_changes`` to the bundle's mask defaults come with a ``label`` of their own. ``wrong`` spoils a true mask: a fault of
+    wrong_maps.py and its size.
     """
 
     label: str
@@ -62,6 +64,7 @@ class Row:
     samples: int = 1
     changes: tuple[tuple[str, Any], ...] = ()
     mask_changes: tuple[tuple[str, Any], ...] = ()
+    wrong: tuple[str, float] | None = None
 
 
 TABLE = (
@@ -92,7 +95,8 @@ class Bench:
     def region(self, row: Row, chunk: Chunk, lesion: Tensor) -> tuple[Tensor, Tensor]:
         """M and B of a chunk, ``(N, 1, H, W)``."""
         if row.source == "truth":
-            return lesion.float(), lesion
+            mask = lesion if row.wrong is None else spoil(lesion, chunk.brain, *row.wrong)
+            return mask.float(), mask
         d = replace(self.bundle.defaults, **dict(row.mask_changes))
         found = self.detector(row.source, d.false_alarm)(chunk.condition, chunk.brain)
         return found.ood_map, to_mask(found.ood_map, d.threshold, chunk.brain, d.open_mm, d.dilate_mm, (self.bundle.grid.spacing,) * 2)
@@ -118,8 +122,8 @@ def load(model: str, segmenter: str | None, ood_segmenter: str | None) -> Bench:
     bundle, device = open_bundle(model), torch.device("cpu")
     network = load_translator(bundle, device)
     expert = on_device(load_expert(bundle, device), device, "fp32") if bundle.has_expert else None
-    model = on_device(network, device, "fp32")
-    networks = Networks(model, schedule_of(bundle), device, network.settings.multiple, expert=expert)
+    translate = on_device(network, device, "fp32")
+    networks = Networks(translate, schedule_of(bundle), device, network.settings.multiple, expert=expert)
     judge = open_bundle(segmenter or f"lesion-{bundle.target.contrast.removesuffix('w').lower()}")
     finder = ood_segmenter or f"lesion-{bundle.condition.contrast.removesuffix('w').lower()}"
 

@@ -44,6 +44,12 @@ class Threshold(torch.nn.Module):
         return 50 * (image - 0.8)
 
 
+def flat(bench, value):
+    """The bench with a polynomial of one value everywhere."""
+    metadata = {**bench.bundle.metadata, "training": {"translator": {"polynomial": [value]}}}
+    return replace(bench, bundle=replace(bench.bundle, metadata=metadata))
+
+
 def test_counts_of_the_true_contrast_and_of_the_polynomial(bench, patient):
     target = patient.target.copy()
     target[patient.lesion] = 60000
@@ -55,12 +61,10 @@ def test_counts_of_the_true_contrast_and_of_the_polynomial(bench, patient):
     assert true["dice"] == 1
     assert true["psnr_brain"] is None
     assert true["contrast"] > 0.2
-    dark = replace(bench, bundle=replace(bench.bundle, metadata={**bench.bundle.metadata, "training": {"translator": {"polynomial": [0.1]}}}))
-    lost = mri.measure(dark, mri.Row("polynomial", "polynomial"), patient, 1)
+    lost = mri.measure(flat(bench, 0.1), mri.Row("polynomial", "polynomial"), patient, 1)
     assert (lost["found"], lost["missed"], lost["invented"]) == (2, 2, 0)
     assert lost["contrast"] == pytest.approx(0, abs=1e-6)
-    bright = replace(bench, bundle=replace(bench.bundle, metadata={**bench.bundle.metadata, "training": {"translator": {"polynomial": [0.9]}}}))
-    assert mri.measure(bright, mri.Row("polynomial", "polynomial"), patient, 1)["invented"] == 2
+    assert mri.measure(flat(bench, 0.9), mri.Row("polynomial", "polynomial"), patient, 1)["invented"] == 2
 
 
 def test_rows_use_the_mask_the_expert_and_the_settings_they_name(bench, patient):
