@@ -4,6 +4,7 @@
 # make lint   ruff and mypy
 # make torture   a kill, a failing and a full disk at every step of the write path, and kills at random instants (a quarter of an hour)
 # make bench   what the engine itself costs a volume
+# make bench-paper DATA=folder [PARTS="mri fusion"] [SPLIT=test] [MODEL=t1-to-flair]   the experiments on patients with lesion masks
 #
 # TORCH_INDEX: the index that PyTorch's site names for your machine (its CPU builds, or those for your CUDA version); without it pip
 # takes the build that your package index offers.
@@ -12,7 +13,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test fuzz lint torture bench clean
+PARTS ?= mri fusion wrong-map sampling
+SPLIT ?= val
+MODEL ?= t1-to-flair
+
+.PHONY: demo test fuzz lint torture bench bench-paper clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version.split()[0])'
@@ -39,6 +44,10 @@ torture: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m localdiff_cli.benchmarks.engine --volumes 1000
+
+bench-paper: $(STAMP)
+	$(if $(DATA),,$(error DATA=folder is needed: pairs with lesion masks, as for localdiff fit))
+	$(BIN)/python -m localdiff_cli.benchmarks.paper --part $(PARTS) --model $(MODEL) --split $(SPLIT) --data $(DATA) --page
 
 clean:
 	rm -rf $(VENV) demo build dist

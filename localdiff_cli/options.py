@@ -109,7 +109,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Errors only.", rich_help_p
 Verbose = Annotated[bool, typer.Option("--verbose", help="One line for every volume, skipped files named.", rich_help_panel=RUN)]
 JsonLog = Annotated[
     Path | None,
-    typer.Option("--json-log", help="Append events as JSON lines to this file. Example: --json-log run.jsonl", rich_help_panel=RUN),
+    typer.Option("--json-log", "--log-file", help="Append events as JSON lines to this file. Example: --json-log run.jsonl", rich_help_panel=RUN),
 ]
 Jobs = Annotated[
     int,

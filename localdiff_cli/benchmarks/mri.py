@@ -107,7 +107,8 @@ class Bench:
             return target
         if row.source == "polynomial":
             power = self.bundle.metadata["training"]["translator"]["polynomial"]
-            return (np.clip(np.polyval(power, chunk.condition.numpy()), 0, 1) * chunk.brain.numpy())[:, 0]
+            mapped = np.clip(np.polyval(power, chunk.condition.numpy()), 0, 1) * chunk.brain.numpy()
+            return mapped[:, 0].astype(np.float32)
         changes = dict(row.changes)
         local = replace(self.settings.local, **{k: changes.pop(k) for k in list(changes) if hasattr(self.settings.local, k)})
         settings = replace(self.settings, mode="plain" if row.source == "none" else "local", samples=row.samples, local=local, **changes)

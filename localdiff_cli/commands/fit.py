@@ -142,12 +142,13 @@ def fit_translator(
 
 
 def fit_expert(
-    options: FitOptions, train: TrainOptions, base: str, *, healthy_share: float, patients: int | None
+    options: FitOptions, train: TrainOptions, base: str, *, healthy_share: float, patients: int | None, detector: str | None
 ) -> int:
     """Teach the OOD branch's own network; the exit code. The base says contrasts, grid and bias of ``options``."""
     _check(train)
     check_range("--healthy-share", healthy_share, 0.05, 0.95)
     check_range("--patients", patients or 1, 1, 1_000_000)
+    check_choice("--detector", detector or "patchcore", ("patchcore", "segmenter"))
     from localdiff_cli.bundle import open_bundle
     from localdiff_cli.training import fit
     from localdiff_cli.training.augment import AugmentSettings
@@ -162,7 +163,8 @@ def fit_expert(
         spacing=bundle.grid.spacing, shape=bundle.grid.shape,
     )  # fmt: skip
     loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed)
-    made = fit.fit_expert(_job(alike), bundle, RegionSettings(healthy_share=healthy_share), patients, AugmentSettings(), loop)
+    regions, defaults = RegionSettings(healthy_share=healthy_share), replace(bundle.defaults, detector=detector or bundle.defaults.detector)
+    made = fit.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults)
     say(f"wrote {made.path}")
     return EXIT_OK
 

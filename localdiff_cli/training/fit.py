@@ -238,7 +238,7 @@ def _save(job: FitJob, metadata: dict[str, Any], tensors: dict[str, dict[str, Te
 
 
 def fit_expert(
-    job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings
+    job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults
 ) -> Bundle:
     """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write it into the bundle."""
     patients = job.patients()
@@ -264,7 +264,8 @@ def fit_expert(
     if job.out.resolve() != base.path.resolve():
         copy_bundle(base, job.out)
     described = {"patients": len(lesions.patients), "healthy_share": regions.healthy_share}
-    return _save(job, {"expert": described, "training": {"expert": account}}, {EXPERT: average.state_dict()})
+    metadata = {"expert": described, "defaults": asdict(defaults), "training": {"expert": account}}
+    return _save(job, metadata, {EXPERT: average.state_dict()})
 
 
 def _healthy_only(patients: list[PatientSlices], split: str, every: int) -> list[tuple[Tensor, Tensor]]:
