@@ -251,6 +251,7 @@ def fit_expert(
     healthy_share: Annotated[float, typer.Option("--healthy-share", help="Share of training regions without a lesion, 0.05 to 0.95: more, fewer invented and more missed lesions. Example: --healthy-share 0.5", rich_help_panel="Training")] = 0.5,
     patients: Annotated[int | None, typer.Option("--patients", min=1, help="How many patients' lesions to learn from, spread over the order of names. (default: all) Example: --patients 20", rich_help_panel="Training")] = None,
     detector: Annotated[str | None, typer.Option("--detector", help="Make patchcore or segmenter the bundle's default detector. (default: leave it) Example: --detector segmenter", rich_help_panel=o.OOD)] = None,
+    tau: Annotated[float | None, typer.Option("--tau", help="Make this the bundle's default cut of the OOD map, 0 to 1. (default: leave it) Example: --tau 0.2", rich_help_panel=o.OOD)] = None,
     device: o.Device = "auto", licence: Licence = "unstated", debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Teach the OOD branch its own network from lesions and healthy regions; the rest of the bundle stays as it is.
@@ -263,7 +264,7 @@ def fit_expert(
     def run() -> int:
         options = command.FitOptions(tuple(data), out, "", None, work, (), tuple(exclude or ()), "n4", device, licence)
         return command.fit_expert(options, command.TrainOptions(steps, batch_size, rate, seed), base, healthy_share=healthy_share, patients=patients,
-                                  detector=detector)  # fmt: skip
+                                  detector=detector, tau=tau)  # fmt: skip
 
     _finish(guarded(run, debug=debug))
 

@@ -142,13 +142,24 @@ def fit_translator(
 
 
 def fit_expert(
-    options: FitOptions, train: TrainOptions, base: str, *, healthy_share: float, patients: int | None, detector: str | None
+    options: FitOptions,
+    train: TrainOptions,
+    base: str,
+    *,
+    healthy_share: float,
+    patients: int | None,
+    detector: str | None,
+    tau: float | None,
 ) -> int:
-    """Teach the OOD branch's own network; the exit code. The base says contrasts, grid and bias of ``options``."""
+    """Teach the OOD branch's own network; the exit code. The base says contrasts, grid and bias of ``options``.
+
+    ``detector`` and ``tau`` become the bundle's defaults where they are given.
+    """
     _check(train)
     check_range("--healthy-share", healthy_share, 0.05, 0.95)
     check_range("--patients", patients or 1, 1, 1_000_000)
     check_choice("--detector", detector or "patchcore", ("patchcore", "segmenter"))
+    check_range("--tau", 0.5 if tau is None else tau, 1e-6, 1)
     from localdiff_cli.bundle import open_bundle
     from localdiff_cli.training import fit
     from localdiff_cli.training.augment import AugmentSettings
@@ -163,7 +174,8 @@ def fit_expert(
         spacing=bundle.grid.spacing, shape=bundle.grid.shape,
     )  # fmt: skip
     loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed)
-    regions, defaults = RegionSettings(healthy_share=healthy_share), replace(bundle.defaults, detector=detector or bundle.defaults.detector)
+    regions, before = RegionSettings(healthy_share=healthy_share), bundle.defaults
+    defaults = replace(before, detector=detector or before.detector, threshold=before.threshold if tau is None else tau)
     made = fit.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults)
     say(f"wrote {made.path}")
     return EXIT_OK

@@ -80,12 +80,12 @@ def base(models_folder, tmp_path):
 
 def test_an_expert_is_fitted_beside_the_base_and_used(cli, fit, base, folder, tmp_path):  # noqa: F811
     before = (base.path / METADATA).read_bytes()
-    result = fit("expert", "--base", base.path, *OPTIONS, "--healthy-share", 0.4, "--patients", 1, "--detector", "segmenter")
+    result = fit("expert", "--base", base.path, *OPTIONS, "--healthy-share", 0.4, "--patients", 1, "--detector", "segmenter", "--tau", 0.3)
     assert result.exit_code == 0, result.output
     assert (base.path / METADATA).read_bytes() == before
     made = json.loads((tmp_path / "bundle" / METADATA).read_text())
     assert made["expert"] == {"patients": 1, "healthy_share": 0.4}
-    assert made["defaults"] == json.loads(before)["defaults"] | {"detector": "segmenter"}
+    assert made["defaults"] == json.loads(before)["defaults"] | {"detector": "segmenter", "threshold": 0.3}
     assert made["training"]["expert"]["patients"]["train"] == ["sub-01"]
     assert (tmp_path / "bundle" / TRANSLATOR).read_bytes() == (base.path / TRANSLATOR).read_bytes()
     assert "How the expert was made" in (tmp_path / "bundle" / "README.md").read_text()
