@@ -501,3 +501,16 @@ def copy_bundle(bundle: Bundle, to: Path) -> Bundle:
             with whole_file(to / name) as partial:
                 partial.write_bytes(source.read_bytes())
     return open_bundle(str(to))
+
+
+def drop_expert(bundle: Bundle) -> Bundle:
+    """Take the OOD expert out of a bundle: it belongs to a translator that is no longer there. The card is left to its writer."""
+    from localdiff_cli.volumes.whole import write_text
+
+    metadata = read_metadata(bundle.path)
+    metadata.pop("expert", None)
+    metadata["files"] = {name: digest for name, digest in metadata["files"].items() if name != EXPERT}
+    metadata["training"] = {part: account for part, account in metadata.get("training", {}).items() if part != "expert"}
+    write_text(bundle.path / METADATA, json.dumps(metadata, indent=1, ensure_ascii=False) + "\n")
+    (bundle.path / EXPERT).unlink(missing_ok=True)
+    return open_bundle(str(bundle.path))

@@ -71,7 +71,6 @@ TABLE = (
     Row("true target contrast", "true"),
     Row("polynomial", "polynomial"),
     Row("plain", "none"),
-    Row("plain, mean of 10", "none", samples=10),
     Row("local, patchcore", "patchcore"),
     Row("local, segmenter map", "segmenter"),
     Row("local, true mask", "truth"),

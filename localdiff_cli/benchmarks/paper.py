@@ -52,6 +52,8 @@ def rows_of(part: str, expert: bool) -> tuple[Row, ...]:
             *(Row(f"{fault} {size:g}", "truth", expert, wrong=(fault, size)) for fault in FAULTS for size in SIZES[fault]),
         ),
         "sampling": (
+            Row("polynomial", "polynomial"),
+            Row("plain, ddim, 10 steps, mean of 10", "none", samples=10),
             *(Row(f"plain, ddim, {n} steps", "none", changes=(("steps", n),)) for n in (2, 5, 10, 20)),
             *(Row(f"plain, dpmpp, {n} steps", "none", changes=(("sampler", "dpmpp"), ("steps", n))) for n in (5, 10)),
             Row("plain, ddpm, 50 steps", "none", changes=(("sampler", "ddpm"), ("steps", 50))),

@@ -26,6 +26,7 @@ from localdiff_cli.bundle import (
     GridSpec,
     SegmenterDefaults,
     copy_bundle,
+    drop_expert,
     load_translator,
     read_metadata,
     save_bundle,
@@ -219,7 +220,12 @@ def fit_translator(
             }
         },
     }  # fmt: skip
-    return _save(job, metadata, {TRANSLATOR: average.state_dict()})
+    before = _present(job).get("files", {}).get(TRANSLATOR)
+    bundle = _save(job, metadata, {TRANSLATOR: average.state_dict()})
+    if bundle.has_expert and bundle.metadata["files"][TRANSLATOR] != before:
+        job.say("the OOD expert of the earlier translator is taken out; fit it again")
+        return drop_expert(bundle)
+    return bundle
 
 
 def _version(package: str) -> str:
@@ -240,7 +246,13 @@ def _save(job: FitJob, metadata: dict[str, Any], tensors: dict[str, dict[str, Te
 def fit_expert(
     job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults
 ) -> Bundle:
-    """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write it into the bundle."""
+    """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write it into the bundle.
+
+    Raises :class:`UsageError` where the bundle to add to has another translator than the base.
+    """
+    own, its = base.metadata["files"].get(TRANSLATOR), _present(job).get("files", {}).get(TRANSLATOR)
+    if job.out.exists() and its != own:
+        raise UsageError(f"--out {job.out}: is not {base.name}; give the base's own folder, or a new one for a copy with the expert")
     patients = job.patients()
     lesions, healthy = lesion_slices(patients, most), healthy_slices(patients, "train")
     job.say(f"{lesions.count} slices with lesions of {len(lesions.patients)} patients; {healthy.count} without")

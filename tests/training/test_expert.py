@@ -16,7 +16,7 @@ from localdiff_cli.training.translator import healthy_slices
 from tests.bundles import make_translator
 
 from .data import slices
-from .test_fit import data, fit  # noqa: F401
+from .test_fit import TRANSLATOR_OPTIONS, data, fit  # noqa: F401
 
 STILL = AugmentSettings(rotation=0, scale=0, shift=0, contrast=0, gamma=0, noise=0)
 OPTIONS = ("--steps", 2, "--batch-size", 2, "--device", "cpu")
@@ -115,3 +115,23 @@ def test_the_base_is_the_start_of_its_expert(fit, base, tmp_path):  # noqa: F811
     assert fit("expert", "--base", base.path, *OPTIONS, "--rate", 1e-8).exit_code == 0
     own, expert = (load_file(tmp_path / "bundle" / name) for name in (TRANSLATOR, EXPERT))
     assert all(np.allclose(own[key].float(), expert[key].float(), atol=2e-3) for key in own)
+
+
+def test_a_new_translator_puts_its_old_expert_out_and_the_same_one_keeps_it(fit, tmp_path):  # noqa: F811
+    assert fit("translator", *TRANSLATOR_OPTIONS).exit_code == 0
+    assert fit("expert", "--base", tmp_path / "bundle", *OPTIONS).exit_code == 0
+    assert fit("translator", *TRANSLATOR_OPTIONS).exit_code == 0
+    assert (tmp_path / "bundle" / EXPERT).is_file()
+    result = fit("translator", *TRANSLATOR_OPTIONS, "--seed", 3, "--work", tmp_path / "again")
+    assert "expert of the earlier translator is taken out" in result.output
+    made = json.loads((tmp_path / "bundle" / METADATA).read_text())
+    assert "expert" not in made | made["training"]
+    assert EXPERT not in made["files"]
+    assert not (tmp_path / "bundle" / EXPERT).exists()
+
+
+def test_an_expert_is_not_put_into_another_bundle(fit, base, models_folder, tmp_path):  # noqa: F811
+    assert fit("translator", *TRANSLATOR_OPTIONS).exit_code == 0
+    result = fit("expert", "--base", base.path, *OPTIONS)
+    assert result.exit_code == 2
+    assert "is not base" in result.output
