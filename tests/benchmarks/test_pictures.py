@@ -1,0 +1,28 @@
+"""The page of pictures: its rule and its columns."""
+
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.image import imread
+
+from localdiff_cli.benchmarks import pictures
+from tests.benchmarks.test_mri import bench, patient  # noqa: F401
+
+
+def test_the_slice_with_most_lesion_is_shown(patient):  # noqa: F811
+    patient.lesion[1, 8:30, 8:20] = True
+    shown = pictures.largest_slice(patient)
+    assert len(shown.condition) == 1
+    assert np.array_equal(shown.condition[0], patient.condition[1])
+
+
+def test_a_page_has_a_row_a_patient(bench, patient, tmp_path):  # noqa: F811
+    cases = [pictures.largest_slice(replace(patient, name=name)) for name in ("a", "b")]
+    images, lesion, mask = pictures.panels(bench, cases[0])
+    assert [row.label for row in pictures.columns_of(bench)] == ["true T2w", "plain", "local, no expert", "local, expert"]
+    assert len(images) == 5
+    assert lesion.any()
+    assert mask.shape == lesion.shape
+    assert not np.array_equal(images[3], images[4])
+    pictures.page(bench, cases, tmp_path / "page.png")
+    assert imread(tmp_path / "page.png").shape[0] > 300
