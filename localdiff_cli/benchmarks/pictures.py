@@ -1,4 +1,6 @@
-"""One page of pictures of patients chosen by rule: ``python -m localdiff_cli.benchmarks.pictures --model t1-to-flair --data DATA --out PAGE.png``.
+"""One page of pictures of patients chosen by rule.
+
+``python -m localdiff_cli.benchmarks.pictures --model t1-to-flair --data DATA --out PAGE.png``
 
 The rule: every patient with a lesion in order of names, up to ``--count``, each on the slice where the expert mask is largest.
 """
