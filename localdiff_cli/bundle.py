@@ -154,7 +154,12 @@ FUNCTIONAL_KEYS = ("format", "task", "condition", "target", "grid", "bias", "bra
 
 def _damaged(path: Path, found: str, expected: str) -> ModelError:
     todo = "Install the bundle again, or check it with: localdiff models verify"
-    return ModelError(f"{path}: found {found}; expected {expected}. {todo}", code="bundle")
+    return ModelError(f"{path}: found {_short(found)}; expected {expected}. {todo}", code="bundle")
+
+
+def _short(found: str, most: int = 400) -> str:
+    """What a damaged file holds may be of any length."""
+    return found if len(found) <= most else f"{found[:most]}…"
 
 
 def _tuples(value: Any) -> Any:

@@ -486,3 +486,10 @@ def test_a_damaged_bundle_stops_a_command_with_exit_code_4_and_no_traceback(cli,
     listed = cli("models", "verify", bundle)
     assert listed.exit_code == 4
     assert "BAD" in listed.output
+
+
+def test_a_message_about_damage_stays_short_whatever_is_found(bundle):
+    change(bundle, defaults={"[" * 30_000: 1})
+    with pytest.raises(ModelError, match="unknown settings") as caught:
+        _ = open_bundle(str(bundle)).defaults
+    assert len(str(caught.value)) < 2_000
