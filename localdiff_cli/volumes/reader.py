@@ -356,11 +356,12 @@ class SliceReader:
     def read(self, k: int) -> NDArray[np.float32]:
         """Canonical slice ``k`` as ``(rows, columns)`` float32. Raises :class:`VolumeError` for damaged data."""
         frame = self.volume.frame
-        try:
-            stored = self._stored_slice(frame.stored_index(k))
-        except READ_ERRORS as error:
-            raise _damaged(self.volume.path, error) from error
+        # What overflows here is infinite, and refused as such by whoever surveys the volume.
         with np.errstate(over="ignore", invalid="ignore"):
+            try:
+                stored = self._stored_slice(frame.stored_index(k))
+            except READ_ERRORS as error:
+                raise _damaged(self.volume.path, error) from error
             return np.ascontiguousarray(frame.slice_to_canonical(stored), dtype=np.float32)
 
     def _stored_slice(self, index: int) -> NDArray:

@@ -146,6 +146,17 @@ def test_an_affine_that_overflows_is_refused_without_a_warning(tmp_path: Path, v
     assert refused(tmp_path / "a.nii").code == "singular-affine"
 
 
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0)])
+def test_values_whose_slope_takes_them_past_every_number_are_infinite_without_a_warning(tmp_path: Path, axes: tuple[int, ...]) -> None:
+    image = nib.Nifti1Image(np.full((6, 7, 4), 1e300), np.eye(4)[[*axes, 3]])
+    image.header.set_slope_inter(1e30, 0)
+    raw = bytearray(image.to_bytes())
+    raw[352:] = np.full((6, 7, 4), 1e300).tobytes()
+    raw[112:116] = np.float32(1e30).tobytes()
+    (tmp_path / "a.nii").write_bytes(raw)
+    assert np.isinf(canonical(tmp_path / "a.nii")).all()
+
+
 # --- MetaImage and NRRD headers that take SimpleITK down ---
 
 
