@@ -1,4 +1,4 @@
-"""A bundle's detector on real lesions: pixel and slice AUROC inside the brain, share flagged at the calibrated threshold.
+"""A bundle's detectors on real lesions: pixel and slice AUROC inside the brain, share flagged at the calibrated threshold.
 
 ``python -m localdiff_cli.benchmarks.detection --model t1-to-t2 --data DATA --split val``
 """
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from localdiff_cli.benchmarks.record import record, show
-from localdiff_cli.bundle import Bundle, load_detector, open_bundle
+from localdiff_cli.bundle import Bundle, bundle_paths, load_detector, load_segmenter, open_bundle
 from localdiff_cli.evaluation.ood_maps import auroc
+from localdiff_cli.ood.detector import Detector
 from localdiff_cli.ood.threshold import to_mask
+from localdiff_cli.segmentation.detector import SegmenterDetector
 from localdiff_cli.training.pairs import read_pairs
 from localdiff_cli.training.slices import PatientSlices, load_slices
 from localdiff_cli.volumes.prepare import PrepareSettings
@@ -63,15 +65,25 @@ def _row(name: str, parts: list[Scored]) -> dict[str, Any]:
     }
 
 
-def _detect(bundle: Bundle, patients: list[PatientSlices], false_alarm: float) -> dict[str, Any]:
-    detector, d, parts = load_detector(bundle, false_alarm, torch.device("cpu")), bundle.defaults, []
+def _detect(bundle: Bundle, detector: Detector, name: str, patients: list[PatientSlices]) -> dict[str, Any]:
+    d, parts = bundle.defaults, []
     for patient in patients:
         condition = torch.from_numpy(patient.condition.astype(np.float32) / 65535)[:, None]
         brain = torch.from_numpy(patient.brain)[:, None]
         found = detector(condition, brain)
         mask = to_mask(found.ood_map, d.threshold, brain, d.open_mm, d.dilate_mm, (bundle.grid.spacing,) * 2)
         parts.append(_pool(patient, found.score[:, 0].numpy(), found.slice_score.numpy(), mask[:, 0].numpy()))
-    return _row(f"patchcore, false alarm {false_alarm:g}", parts)
+    return _row(name, parts)
+
+
+def _detectors(bundle: Bundle, false_alarms: list[float]) -> dict[str, Detector]:
+    """PatchCore at each false-alarm share, and the segmenter of the condition's lesions where there is one."""
+    device = torch.device("cpu")
+    found: dict[str, Detector] = {f"patchcore, false alarm {q:g}": load_detector(bundle, q, device) for q in false_alarms}
+    segmenter = f"lesion-{bundle.condition.contrast.removesuffix('w').lower()}"
+    if segmenter in bundle_paths():
+        found[f"map of {segmenter}"] = SegmenterDetector(load_segmenter(open_bundle(segmenter), device))
+    return found
 
 
 def main() -> None:
@@ -91,9 +103,8 @@ def main() -> None:
     patients = load_slices(pairs, (contrast, None), settings, options.work / "cache", print)
     nothing = [np.zeros(p.brain.shape, bool) for p in patients]
     yardstick = [_pool(p, *brightness(p, 1 if contrast != "T1w" else -1), n) for p, n in zip(patients, nothing, strict=True)]
-    rows = [_detect(bundle, patients, q) for q in options.false_alarm] + [
-        _row("brightness" if contrast != "T1w" else "darkness", yardstick)
-    ]
+    rows = [_detect(bundle, detector, name, patients) for name, detector in _detectors(bundle, options.false_alarm).items()]
+    rows.append(_row("brightness" if contrast != "T1w" else "darkness", yardstick))
     title = f"Detection of {contrast} lesions, {options.split} patients of {', '.join(p.name for p in options.data)}"
     print(show(title, rows))
     if options.record:
