@@ -64,7 +64,7 @@ class DetectRecipe(NetworkRecipe):
 
     def load(self, say: Say) -> Work:
         """Load bundle and detector. Raises :class:`LocaldiffError` where they cannot be used."""
-        from localdiff_cli.diffusion.device import choose_device
+        from localdiff_cli.diffusion.device import automatic_batch, choose_device
         from localdiff_cli.tasks.detection import DetectWork
         from localdiff_cli.tasks.slices import prepare_settings
 
@@ -81,7 +81,7 @@ class DetectRecipe(NetworkRecipe):
             mask=mask_settings(bundle, self.detector),
             detector=account,
             map=self.detector.map,
-            batch_size=batch_of(options.batch_size, 8),
+            batch_size=batch_of(options.batch_size, automatic_batch(device)),
         )
 
 

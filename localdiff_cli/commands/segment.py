@@ -64,7 +64,7 @@ class SegmentRecipe(NetworkRecipe):
 
     def load(self, say: Say) -> Work:
         """Load the bundle. Raises :class:`LocaldiffError` where it cannot be used."""
-        from localdiff_cli.diffusion.device import choose_device
+        from localdiff_cli.diffusion.device import automatic_batch, choose_device
         from localdiff_cli.tasks.segmentation import SegmentWork
         from localdiff_cli.tasks.slices import prepare_settings
 
@@ -83,7 +83,7 @@ class SegmentRecipe(NetworkRecipe):
                 defaults.threshold if options.threshold is None else options.threshold,
                 defaults.min_volume if options.min_volume is None else options.min_volume,
             ),
-            batch_size=batch_of(options.batch_size, 8),
+            batch_size=batch_of(options.batch_size, automatic_batch(device)),
         )
 
 

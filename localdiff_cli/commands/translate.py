@@ -193,7 +193,7 @@ class TranslateRecipe(NetworkRecipe):
 
     def load(self, say: Say) -> Work:
         """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
-        from localdiff_cli.diffusion.device import choose_device
+        from localdiff_cli.diffusion.device import automatic_batch, choose_device
         from localdiff_cli.tasks.matching import reference_scale
         from localdiff_cli.tasks.slices import file_account, prepare_settings
         from localdiff_cli.tasks.translation import TranslateWork
@@ -221,7 +221,7 @@ class TranslateRecipe(NetworkRecipe):
             match=file_account(options.match) if options.match else None,
             dtype=options.dtype,
             precision=options.precision,
-            batch_size=batch_of(options.batch_size, 16 if device.type == "cuda" else 4),
+            batch_size=batch_of(options.batch_size, automatic_batch(device)),
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from localdiff_cli.diffusion.samplers import Model
 from localdiff_cli.errors import DeviceError
+from localdiff_cli.threads import apart
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,17 +41,22 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
-def on_device(model: Callable[[Tensor, Tensor, Tensor], Tensor], device: torch.device, precision: str) -> Model:
-    """A network as a model whose result does not depend on the batch.
+def automatic_batch(device: torch.device) -> int:
+    """Slices at a time: enough to fill a GPU, or one for each thread of a CPU."""
+    return 16 if device.type != "cpu" else max(8, torch.get_num_threads())
 
-    On a CPU each slice runs alone, since the last bits of a matrix product depend on its size and batching gains nothing
-    there. On a GPU the batch runs as one.
+
+def on_device(model: Callable[[Tensor, Tensor, Tensor], Tensor], device: torch.device, precision: str) -> Model:
+    """A network as a model whose result does not depend on the batch, nor on the number of threads.
+
+    On a CPU each slice runs alone on one thread, since the last bits of a matrix product depend on its size and on the threads that
+    share it, and batching gains nothing there. On a GPU the batch runs as one.
     """
 
     def run(x_t: Tensor, condition: Tensor, t: Tensor) -> Tensor:
         with autocast(device, precision):
             if device.type != "cpu":
                 return model(x_t, condition, t).float()
-            return torch.cat([model(x_t[i : i + 1], condition[i : i + 1], t[i : i + 1]) for i in range(len(x_t))])
+            return torch.cat(apart(lambda i: model(x_t[i : i + 1], condition[i : i + 1], t[i : i + 1]), range(len(x_t))))
 
     return run

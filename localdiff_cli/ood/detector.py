@@ -13,6 +13,7 @@ from localdiff_cli.errors import UsageError
 from localdiff_cli.ood.backbone import Backbone
 from localdiff_cli.ood.patchcore import MemoryBank, score_slice
 from localdiff_cli.ood.threshold import Calibration, to_probability
+from localdiff_cli.threads import apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,11 @@ class PatchCoreDetector:
         Raises ``ValueError`` when the shapes do not fit or the condition is not finite.
         """
         _check(condition, brain)
-        results = [score_slice(self.backbone, self.bank, *pair) for pair in zip(condition, brain, strict=True)]
+        pairs = list(zip(condition, brain, strict=True))
+        if condition.device.type == "cpu":
+            results = apart(lambda pair: score_slice(self.backbone, self.bank, *pair), pairs)
+        else:
+            results = [score_slice(self.backbone, self.bank, *pair) for pair in pairs]
         score = torch.stack([anomaly_map for anomaly_map, _ in results]) if results else torch.zeros_like(condition)
         slice_scores = torch.stack([value for _, value in results]) if results else condition.new_zeros(0)
         # With τ_A < σ_A even A = 0 has a probability; not outside the brain.

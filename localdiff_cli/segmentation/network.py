@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
+from localdiff_cli.threads import apart
+
 
 @dataclass(frozen=True)
 class LesionNetworkSettings:
@@ -54,7 +56,7 @@ class LesionNetwork(nn.Module):
 def lesion_probability(network: LesionNetwork, image: Tensor, brain: Tensor, *, mirror: bool = True) -> Tensor:
     """P(lesion) ``(N, 1, H, W)``, 0 outside ``brain``; ``mirror`` averages with the left-right mirrored slice.
 
-    Slices run one by one on a CPU, so that the result does not depend on the batch. Of any size: another network's grid, on which
+    Slices run apart on a CPU, so that the result does not depend on the batch or the threads. Of any size: another network's grid, on which
     this one serves as detector or classifier, is padded with background to what this one needs.
     """
     height, width = image.shape[-2:]
@@ -68,5 +70,5 @@ def lesion_probability(network: LesionNetwork, image: Tensor, brain: Tensor, *, 
 
     if not len(image):
         return torch.zeros_like(image)
-    found = torch.cat([one(x) for x in image.split(1 if image.device.type == "cpu" else len(image))])
+    found = torch.cat(apart(one, image.split(1))) if image.device.type == "cpu" else one(image)
     return found * brain

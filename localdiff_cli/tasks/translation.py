@@ -137,10 +137,10 @@ class SliceSampler:
         return ((x0 + 1) / 2).clamp(0, 1) * chunk.brain
 
     def _groups(self, is_local: Tensor) -> list[list[int]]:
-        """Slices that may share a batch: all plain ones; local ones too unless each needs its own crop or its own fusion step."""
+        """Slices that may share a batch: all plain ones; local ones too, unless each needs its own crop or its own fusion step."""
         apart = [i for i, flag in enumerate(is_local.tolist()) if not flag]
         branched = [i for i, flag in enumerate(is_local.tolist()) if flag]
-        alone = self.settings.ood_crop or self.settings.guided or self.networks.device.type == "cpu"
+        alone = self.settings.ood_crop or self.settings.guided
         return [group for group in (apart, *([[i] for i in branched] if alone else [branched])) if group]
 
     def _group(

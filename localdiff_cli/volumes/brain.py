@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
+from localdiff_cli.threads import apart
 from localdiff_cli.volumes.reader import SUFFIXES, SliceReader, Volume, files_of, open_volume, stem, suffix_of
 
 BRAIN_WORDS = ("brain", "mask")
@@ -182,7 +183,7 @@ def _extract(reader: SliceReader) -> NDArray[np.bool_]:
     for k, image in reader:
         head[k] = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
     try:
-        return extract_brain(head)
+        return apart(extract_brain, [head])[0]
     except ValueError as error:
         raise VolumeError(
             f"{reader.volume.path}: found no brain in this head ({error}). Give the mask with --brain FILE, or use --brain none",

@@ -12,6 +12,7 @@ from functools import cached_property
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 CANONICAL = ("S", "P", "L")
 MAX_IN_PLANE_SPACING_MM = 4.0
@@ -109,6 +110,11 @@ def resampling_matrix(n_in: int, positions: NDArray, step: float, *, cubic: bool
     return weights.astype(np.float32)
 
 
+def resampled(rows: NDArray[np.float32], image: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``rows @ image @ columns.T`` through sparse matrices: the last bits of a dense product depend on the number of threads."""
+    return (csr_array(columns) @ (csr_array(rows) @ image).T).T
+
+
 @dataclass(frozen=True)
 class Grid:
     """The network's in-plane grid over a canonical slice.
@@ -146,12 +152,12 @@ class Grid:
     def to_network(self, image: NDArray, *, cubic: bool = True) -> NDArray[np.float32]:
         """Resample a canonical slice ``(native rows, columns)`` to the network's grid ``(rows, columns)``."""
         rows, columns = self._tables[True, cubic]
-        return rows @ image.astype(np.float32, copy=False) @ columns.T
+        return resampled(rows, image.astype(np.float32, copy=False), columns)
 
     def to_native(self, image: NDArray, *, cubic: bool = True) -> NDArray[np.float32]:
         """Bring a network slice back to the canonical native grid."""
         rows, columns = self._tables[False, cubic]
-        return rows @ image.astype(np.float32, copy=False) @ columns.T
+        return resampled(rows, image.astype(np.float32, copy=False), columns)
 
 
 def _axis_extent(brain: NDArray, axis: int) -> tuple[int, int]:

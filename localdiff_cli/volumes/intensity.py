@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from localdiff_cli.volumes.geometry import resampling_matrix
+from localdiff_cli.volumes.geometry import resampled, resampling_matrix
 
 MAD_TO_SD = 1.4826
 BIAS_GRID_MM = 4.0
@@ -73,10 +73,10 @@ class BiasField:
     def slice(self, k: int, shape: tuple[int, int]) -> NDArray[np.float32]:
         """The field at native canonical slice ``k`` of ``shape`` pixels; divide the image by it."""
         weights = _lattice_matrix(self.log_field.shape[0], np.array([k]), self.steps[0])
-        coarse = np.tensordot(weights[0], self.log_field, axes=1)
+        coarse = np.add.reduce([weights[0, i] * self.log_field[i] for i in np.flatnonzero(weights[0])])
         rows = _lattice_matrix(coarse.shape[0], np.arange(shape[0]), self.steps[1])
         columns = _lattice_matrix(coarse.shape[1], np.arange(shape[1]), self.steps[2])
-        return np.exp(rows @ coarse @ columns.T)
+        return np.exp(resampled(rows, coarse, columns))
 
     def strided(self, strides: tuple[int, int], shape: tuple[int, int, int]) -> NDArray[np.float32]:
         """The field on every ``strides``-th row and column of all slices of a native ``shape``."""
