@@ -44,8 +44,9 @@ def test_the_bytes_of_a_translation_are_the_same_with_any_number_of_threads(slab
     made = {}
     for threads in ("1", "2", "3"):
         out = tmp_path / threads
-        command = [sys.executable, "-m", "localdiff_cli.app", "translate", "--in", slab / "sub-1_T1w.nii.gz", "--brain", slab / "sub-1_brain.nii.gz",
-                   "--model", "t1-to-flair", "--detector", "patchcore", "--steps", "2", "--save-map", "--jobs", "0", "--quiet", "--out", out]  # fmt: skip
+        options = ["--model", "t1-to-flair", "--detector", "patchcore", "--steps", 2, "--save-map", "--jobs", 0, "--quiet"]
+        files = ["--in", slab / "sub-1_T1w.nii.gz", "--brain", slab / "sub-1_brain.nii.gz", "--out", out]
+        command = [sys.executable, "-m", "localdiff_cli.app", "translate", *files, *options]
         subprocess.run([str(part) for part in command], check=True, env=os.environ | {"OMP_NUM_THREADS": threads})
         made[threads] = [path.read_bytes() for path in sorted(out.glob("*.nii.gz"))]
     assert len(made["1"]) == 2
