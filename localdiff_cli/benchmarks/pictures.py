@@ -60,9 +60,9 @@ def page(bench: Bench, cases: list[PatientSlices], out: Path) -> None:
                 if outline is not None and outline.any():
                     axis.contour(outline, levels=[0.5], colors=colour, linewidths=0.8)
             axis.axis("off")
-        line[0].set_title(patient.name, color="white", fontsize=7, loc="left")
+        line[0].text(2, images[0].shape[0] - 4, patient.name, color="white", fontsize=6)
     for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title if axis is not axes[0][0] else f"{title}, {cases[0].name}", color="white", fontsize=8)
+        axis.set_title(title, color="white", fontsize=8)
     with whole_file(out) as partial:
         canvas.savefig(partial, format=out.suffix[1:], dpi=70)
 
