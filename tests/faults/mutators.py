@@ -71,7 +71,7 @@ def damaged_value(rng: Random, value: Any) -> Any:
     for _ in range(rng.choice((1, 1, 2, 3))):
         places = list(_places(value))
         if not places:
-            return rng.choice(VALUES)
+            return copy.deepcopy(rng.choice(VALUES))
         holder, key = rng.choice(places)
         kind = rng.randrange(8)
         if kind == 0:
@@ -85,7 +85,8 @@ def damaged_value(rng: Random, value: Any) -> Any:
         elif kind == 4 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
             holder[key] = rng.choice((holder[key] * rng.choice((-1, 0.5, 2, 1000)), str(holder[key])))
         else:
-            holder[key] = rng.choice(VALUES)
+            # A copy: a value put into itself would be JSON without an end.
+            holder[key] = copy.deepcopy(rng.choice(VALUES))
     return value
 
 
