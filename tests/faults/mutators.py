@@ -105,7 +105,10 @@ def _places(value: Any) -> Any:
 def damaged_json(rng: Random, value: Any) -> bytes:
     """The bytes of a JSON document: values damaged, or the text, or both."""
     changed = damaged_value(rng, value) if rng.random() < 0.8 else value
-    raw = json.dumps(changed).encode()
+    try:
+        raw = json.dumps(changed).encode()
+    except RecursionError:  # wrapped once more, a deep value is deeper than Python writes
+        changed, raw = value, json.dumps(value).encode()
     return damaged(rng, raw) if changed is value or rng.random() < 0.1 else raw
 
 
