@@ -82,7 +82,7 @@ def damaged_value(rng: Random, value: Any) -> Any:
             holder[key] = [holder[key]] * rng.choice((1, 2, 30))
         elif kind == 3:
             holder[key] = {"a": holder[key]}
-        elif kind == 4 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
+        elif kind == 4 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool) and abs(holder[key]) < 10**300:
             holder[key] = rng.choice((holder[key] * rng.choice((-1, 0.5, 2, 1000)), str(holder[key])))
         else:
             # A copy: a value put into itself would be JSON without an end.
