@@ -228,6 +228,15 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, str]]:
     return [summary_row(label, own, None if label in alone else plain, Bootstrap()) for label, own in results.items()]
 
 
+def account_of(bench: Bench, rows: tuple[Row, ...], cases: list[PatientSlices], split: str, every: int) -> dict[str, Any]:
+    """The exact settings of a table, JSON-able."""
+    return {
+        "bundle": bench.bundle.name, "hash": bench.bundle.hash, "split": split, "every": every,
+        "patients": [p.name for p in cases], "sampling": asdict(bench.settings), "defaults": asdict(bench.bundle.defaults),
+        "rows": [asdict(row) for row in rows],
+    }  # fmt: skip
+
+
 def to_tsv(rows: list[dict[str, str]]) -> str:
     """Tab-separated text."""
     stream = io.StringIO()
@@ -268,12 +277,8 @@ def main() -> None:
     text = to_tsv(table(run(bench, rows, cases, options.every, options.work / "mri")))
     print(text)
     if options.out:
-        account = {
-            "bundle": bench.bundle.name, "hash": bench.bundle.hash, "split": options.split, "every": options.every,
-            "patients": [p.name for p in cases], "sampling": asdict(bench.settings), "defaults": asdict(bench.bundle.defaults),
-            "rows": [asdict(row) for row in rows],
-        }  # fmt: skip
         write_text(options.out, text)
+        account = account_of(bench, rows, cases, options.split, options.every)
         write_text(options.out.with_suffix(".json"), json.dumps(account, indent=1) + "\n")
 
 

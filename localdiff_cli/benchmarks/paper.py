@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from localdiff_cli.benchmarks import mri
@@ -91,13 +90,11 @@ def run_part(part: str, bench: mri.Bench, options: argparse.Namespace) -> None:
     cases = [p for p in patients(bench.bundle, options.data, options.split, options.work) if p.masked]
     table = mri.table(mri.run(bench, rows, cases, options.every, options.work / "mri"))
     stem = f"{part}-{bench.bundle.name}-{options.split}"
-    account = {
-        "command": f"python -m localdiff_cli.benchmarks.paper --part {part} --model {bench.bundle.name} --split {options.split} "
-        f"--every {options.every} --data DATA",
-        "bundle": bench.bundle.name, "hash": bench.bundle.hash, "split": options.split, "every": options.every,
-        "patients": [p.name for p in cases], "sampling": asdict(bench.settings), "defaults": asdict(bench.bundle.defaults),
-        "rows": [asdict(row) for row in rows],
-    }  # fmt: skip
+    command = (
+        f"python -m localdiff_cli.benchmarks.paper --part {part} --model {bench.bundle.name} --split {options.split} "
+        f"--every {options.every} --data DATA"
+    )
+    account = {"command": command} | mri.account_of(bench, rows, cases, options.split, options.every)
     write_text(options.out / f"{stem}.tsv", mri.to_tsv(table))
     write_text(options.out / f"{stem}.json", json.dumps(account, indent=1) + "\n")
     figure(options.out / f"{stem}.svg", f"{TITLES[part]} ({bench.bundle.name}, {options.split})", table)

@@ -49,7 +49,7 @@ from localdiff_cli.training.slices import PatientSlices, load_slices
 from localdiff_cli.training.translator import HealthySlices, healthy_slices, mean_prediction, translator_loss
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 from localdiff_cli.volumes.prepare import PrepareSettings
-from localdiff_cli.volumes.whole import whole_file
+from localdiff_cli.volumes.whole import whole_file, write_text
 
 Say = Callable[[str], None]
 UNSTATED = "unstated"
@@ -224,7 +224,8 @@ def fit_translator(
     bundle = _save(job, metadata, {TRANSLATOR: average.state_dict()})
     if bundle.has_expert and bundle.metadata["files"][TRANSLATOR] != before:
         job.say("the OOD expert of the earlier translator is taken out; fit it again")
-        return drop_expert(bundle)
+        bundle = drop_expert(bundle)
+        write_text(bundle.path / "README.md", card(dict(bundle.metadata)))
     return bundle
 
 

@@ -128,6 +128,7 @@ def test_a_new_translator_puts_its_old_expert_out_and_the_same_one_keeps_it(fit,
     assert "expert" not in made | made["training"]
     assert EXPERT not in made["files"]
     assert not (tmp_path / "bundle" / EXPERT).exists()
+    assert "expert" not in (tmp_path / "bundle" / "README.md").read_text()
 
 
 def test_an_expert_is_not_put_into_another_bundle(fit, base, models_folder, tmp_path):  # noqa: F811
