@@ -14,6 +14,7 @@ from localdiff_cli.errors import VolumeError
 from localdiff_cli.evaluation.case import Case, CaseResult, evaluate_case
 from localdiff_cli.evaluation.image import DataRange
 from localdiff_cli.evaluation.settings import EvaluationSettings
+from localdiff_cli.threads import apart
 from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid, support
 from localdiff_cli.volumes.contrast import read_sidecar
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS, Scale
@@ -198,7 +199,7 @@ class SliceFeatures:
         import torch
 
         slices = (torch.from_numpy(image[k])[None, None] for k in np.flatnonzero(brain.any(axis=(1, 2))))
-        return torch.cat([self.backbone(each)[1].mean(dim=(2, 3)) for each in slices]).numpy()
+        return torch.cat(apart(lambda each: self.backbone(each)[1].mean(dim=(2, 3)), slices)).numpy()
 
 
 def measure(
