@@ -71,6 +71,11 @@ class Contrast:
     contrast: str
     window: tuple[float, float]
 
+    @property
+    def segmenter(self) -> str:
+        """The name of the bundle that finds lesions on this contrast: ``lesion-t1`` for T1w."""
+        return f"lesion-{self.contrast.removesuffix('w').lower()}"
+
 
 @dataclass(frozen=True)
 class GridSpec:

@@ -80,7 +80,7 @@ def _detectors(bundle: Bundle, false_alarms: list[float]) -> dict[str, Detector]
     """PatchCore at each false-alarm share, and the segmenter of the condition's lesions where there is one."""
     device = torch.device("cpu")
     found: dict[str, Detector] = {f"patchcore, false alarm {q:g}": load_detector(bundle, q, device) for q in false_alarms}
-    segmenter = f"lesion-{bundle.condition.contrast.removesuffix('w').lower()}"
+    segmenter = bundle.condition.segmenter
     if segmenter in bundle_paths():
         found[f"map of {segmenter}"] = SegmenterDetector(load_segmenter(open_bundle(segmenter), device))
     return found

@@ -124,8 +124,8 @@ def load(model: str, segmenter: str | None, ood_segmenter: str | None) -> Bench:
     expert = on_device(load_expert(bundle, device), device, "fp32") if bundle.has_expert else None
     translate = on_device(network, device, "fp32")
     networks = Networks(translate, schedule_of(bundle), device, network.settings.multiple, expert=expert)
-    judge = open_bundle(segmenter or f"lesion-{bundle.target.contrast.removesuffix('w').lower()}")
-    finder = ood_segmenter or f"lesion-{bundle.condition.contrast.removesuffix('w').lower()}"
+    judge = open_bundle(segmenter or bundle.target.segmenter)
+    finder = ood_segmenter or bundle.condition.segmenter
 
     @functools.cache
     def detector(name: str, false_alarm: float) -> Detector:

@@ -98,7 +98,7 @@ def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -
     if options.false_alarm is not None:
         raise UsageError("--false-alarm belongs to patchcore; the segmenter's probability is cut with --tau", code="conflict")
     own = bundle.task == "segment" and options.detector_model is None
-    source = bundle if own else open_bundle(options.detector_model or f"lesion-{bundle.condition.contrast.removesuffix('w').lower()}")
+    source = bundle if own else open_bundle(options.detector_model or bundle.condition.segmenter)
     _check_same_input(source, bundle)
     detector = SegmenterDetector(load_segmenter(source, device))
     return DetectorBinding(detector, device), {"Name": "segmenter", "Bundle": source.name, "BundleHash": source.hash}

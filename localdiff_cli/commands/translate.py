@@ -137,7 +137,7 @@ def _classifier(options: TranslateOptions, bundle: Bundle, device: torch.device)
     """The classifier of guided timing and its account."""
     from localdiff_cli.tasks.guidance import lesion_shows
 
-    name = options.classifier or f"lesion-{bundle.target.contrast.removesuffix('w').lower()}"
+    name = options.classifier or bundle.target.segmenter
     try:
         classifier = open_bundle(name)
     except ModelError as error:
