@@ -31,6 +31,8 @@ STOP_SECONDS = 3.0
 SLICE_SECONDS = 0.2
 MAX_STARTS = 2
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+_ENVIRONMENT = threading.Lock()
+"""The environment belongs to the whole process: two runs in it change and restore it one after the other."""
 
 
 class Job(Protocol):
@@ -298,16 +300,17 @@ def run_in_workers(job: Job, tasks: list[Any], listener: Listener, *, jobs: int 
 @contextmanager
 def _limited_threads(threads: int) -> Iterator[None]:
     """Libraries read their thread limits when they are loaded: a process started within the block inherits them."""
-    before = {name: os.environ.get(name) for name in THREAD_LIMITS}
-    os.environ.update(dict.fromkeys(THREAD_LIMITS, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with _ENVIRONMENT:
+        before = {name: os.environ.get(name) for name in THREAD_LIMITS}
+        os.environ.update(dict.fromkeys(THREAD_LIMITS, str(threads)))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def _serve(connection: Connection, job: Job) -> None:

@@ -4,10 +4,21 @@ import multiprocessing
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from localdiff_cli.batch.workers import Queue, Terminated, _group_quota, available_cores, run_here, run_in_workers, threads_for
+from localdiff_cli.batch.workers import (
+    THREAD_LIMITS,
+    Queue,
+    Terminated,
+    _group_quota,
+    _limited_threads,
+    available_cores,
+    run_here,
+    run_in_workers,
+    threads_for,
+)
 from localdiff_cli.errors import ModelError
 
 from .toys import ToyJob
@@ -189,3 +200,18 @@ def test_a_worker_leaves_with_its_killed_parent(tmp_path):
     while alive(pid) and time.monotonic() < until:
         time.sleep(0.05)
     assert not alive(pid)
+
+
+def test_two_runs_at_once_leave_the_environment_as_it_was(monkeypatch):
+    for name in THREAD_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+
+    def hire(threads):
+        with _limited_threads(threads):
+            time.sleep(0.05)
+            assert os.environ["OMP_NUM_THREADS"] == str(threads)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(hire, range(1, 9)))
+    assert {name: os.environ.get(name) for name in THREAD_LIMITS} == dict.fromkeys(THREAD_LIMITS) | {"OMP_NUM_THREADS": "3"}
