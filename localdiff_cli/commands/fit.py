@@ -46,6 +46,7 @@ class TrainOptions:
     batch_size: int
     rate: float
     seed: int
+    precision: str = "fp32"
 
 
 def _job(options: FitOptions) -> FitJob:
@@ -98,6 +99,7 @@ def _check(train: TrainOptions) -> None:
     check_range("--batch-size", train.batch_size, 1, 4096)
     check_range("--rate", train.rate, 1e-8, 1)
     check_range("--seed", train.seed, 0, MAX_SEED)
+    check_choice("--precision", train.precision, ("fp32", "bf16"))
 
 
 def fit_translator(
@@ -128,7 +130,7 @@ def fit_translator(
         space_to_depth=space_to_depth, channels=channels, num_res_blocks=1, attention_levels=(*([False] * (len(channels) - 1)), True)
     )
     _check_multiple(options.shape, network.multiple)
-    loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed)
+    loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision)
     bundle = fit.fit_translator(
         _job(options),
         network,
@@ -173,7 +175,7 @@ def fit_expert(
         options, condition=bundle.condition.contrast, target=bundle.target.contrast, bias=bundle.bias,
         spacing=bundle.grid.spacing, shape=bundle.grid.shape,
     )  # fmt: skip
-    loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed)
+    loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision)
     regions, before = RegionSettings(healthy_share=healthy_share), bundle.defaults
     defaults = replace(before, detector=detector or before.detector, threshold=before.threshold if tau is None else tau)
     made = fit.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults)
@@ -212,7 +214,7 @@ def fit_segmenter(options: FitOptions, train: TrainOptions, *, channels: tuple[i
 
     network = LesionNetworkSettings(channels=channels)
     _check_multiple(options.shape, network.multiple)
-    loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed)
+    loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision)
     bundle = fit.fit_segmenter(
         _job(options),
         network,

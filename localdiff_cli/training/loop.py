@@ -30,7 +30,10 @@ LossOf = Callable[[nn.Module, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """``steps`` optimiser steps of ``batch_size`` slices; ``rate`` is the peak learning rate, reached after ``warmup`` steps."""
+    """``steps`` optimiser steps of ``batch_size`` slices; ``rate`` is the peak learning rate, reached after ``warmup`` steps.
+
+    ``precision``: fp32, or bf16 for the network's forward pass (weights, loss and optimiser stay fp32).
+    """
 
     steps: int = 4000
     batch_size: int = 8
@@ -41,6 +44,7 @@ class LoopSettings:
     seed: int = 0
     checkpoint_minutes: float = 3.0
     report_every: int = 50
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,19 @@ class Progress:
     loss: float
     seconds_left: float
     rate: float
+
+
+class ReducedPrecision(nn.Module):
+    """A network that runs in bfloat16 where that is safe (torch's autocast) and answers in float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """What the network answers."""
+        with torch.autocast(inputs[0].device.type, torch.bfloat16):
+            return self.network(*inputs).float()
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -108,9 +125,10 @@ def train(
     trainee = Trainee(network, copy.deepcopy(network), optimiser)
     first, curve, spent = _resume(checkpoint, trainee, settings, identity)
     network.train()
+    run = network if settings.precision == "fp32" else ReducedPrecision(network)
     since, started, losses = time.monotonic(), time.monotonic(), []
     for step in range(first, settings.steps):
-        losses.append(_step(network, trainee.average, optimiser, loss_of, settings, step))
+        losses.append(_step(run, network, trainee.average, optimiser, loss_of, settings, step))
         if (step + 1) % settings.report_every == 0 or step + 1 == settings.steps:
             left = (time.monotonic() - started) / (step + 1 - first) * (settings.steps - step - 1)
             curve.append((step + 1, sum(losses) / len(losses)))
@@ -126,12 +144,13 @@ def train(
 
 
 def _step(
-    network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, loss_of: LossOf, settings: LoopSettings, step: int
-) -> float:
+    run: nn.Module, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, loss_of: LossOf, settings: LoopSettings,
+    step: int,
+) -> float:  # fmt: skip
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(settings, step)
     torch.manual_seed((settings.seed * 1_000_003 + step) % 2**63)
-    loss = loss_of(network, step_generator(settings.seed, step))
+    loss = loss_of(run, step_generator(settings.seed, step))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)

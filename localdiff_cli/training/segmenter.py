@@ -1,4 +1,7 @@
-"""Fit the lesion network on expert masks: all slices of masked patients, lesion-bearing ones as often as the others."""
+"""Fit the lesion network on expert masks: all slices of masked patients, two thirds of those drawn bearing a lesion.
+
+Patients known to bear no lesion at all are a share of their own: a network that has seen sick brains only takes much for a lesion.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,10 @@ from localdiff_cli.training.loop import LossOf
 from localdiff_cli.training.slices import PatientSlices
 
 
+HEALTHY_SHARE = 0.2
+"""Share of the slices drawn from patients without any lesion, where there are some."""
+
+
 def masked_patients(patients: list[PatientSlices], split: str) -> list[PatientSlices]:
     """The patients of a split with an expert mask. Raises :class:`UsageError` where there are none."""
     chosen = [p for p in patients if p.split == split and p.masked and len(p.condition)]
@@ -22,10 +29,15 @@ def masked_patients(patients: list[PatientSlices], split: str) -> list[PatientSl
 
 
 def draw_lesions(patients: list[PatientSlices], n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A random batch: image, brain, lesion, each ``(n, 1, H, W)`` float32; two thirds of the slices bear a lesion."""
+    """A random batch: image, brain, lesion, each ``(n, 1, H, W)`` float32; of the sick patients' slices two thirds bear a lesion."""
+    healthy = [p for p in patients if p.lesion_free.all()]
+    sick = [p for p in patients if not p.lesion_free.all()]
     images, brains, lesions = [], [], []
     for _ in range(n):
-        patient = patients[int(torch.randint(len(patients), (1,), generator=generator))]
+        group = sick or healthy
+        if healthy and sick and float(torch.rand(1, generator=generator)) < HEALTHY_SHARE:
+            group = healthy
+        patient = group[int(torch.randint(len(group), (1,), generator=generator))]
         bearing = ~patient.lesion_free
         wanted = bearing if float(torch.rand(1, generator=generator)) < 2 / 3 else ~bearing
         rows = np.flatnonzero(wanted) if wanted.any() else np.arange(len(bearing))
