@@ -8,10 +8,8 @@ Slices are judged on the network's grid; the frozen segmenter of the target cont
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import hashlib
-import io
 import json
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from localdiff_cli.benchmarks.table import decimal, percent, to_tsv
 from localdiff_cli.benchmarks.translation import chunk_of, patients
 from localdiff_cli.benchmarks.wrong_maps import spoil
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
@@ -188,11 +187,11 @@ def summary_row(label: str, own: list[dict[str, Any]], plain: list[dict[str, Any
     line = {"row": label, "patients": str(len(own))}
     for name, numerator, denominator in (("missed %", "missed", "found"), ("invented %", "invented", "free")):
         ratio = bootstrap_ratio([p[numerator] for p in own], [p[denominator] for p in own], bootstrap, "none")
-        line[name] = _percent(ratio)
-    line["fewer missed than plain %"] = "" if plain is None else _percent(_reduction(own, plain, bootstrap))
+        line[name] = percent(ratio)
+    line["fewer missed than plain %"] = "" if plain is None else percent(_reduction(own, plain, bootstrap))
     for key in FIGURES:
         values = [p[key] for p in own if p[key] is not None]
-        line[key] = _decimal(bootstrap_mean(values, bootstrap), 2 if key.startswith("psnr") or key == "seconds" else 3) if values else "n/a"
+        line[key] = decimal(bootstrap_mean(values, bootstrap), 2 if key.startswith("psnr") or key == "seconds" else 3) if values else "n/a"
     return line
 
 
@@ -205,20 +204,6 @@ def _reduction(own: list[dict[str, Any]], plain: list[dict[str, Any]], bootstrap
             return 1 - totals[:, 0] / totals[:, 1]
 
     return bootstrap_sums(sums, reduction, bootstrap, "plain misses none")
-
-
-def _percent(interval: Interval) -> str:
-    if interval.estimate is None:
-        return f"n/a ({interval.reason})"
-    low_high = "" if interval.low is None or interval.high is None else f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
-    return f"{100 * interval.estimate:.1f}{low_high}"
-
-
-def _decimal(interval: Interval, digits: int) -> str:
-    if interval.estimate is None:
-        return f"n/a ({interval.reason})"
-    low_high = "" if interval.low is None or interval.high is None else f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
-    return f"{interval.estimate:.{digits}f}{low_high}"
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, str]]:
@@ -235,15 +220,6 @@ def account_of(bench: Bench, rows: tuple[Row, ...], cases: list[PatientSlices], 
         "patients": [p.name for p in cases], "sampling": asdict(bench.settings), "defaults": asdict(bench.bundle.defaults),
         "rows": [asdict(row) for row in rows],
     }  # fmt: skip
-
-
-def to_tsv(rows: list[dict[str, str]]) -> str:
-    """Tab-separated text."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 def parse_row(text: str) -> Row:

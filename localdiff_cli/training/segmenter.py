@@ -15,7 +15,6 @@ from localdiff_cli.training.augment import AugmentSettings, place, recontrast
 from localdiff_cli.training.loop import LossOf
 from localdiff_cli.training.slices import PatientSlices
 
-
 HEALTHY_SHARE = 0.2
 """Share of the slices drawn from patients without any lesion, where there are some."""
 

@@ -1,34 +1,60 @@
 """The parts as tables, and the page that is made of them."""
 
 import argparse
+import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 
-from localdiff_cli.benchmarks import mri, paper
+from localdiff_cli.benchmarks import mri, paper, rows
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 
 
-@pytest.mark.parametrize("part", paper.TITLES)
+@pytest.mark.parametrize("part", rows.ROWS)
 def test_every_part_has_rows_of_distinct_names(part):
-    for expert in (True, False):
-        labels = [row.label for row in paper.rows_of(part, expert)]
-        assert len(labels) == len(set(labels)) > 3
-        assert expert or not any(row.expert for row in paper.rows_of(part, expert))
+    labels = [row.label for row in rows.ROWS[part]]
+    assert len(labels) == len(set(labels)) > 3
 
 
-def test_a_part_is_written_and_the_page_shows_it(bench, patient, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(paper, "patients", lambda *_: [patient])
-    monkeypatch.setattr(paper, "rows_of", lambda part, expert: (mri.Row("true target contrast", "true"), mri.Row("plain", "none")))
-    options = argparse.Namespace(data=[tmp_path], split="val", every=2, work=tmp_path / "work", out=tmp_path / "out")
-    paper.run_part("mri", bench, options)
-    (tmp_path / "out" / "first-page.md").write_text("What holds.\n")
-    (tmp_path / "out" / "mri.md").write_text("How to read it.\n")
-    text = paper.page(tmp_path / "out")
-    assert text.index("What holds.") < text.index("How to read it.") < text.index("| plain |")
-    svg = tmp_path / "out" / "mri-t1-to-t2-val.svg"
-    assert "mri-t1-to-t2-val.svg" in text
+@pytest.fixture
+def small(bench, patient, monkeypatch):  # noqa: F811
+    """One part of two rows on one patient, and another that asks for an expert the bundle does not have."""
+    monkeypatch.setattr(rows, "patients", lambda *_: [patient])
+    monkeypatch.setattr(rows.bench_mri, "load", lambda *_: bench)
+    table = (mri.Row("true target contrast", "true"), mri.Row("plain", "none"), mri.Row("with expert", "truth", expert=True))
+    monkeypatch.setitem(rows.ROWS, "mri", table)
+    return bench
+
+
+def test_a_part_is_written_and_the_page_shows_it(small, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "first-page.md").write_text("What holds.\n")
+    (out / "mri.md").write_text("How to read it.\n")
+    arguments = ["--part", "mri", "--data", str(tmp_path), "--every", "2", "--work", str(tmp_path / "work"), "--out", str(out), "--page"]
+    monkeypatch.setattr(sys, "argv", ["paper", *arguments])
+    paper.main()
+    text = (out / "RESULTS.md").read_text()
+    assert text.index("What holds.") < text.index("How to read it.") < text.index("| plain |") < text.index("| with expert |")
+    svg = out / "mri-t1-to-t2-val.svg"
+    assert svg.name in text
     ElementTree.parse(svg)
     first = svg.read_bytes()
-    paper.run_part("mri", bench, options)
+    paper.main()
     assert svg.read_bytes() == first
+
+
+def test_without_an_expert_its_rows_are_left_out(small, tmp_path, monkeypatch):
+    without = replace(small, networks=replace(small.networks, expert=None))
+    monkeypatch.setattr(rows.bench_mri, "load", lambda *_: without)
+    options = argparse.Namespace(model="t1-to-t2", data=[tmp_path], split="val", every=2, work=tmp_path / "work")
+    (table,) = rows.measure("mri", options)
+    assert [line["row"] for line in table.rows] == ["true target contrast", "plain"]
+
+
+def test_a_part_without_data_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["paper", "--part", "mri"])
+    with pytest.raises(SystemExit):
+        paper.main()
+    assert "--data" in capsys.readouterr().err

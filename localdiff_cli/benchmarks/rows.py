@@ -1,0 +1,75 @@
+"""The parts that are rows of mri.py: sampling modes, detectors, fusion, wrong maps, samplers, each on the same patients."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from localdiff_cli.benchmarks import mri as bench_mri
+from localdiff_cli.benchmarks.mri import Row
+from localdiff_cli.benchmarks.table import Table
+from localdiff_cli.benchmarks.translation import patients
+from localdiff_cli.benchmarks.wrong_maps import FAULTS
+
+SIZES = {"erode": (2, 4, 8), "dilate": (4, 8, 16), "shift": (4, 8, 16), "holes": (0.25, 0.5, 0.75), "islands": (1, 3)}
+PLAIN = Row("plain", "none")
+
+
+def _with(source: str, **changes: object) -> Row:
+    told = ", ".join(f"{name} {value}" for name, value in changes.items())
+    return Row(f"{source}, expert, {told}", source, True, changes=tuple(changes.items()))
+
+
+ROWS: dict[str, tuple[Row, ...]] = {
+    "mri": bench_mri.TABLE,
+    "fusion": (
+        PLAIN,
+        *(_with("truth", fusion_step=k) for k in (0, 1, 2, 4)),
+        *(_with("truth", branch_step=k) for k in (2, 5, 8)),
+        *(_with("truth", context=v) for v in (0.0, 0.5, 0.8, 1.0)),
+        _with("segmenter", soft=True),
+        _with("segmenter", soft=False),
+    ),
+    "wrong-map": (
+        PLAIN,
+        Row("true mask", "truth", True),
+        *(Row(f"{fault} {size:g}", "truth", True, wrong=(fault, size)) for fault in FAULTS for size in SIZES[fault]),
+    ),
+    "sampling": (
+        Row("polynomial", "polynomial"),
+        Row("plain, ddim, 10 steps, mean of 10", "none", samples=10),
+        *(Row(f"plain, ddim, {n} steps", "none", changes=(("steps", n),)) for n in (2, 5, 10, 20)),
+        *(Row(f"plain, dpmpp, {n} steps", "none", changes=(("sampler", "dpmpp"), ("steps", n))) for n in (5, 10)),
+        Row("plain, ddpm, 50 steps", "none", changes=(("sampler", "ddpm"), ("steps", 50))),
+        *(Row(f"segmenter map, ddim, {n} steps", "segmenter", True, changes=(("steps", n),)) for n in (2, 5, 10, 20)),
+    ),
+}
+"""The rows of each part."""
+
+
+def measure(part: str, options: argparse.Namespace) -> list[Table]:
+    """The rows of a part as a table; without an expert in the bundle those that ask for one are left out."""
+    bench = bench_mri.load(options.model, None, None)
+    rows = tuple(row for row in ROWS[part] if bench.networks.expert or not row.expert)
+    cases = [p for p in patients(bench.bundle, options.data, options.split, options.work) if p.masked]
+    lines = bench_mri.table(bench_mri.run(bench, rows, cases, options.every, options.work / "mri"))
+    stem = f"{part}-{bench.bundle.name}-{options.split}"
+    account = bench_mri.account_of(bench, rows, cases, options.split, options.every)
+    about = f"{len(cases)} {options.split} patients, every {options.every}. slice"
+    return [Table(stem, lines, about, account, lambda canvas: _missed_and_invented(canvas, stem, lines))]
+
+
+def _missed_and_invented(canvas: Any, title: str, table: list[dict[str, str]]) -> None:
+    """Missed against invented slices, one point a row."""
+
+    def share(line: dict[str, str], key: str) -> float | None:
+        return None if line[key].startswith("n/a") else float(line[key].split(" ")[0])
+
+    points = [(share(line, "invented %"), share(line, "missed %"), line["row"]) for line in table]
+    known = [(x, y, name) for x, y, name in points if x is not None and y is not None]
+    axes = canvas.subplots()
+    for number, (x, y, name) in enumerate(known):
+        axes.scatter([x], [y], label=f"{number + 1} {name}", s=30)
+        axes.annotate(str(number + 1), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="invented, % of lesion-free slices", ylabel="missed, % of found lesions", title=title, ylim=(-3, 103))
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
