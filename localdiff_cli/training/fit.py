@@ -118,7 +118,7 @@ def _check_out(job: FitJob, task: str) -> None:
         raise UsageError(f"--out {job.out}: holds a bundle made otherwise ({differing}). Fit with its settings, or choose another --out")
 
 
-def _identity(patients: list[PatientSlices], **settings: Any) -> dict[str, Any]:
+def identity(patients: list[PatientSlices], **settings: Any) -> dict[str, Any]:
     """What is trained on what, so that a checkpoint is never taken for another training's."""
     digest = hashlib.sha256()
     for p in sorted(patients, key=lambda p: p.name):
@@ -132,7 +132,7 @@ def _data_account(patients: list[PatientSlices]) -> dict[str, list[str]]:
     return {split: sorted(p.name for p in patients if p.split == split) for split in ("train", "val")}
 
 
-def _progress(say: Say) -> Callable[[Progress], None]:
+def progress(say: Say) -> Callable[[Progress], None]:
     def report(p: Progress) -> None:
         say(f"step {p.step}/{p.steps}  loss {p.loss:.5f}  rate {p.rate:.2e}  {p.seconds_left / 60:.1f} min left")
 
@@ -203,9 +203,9 @@ def fit_translator(
         translator_loss(used, schedule, augment, loop.batch_size),
         loop,
         checkpoint,
-        _progress(job.say),
+        progress(job.say),
         _watch(job, held_out, schedule),
-        _identity(patients, network=network, schedule=schedule, augment=augment),
+        identity(patients, network=network, schedule=schedule, augment=augment),
     )
     yardstick = polynomial_map(used)
     metadata = _base_metadata(job, "translate") | {
@@ -216,7 +216,7 @@ def fit_translator(
             "translator": {
                 "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
                 "slices": used.count, "patients": _data_account(patients), "curve": curve, "polynomial": yardstick.tolist(),
-                "monai": _version("monai"), "torch": torch.__version__,
+                "monai": version("monai"), "torch": torch.__version__,
             }
         },
     }  # fmt: skip
@@ -229,7 +229,7 @@ def fit_translator(
     return bundle
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
     import importlib.metadata
 
     return importlib.metadata.version(package)
@@ -265,14 +265,14 @@ def fit_expert(
         expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size),
         loop,
         checkpoint,
-        _progress(job.say),
+        progress(job.say),
         None,
-        _identity([*lesions.patients, *healthy.patients], regions=regions, augment=augment) | {"base": base.metadata["files"][TRANSLATOR]},
+        identity([*lesions.patients, *healthy.patients], regions=regions, augment=augment) | {"base": base.metadata["files"][TRANSLATOR]},
     )
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
         "regions": asdict(regions), "slices": lesions.count, "healthy_slices": healthy.count,
-        "patients": {"train": [p.name for p in lesions.patients]}, "curve": curve, "monai": _version("monai"), "torch": torch.__version__,
+        "patients": {"train": [p.name for p in lesions.patients]}, "curve": curve, "monai": version("monai"), "torch": torch.__version__,
     }  # fmt: skip
     if job.out.resolve() != base.path.resolve():
         copy_bundle(base, job.out)
@@ -350,13 +350,13 @@ def fit_segmenter(
 
     checkpoint = job.work / f"{job.out.name}-segmenter.pt"
     average, curve = train(
-        model, segmenter_loss(used, augment, loop.batch_size), loop, checkpoint, _progress(job.say), on_checkpoint,
-        _identity(patients, network=network, augment=augment),
+        model, segmenter_loss(used, augment, loop.batch_size), loop, checkpoint, progress(job.say), on_checkpoint,
+        identity(patients, network=network, augment=augment),
     )  # fmt: skip
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
         "slices": sum(len(p.condition) for p in used), "patients": _data_account(used + held_out), "curve": curve,
-        "monai": _version("monai"), "torch": torch.__version__,
+        "monai": version("monai"), "torch": torch.__version__,
     }  # fmt: skip
     metadata = _base_metadata(job, "segment") | {
         "network": asdict(network),
