@@ -22,39 +22,49 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from localdiff_cli.benchmarks import variants
 from localdiff_cli.benchmarks.table import decimal, percent, to_tsv
 from localdiff_cli.benchmarks.translation import chunk_of, patients
+from localdiff_cli.benchmarks.variants import regress
 from localdiff_cli.benchmarks.wrong_maps import spoil
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.translate import TranslateOptions, sample_settings
 from localdiff_cli.diffusion.device import on_device
+from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.image import DataRange
+from localdiff_cli.evaluation.image import DataRange, Region, region_figures, ssim_maps
 from localdiff_cli.evaluation.lesion import lesion_contrast, ring_around
 from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings, collect_evidence, judge_slices, tally
-from localdiff_cli.evaluation.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_ratio, bootstrap_sums
+from localdiff_cli.evaluation.statistics import MIN_PATIENTS, Bootstrap, Interval, bootstrap_mean, bootstrap_ratio, bootstrap_sums
 from localdiff_cli.ood.detector import Detector
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.segmentation.detector import SegmenterDetector
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
+from localdiff_cli.tasks.guidance import lesion_shows
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import Networks, SampleSettings, SliceSampler
-from localdiff_cli.training.fit import psnr
 from localdiff_cli.training.slices import PatientSlices
 from localdiff_cli.volumes.whole import write_text
 
 UNIT = DataRange(1.0, "robust z window mapped to [0, 1]")
-FIGURES = ("psnr_brain", "psnr_lesion", "psnr_outside", "mae_brain", "contrast", "dice", "seconds")
-COUNTS = ("missed", "found", "invented", "free")
+SOURCES = ("true", "polynomial", "regression", "none", "patchcore", "segmenter", "truth")
+REGIONS = ("whole", "brain", "lesion", "ring", "outside", "healthy")
+FIGURES = (*(f"{figure}_{region}" for region in REGIONS for figure in ("psnr", "ssim", "mae")), "contrast", "bias", "dice", "seconds")
+SHOWN = (
+    "row", "patients", "missed %", "invented %", "fewer missed than plain %", "psnr_brain", "psnr_healthy", "psnr_lesion", "psnr_ring",
+    "ssim_brain", "mae_lesion", "contrast", "slope", "dice", "seconds",
+)  # fmt: skip
+"""The columns that the page shows; the TSV has all."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One way to make the target: ``source`` of the OOD region (none: plain), by the ``expert`` or not, mean of ``samples``.
 
-    ``source``: true (the target itself), polynomial, none, patchcore, segmenter or truth. ``changes`` to the sampling settings and
-    ``mask_changes`` to the bundle's mask defaults come with a ``label`` of their own. ``wrong`` spoils a true mask: a fault of
-    wrong_maps.py and its size.
+    ``source``: true (the target itself), polynomial, regression, none, patchcore, segmenter or truth. ``changes`` to the sampling
+    settings and ``mask_changes`` to the bundle's mask defaults come with a ``label`` of their own. ``wrong`` spoils a true mask: a fault
+    of wrong_maps.py and its size. ``variant`` names weights of variants.py that take the place of the expert's (of the translator's
+    without ``expert``).
     """
 
     label: str
@@ -64,24 +74,37 @@ class Row:
     changes: tuple[tuple[str, Any], ...] = ()
     mask_changes: tuple[tuple[str, Any], ...] = ()
     wrong: tuple[str, float] | None = None
+    variant: str = ""
 
 
 TABLE = (
     Row("true target contrast", "true"),
     Row("polynomial", "polynomial"),
+    Row("regression", "regression", variant="regression"),
     Row("plain", "none"),
+    Row("plain, mean of 10", "none", samples=10),
+    Row("fine-tuned on everything, plain", "none", variant="everything"),
     Row("local, patchcore", "patchcore"),
     Row("local, segmenter map", "segmenter"),
     Row("local, true mask", "truth"),
+    Row("local, patchcore, guided", "patchcore", changes=(("guided", True),)),
     Row("local, patchcore, expert", "patchcore", expert=True),
     Row("local, segmenter map, expert", "segmenter", expert=True),
     Row("local, true mask, expert", "truth", expert=True),
+    Row("local, segmenter map, expert, guided", "segmenter", expert=True, changes=(("guided", True),)),
+    Row("local, segmenter map, expert of 5 patients", "segmenter", expert=True, variant="expert-5"),
+    Row("local, segmenter map, expert of 20 patients", "segmenter", expert=True, variant="expert-20"),
+    Row("local, patchcore, expert of 5 patients", "patchcore", expert=True, variant="expert-5"),
+    Row("local, patchcore, expert of 20 patients", "patchcore", expert=True, variant="expert-20"),
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """Everything loaded once: the translator's parts, the detectors, the frozen segmenter of the target contrast."""
+    """Everything loaded once: the translator's parts, the detectors, the frozen segmenter of the target contrast.
+
+    ``variant`` gives a network of variants.py by name, None where it was not made. ``hashes`` say of what weights all this is made.
+    """
 
     bundle: Bundle
     networks: Networks
@@ -89,6 +112,21 @@ class Bench:
     segmenter: LesionNetwork
     cut: float
     settings: SampleSettings
+    variant: Callable[[str], TranslatorNetwork | None] = lambda name: None
+    hashes: tuple[str, ...] = ()
+
+    def can(self, row: Row) -> bool:
+        """Whether the weights that a row asks for are there."""
+        return self.variant(row.variant) is not None if row.variant else self.networks.expert is not None or not row.expert
+
+    def networks_of(self, row: Row) -> Networks:
+        """The networks that a row samples with."""
+        if not row.variant:
+            return self.networks if row.expert else replace(self.networks, expert=None)
+        network = self.variant(row.variant)
+        assert network is not None
+        model = on_device(network, self.networks.device, "fp32")
+        return replace(self.networks, expert=model) if row.expert else replace(self.networks, expert=None, model=model)
 
     def region(self, row: Row, chunk: Chunk, lesion: Tensor) -> tuple[Tensor, Tensor]:
         """M and B of a chunk, ``(N, 1, H, W)``."""
@@ -107,13 +145,16 @@ class Bench:
             power = self.bundle.metadata["training"]["translator"]["polynomial"]
             mapped = np.clip(np.polyval(power, chunk.condition.numpy()), 0, 1) * chunk.brain.numpy()
             return mapped[:, 0].astype(np.float32)
+        if row.source == "regression":
+            with torch.inference_mode():
+                made = regress(self.networks_of(row).model, chunk.condition).clamp(0, 1) * chunk.brain
+            return made[:, 0].numpy()
         changes = dict(row.changes)
         local = replace(self.settings.local, **{k: changes.pop(k) for k in list(changes) if hasattr(self.settings.local, k)})
         settings = replace(self.settings, mode="plain" if row.source == "none" else "local", samples=row.samples, local=local, **changes)
-        networks = self.networks if row.expert else replace(self.networks, expert=None)
         nothing = torch.zeros_like(chunk.brain)
         ood_map, mask = (nothing.float(), nothing) if row.source == "none" else self.region(row, chunk, lesion)
-        return SliceSampler(networks, settings, patient.name)(chunk, ood_map, mask)[0][:, 0].numpy()
+        return SliceSampler(self.networks_of(row), settings, patient.name)(chunk, ood_map, mask)[0][:, 0].numpy()
 
 
 def load(model: str, segmenter: str | None, ood_segmenter: str | None) -> Bench:
@@ -122,18 +163,21 @@ def load(model: str, segmenter: str | None, ood_segmenter: str | None) -> Bench:
     network = load_translator(bundle, device)
     expert = on_device(load_expert(bundle, device), device, "fp32") if bundle.has_expert else None
     translate = on_device(network, device, "fp32")
-    networks = Networks(translate, schedule_of(bundle), device, network.settings.multiple, expert=expert)
     judge = open_bundle(segmenter or bundle.target.segmenter)
-    finder = ood_segmenter or bundle.condition.segmenter
+    judging, cut = load_segmenter(judge, device), judge.segmenter_defaults.threshold
+    shows = lesion_shows(judging, cut)
+    networks = Networks(translate, schedule_of(bundle), device, network.settings.multiple, shows, judge.name, expert)
+    finder = open_bundle(ood_segmenter or bundle.condition.segmenter)
 
     @functools.cache
     def detector(name: str, false_alarm: float) -> Detector:
         if name == "patchcore":
             return load_detector(bundle, false_alarm, device)
-        return SegmenterDetector(load_segmenter(open_bundle(finder), device))
+        return SegmenterDetector(load_segmenter(finder, device))
 
     settings = sample_settings(TranslateOptions(model=model), bundle)
-    return Bench(bundle, networks, detector, load_segmenter(judge, device), judge.segmenter_defaults.threshold, settings)
+    hashes = (bundle.hash, judge.hash, finder.hash)
+    return Bench(bundle, networks, detector, judging, cut, settings, functools.cache(functools.partial(variants.load, bundle)), hashes)
 
 
 def measure(bench: Bench, row: Row, patient: PatientSlices, every: int) -> dict[str, float | None]:
@@ -152,16 +196,30 @@ def measure(bench: Bench, row: Row, patient: PatientSlices, every: int) -> dict[
     counts = tally(judge_slices(evidence, MisdiagnosisSettings()))
     ring = ring_around(inside, brain, (1e3, bench.bundle.grid.spacing, bench.bundle.grid.spacing), 1.0, 5.0)
     overlap = mask.sum() + lesion.sum()
-
-    def decibels(where: NDArray[np.bool_]) -> float | None:
-        return psnr(image, target, where) if where.any() and not np.array_equal(image[where], target[where]) else None
-
+    contrast, true = (lesion_contrast(images, inside, ring, UNIT).value for images in (image, target))
     return {
-        "psnr_brain": decibels(brain), "psnr_lesion": decibels(inside), "psnr_outside": decibels(brain & ~inside),
-        "mae_brain": float(np.abs(image - target)[brain].mean()), "contrast": lesion_contrast(image, inside, ring, UNIT).value,
+        **_image_figures(image, target, _regions(brain, inside, ring)),
+        "contrast": contrast, "bias": None if contrast is None or true is None else contrast - true,
         "dice": float(2 * (mask & lesion).sum() / overlap) if overlap else None, "seconds": seconds / len(target),
         "missed": counts.missed, "found": counts.found, "invented": counts.invented, "free": counts.lesion_free,
     }  # fmt: skip
+
+
+def _regions(brain: NDArray[np.bool_], lesion: NDArray[np.bool_], ring: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+    """The masks of REGIONS; ``healthy`` is the brain of lesion-free slices."""
+    free = ~lesion.any(axis=(1, 2), keepdims=True)
+    masks = (np.ones_like(brain), brain, lesion, ring, brain & ~lesion, brain & free)
+    return dict(zip(REGIONS, masks, strict=True))
+
+
+def _image_figures(image: NDArray, target: NDArray, regions: dict[str, NDArray[np.bool_]]) -> dict[str, float | None]:
+    """PSNR, SSIM (slice by slice) and MAE of each region; None where it is empty or the images are identical."""
+    maps = ssim_maps(image, target, UNIT)
+    figures: dict[str, float | None] = {}
+    for name, mask in regions.items():
+        found = region_figures(image, target, Region(name, mask, name), UNIT, maps)
+        figures |= {f"psnr_{name}": found.psnr.value, f"ssim_{name}": found.ssim_slices.value, f"mae_{name}": found.mae.value}
+    return figures
 
 
 def run(bench: Bench, rows: tuple[Row, ...], cases: list[PatientSlices], every: int, cache: Path) -> dict[str, list[dict[str, Any]]]:
@@ -169,13 +227,19 @@ def run(bench: Bench, rows: tuple[Row, ...], cases: list[PatientSlices], every: 
     results: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         for patient in cases:
-            key = json.dumps([bench.bundle.hash, asdict(row), asdict(bench.settings), patient.name, every], default=str)
+            key = json.dumps([bench.hashes, _weights(bench, row), asdict(row), asdict(bench.settings), patient.name, every], default=str)
             path = cache / f"{_digest(key)}.json"
             if not path.is_file():
                 write_text(path, json.dumps(measure(bench, row, patient, every)))
             results.setdefault(row.label, []).append(json.loads(path.read_text(encoding="utf-8")))
         print(f"{row.label}: {len(cases)} patients", flush=True)
     return results
+
+
+def _weights(bench: Bench, row: Row) -> str:
+    """What tells the weights of a row's variant from others of that name."""
+    network = bench.variant(row.variant) if row.variant else None
+    return "" if network is None else _digest(str([float(p.double().sum()) for p in network.parameters()]))
 
 
 def _digest(text: str) -> str:
@@ -190,9 +254,17 @@ def summary_row(label: str, own: list[dict[str, Any]], plain: list[dict[str, Any
         line[name] = percent(ratio)
     line["fewer missed than plain %"] = "" if plain is None else percent(_reduction(own, plain, bootstrap))
     for key in FIGURES:
-        values = [p[key] for p in own if p[key] is not None]
-        line[key] = decimal(bootstrap_mean(values, bootstrap), 2 if key.startswith("psnr") or key == "seconds" else 3) if values else "n/a"
-    return line
+        known = [p[key] for p in own if p[key] is not None]
+        line[key] = decimal(bootstrap_mean(known, bootstrap), 2 if key.startswith("psnr") or key == "seconds" else 3) if known else "n/a"
+    return line | {"slope": _slope(own)}
+
+
+def _slope(own: list[dict[str, Any]]) -> str:
+    """Least-squares slope of the patients' lesion contrast over the true one: 1 where contrast is kept, 0 where it is lost."""
+    pairs = np.array([[p["contrast"] - p["bias"], p["contrast"]] for p in own if p["bias"] is not None], np.float64)
+    if len(pairs) < MIN_PATIENTS or np.ptp(pairs[:, 0]) == 0:
+        return "n/a"
+    return f"{np.polyfit(pairs[:, 0], pairs[:, 1], 1)[0]:.2f}"
 
 
 def _reduction(own: list[dict[str, Any]], plain: list[dict[str, Any]], bootstrap: Bootstrap) -> Interval:
@@ -216,22 +288,27 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, str]]:
 def account_of(bench: Bench, rows: tuple[Row, ...], cases: list[PatientSlices], split: str, every: int) -> dict[str, Any]:
     """The exact settings of a table, JSON-able."""
     return {
-        "bundle": bench.bundle.name, "hash": bench.bundle.hash, "split": split, "every": every,
+        "shown": SHOWN, "bundle": bench.bundle.name, "hashes": bench.hashes, "split": split, "every": every,
         "patients": [p.name for p in cases], "sampling": asdict(bench.settings), "defaults": asdict(bench.bundle.defaults),
         "rows": [asdict(row) for row in rows],
     }  # fmt: skip
 
 
 def parse_row(text: str) -> Row:
-    """``source[+expert][,name=value…]`` → a row; numbers and truth values as JSON. Raises :class:`UsageError` for anything else."""
+    """``source[+expert][,name=value…]`` → a row; values as JSON, ``variant=NAME`` as it stands.
+
+    Raises :class:`UsageError` for anything else.
+    """
     head, *settings = text.split(",")
     source, *flags = head.split("+")
-    if source not in ("true", "polynomial", "none", "patchcore", "segmenter", "truth") or set(flags) - {"expert"}:
-        raise UsageError(f"--row {text}: expected true, polynomial, none, patchcore, segmenter or truth, with +expert or not", code="row")
-    pairs = [(name, json.loads(value)) for name, value in (each.split("=") for each in settings)]
+    if source not in SOURCES or set(flags) - {"expert"}:
+        raise UsageError(f"--row {text}: expected one of {', '.join(SOURCES)}, with +expert or not", code="row")
+    told = dict(each.split("=") for each in settings)
+    variant = told.pop("variant", "regression" if source == "regression" else "")
+    pairs = [(name, json.loads(value)) for name, value in told.items()]
     of_mask = ("threshold", "open_mm", "dilate_mm", "false_alarm")
     changes, mask = ([p for p in pairs if (p[0] in of_mask) == wanted] for wanted in (False, True))
-    return Row(text, source, bool(flags), 1, tuple(changes), tuple(mask))
+    return Row(text, source, bool(flags), 1, tuple(changes), tuple(mask), variant=variant)
 
 
 def main() -> None:
@@ -248,7 +325,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="TSV to write, and a .json of the settings beside it")
     options = parser.parse_args()
     bench = load(options.model, options.segmenter, options.ood_segmenter)
-    rows = tuple(map(parse_row, options.row)) if options.row else tuple(r for r in TABLE if bench.networks.expert or not r.expert)
+    rows = tuple(map(parse_row, options.row)) if options.row else tuple(filter(bench.can, TABLE))
     cases = [p for p in patients(bench.bundle, options.data, options.split, options.work) if p.masked]
     text = to_tsv(table(run(bench, rows, cases, options.every, options.work / "mri")))
     print(text)

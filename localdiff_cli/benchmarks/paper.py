@@ -49,7 +49,7 @@ def page(folder: Path) -> str:
         for path in tables:
             account = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             figure = f"![{part.title}]({path.with_suffix('.svg').name})"
-            sections += [f"`{account['command']}` ({account['about']})", to_markdown(path), figure]
+            sections += [f"`{account['command']}` ({account['about']})", to_markdown(path, account.get("shown")), figure]
     return "\n\n".join(sections) + "\n"
 
 

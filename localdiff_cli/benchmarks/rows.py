@@ -48,9 +48,9 @@ ROWS: dict[str, tuple[Row, ...]] = {
 
 
 def measure(part: str, options: argparse.Namespace) -> list[Table]:
-    """The rows of a part as a table; without an expert in the bundle those that ask for one are left out."""
+    """The rows of a part as a table; those that ask for an expert or a variant that is not there are left out."""
     bench = bench_mri.load(options.model, None, None)
-    rows = tuple(row for row in ROWS[part] if bench.networks.expert or not row.expert)
+    rows = tuple(filter(bench.can, ROWS[part]))
     cases = [p for p in patients(bench.bundle, options.data, options.split, options.work) if p.masked]
     lines = bench_mri.table(bench_mri.run(bench, rows, cases, options.every, options.work / "mri"))
     stem = f"{part}-{bench.bundle.name}-{options.split}"

@@ -18,6 +18,8 @@ from localdiff_cli.volumes.whole import whole_file, write_text
 class Table:
     """``stem`` names the files; ``rows`` are printed as they stand; ``about`` says on what (patients, slices); ``settings`` are JSON-able.
 
+    Where ``settings`` have ``shown``, the page shows those columns only.
+
     ``draw`` puts the figure on a matplotlib ``Figure``.
     """
 
@@ -56,12 +58,12 @@ def to_tsv(rows: list[dict[str, str]]) -> str:
     return stream.getvalue()
 
 
-def to_markdown(path: Path) -> str:
-    """The TSV at ``path`` as a Markdown table."""
+def to_markdown(path: Path, shown: list[str] | None = None) -> str:
+    """The TSV at ``path`` as a Markdown table, with the columns ``shown`` (all without it)."""
     with path.open(encoding="utf-8", newline="") as handle:
         lines = list(csv.DictReader(handle, delimiter="\t"))
-    head = list(lines[0])
-    cells = [head, ["---"] * len(head), *(list(line.values()) for line in lines)]
+    head = [name for name in lines[0] if shown is None or name in shown]
+    cells = [head, ["---"] * len(head), *([line[name] for name in head] for line in lines)]
     return "\n".join("| " + " | ".join(row) + " |" for row in cells)
 
 

@@ -62,7 +62,7 @@ def weights_of(variant: str) -> str:
     return f"models/{variant}.safetensors"
 
 
-def regress(network: nn.Module, condition: Tensor) -> Tensor:
+def regress(network: Callable[[Tensor, Tensor, Tensor], Tensor], condition: Tensor) -> Tensor:
     """The target in [0, 1] as a regression network sees it: the translator's network with nothing in place of x_t, at t = 0."""
     nothing = torch.zeros_like(condition)
     times = torch.zeros(condition.shape[0], dtype=torch.long, device=condition.device)

@@ -111,3 +111,26 @@ def test_missed_and_the_reduction_are_pooled_over_slices():
 def test_an_unknown_row_is_refused(text):
     with pytest.raises(UsageError, match="--row"):
         mri.parse_row(text)
+
+
+def test_ssim_psnr_and_mae_of_a_region_are_those_of_its_pixels(bench, patient):
+    row = mri.Row("polynomial", "polynomial")
+    found = mri.measure(flat(bench, 0.4), row, patient, 1)
+    _, target, lesion = mri.chunk_of(patient, 1)
+    error = np.abs(np.float32(0.4) - target)[lesion & patient.brain]
+    assert found["mae_lesion"] == pytest.approx(error.mean(), rel=1e-5)
+    assert found["psnr_lesion"] == pytest.approx(-10 * np.log10((error**2).mean()), rel=1e-5)
+    free = np.abs(np.float32(0.4) - target)[:2][patient.brain[:2]]
+    assert found["mae_healthy"] == pytest.approx(free.mean(), rel=1e-5)
+    true = mri.measure(bench, mri.Row("true", "true"), patient, 1)["contrast"]
+    assert found["ssim_brain"] < 1
+    assert found["bias"] == pytest.approx(found["contrast"] - true)
+
+
+def test_the_slope_is_one_where_contrast_is_kept_and_nought_where_it_is_lost():
+    def case(true, made):
+        return dict.fromkeys(mri.FIGURES, 1.0) | {"missed": 1, "found": 2, "invented": 0, "free": 3, "contrast": made, "bias": made - true}
+
+    kept, lost = ([case(true, factor * true) for true in (0.1, 0.2, 0.3)] for factor in (1, 0))
+    assert mri.table({"kept": kept})[0]["slope"] == "1.00"
+    assert mri.table({"lost": lost})[0]["slope"] in ("0.00", "-0.00")
