@@ -13,13 +13,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from localdiff_cli.benchmarks import variants
@@ -33,13 +34,16 @@ from localdiff_cli.diffusion.device import on_device
 from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.image import DataRange, Region, region_figures, ssim_maps
-from localdiff_cli.evaluation.lesion import lesion_contrast, ring_around
+from localdiff_cli.evaluation.lesion import contrast_agreement, lesion_contrast, ring_around
+from localdiff_cli.evaluation.measure import measured
 from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings, collect_evidence, judge_slices, tally
-from localdiff_cli.evaluation.statistics import MIN_PATIENTS, Bootstrap, Interval, bootstrap_mean, bootstrap_ratio, bootstrap_sums
+from localdiff_cli.evaluation.realism import kid
+from localdiff_cli.evaluation.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_ratio, bootstrap_sums
 from localdiff_cli.ood.detector import Detector
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.segmentation.detector import SegmenterDetector
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
+from localdiff_cli.tasks.evaluation import SliceFeatures
 from localdiff_cli.tasks.guidance import lesion_shows
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import Networks, SampleSettings, SliceSampler
@@ -49,10 +53,11 @@ from localdiff_cli.volumes.whole import write_text
 UNIT = DataRange(1.0, "robust z window mapped to [0, 1]")
 SOURCES = ("true", "polynomial", "regression", "none", "patchcore", "segmenter", "truth")
 REGIONS = ("whole", "brain", "lesion", "ring", "outside", "healthy")
-FIGURES = (*(f"{figure}_{region}" for region in REGIONS for figure in ("psnr", "ssim", "mae")), "contrast", "bias", "dice", "seconds")
+PIXELWISE = tuple(f"{figure}_{region}" for region in REGIONS for figure in ("psnr", "ssim", "mae"))
+FIGURES = (*PIXELWISE, "contrast", "bias", "dice", "seam", "seconds")
 SHOWN = (
     "row", "patients", "missed %", "invented %", "fewer missed than plain %", "psnr_brain", "psnr_healthy", "psnr_lesion", "psnr_ring",
-    "ssim_brain", "mae_lesion", "contrast", "slope", "dice", "seconds",
+    "ssim_brain", "mae_lesion", "contrast", "slope", "dice", "seam", "kid", "seconds",
 )  # fmt: skip
 """The columns that the page shows; the TSV has all."""
 
@@ -114,6 +119,7 @@ class Bench:
     settings: SampleSettings
     variant: Callable[[str], TranslatorNetwork | None] = lambda name: None
     hashes: tuple[str, ...] = ()
+    features: Callable[[NDArray, NDArray[np.bool_]], NDArray] = field(default_factory=SliceFeatures)
 
     def can(self, row: Row) -> bool:
         """Whether the weights that a row asks for are there."""
@@ -180,7 +186,7 @@ def load(model: str, segmenter: str | None, ood_segmenter: str | None) -> Bench:
     return Bench(bundle, networks, detector, judging, cut, settings, functools.cache(functools.partial(variants.load, bundle)), hashes)
 
 
-def measure(bench: Bench, row: Row, patient: PatientSlices, every: int) -> dict[str, float | None]:
+def measure(bench: Bench, row: Row, patient: PatientSlices, every: int) -> dict[str, Any]:
     """The figures and counts of one patient; None where there is nothing to measure."""
     chunk, target, lesion = chunk_of(patient, every)
     brain = chunk.brain[:, 0].numpy()
@@ -202,7 +208,20 @@ def measure(bench: Bench, row: Row, patient: PatientSlices, every: int) -> dict[
         "contrast": contrast, "bias": None if contrast is None or true is None else contrast - true,
         "dice": float(2 * (mask & lesion).sum() / overlap) if overlap else None, "seconds": seconds / len(target),
         "missed": counts.missed, "found": counts.found, "invented": counts.invented, "free": counts.lesion_free,
+        "seam": seam(image, inside, brain), "features": np.round(bench.features(image, brain), 4).tolist(),
     }  # fmt: skip
+
+
+def seam(image: NDArray, region: NDArray[np.bool_], brain: NDArray[np.bool_]) -> float | None:
+    """Mean gradient on the rim of ``region`` over that of the brain 4 to 8 pixels outside it; all ``(N, H, W)``, None without either.
+
+    1: the rim is as smooth as its surroundings; a lesion's own edge counts as well, so read it beside the true contrast's.
+    """
+    gradient = np.hypot(*np.gradient(image, axis=(1, 2)))
+    outwards = np.stack([ndimage.distance_transform_edt(~r) if r.any() else np.full(r.shape, np.inf) for r in region])
+    rim = (outwards <= 1) & ~np.stack([ndimage.binary_erosion(r) for r in region]) & brain
+    around = (outwards > 4) & (outwards <= 8) & brain
+    return float(gradient[rim].mean() / gradient[around].mean()) if rim.any() and around.any() else None
 
 
 def _regions(brain: NDArray[np.bool_], lesion: NDArray[np.bool_], ring: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
@@ -260,11 +279,17 @@ def summary_row(label: str, own: list[dict[str, Any]], plain: list[dict[str, Any
 
 
 def _slope(own: list[dict[str, Any]]) -> str:
-    """Least-squares slope of the patients' lesion contrast over the true one: 1 where contrast is kept, 0 where it is lost."""
-    pairs = np.array([[p["contrast"] - p["bias"], p["contrast"]] for p in own if p["bias"] is not None], np.float64)
-    if len(pairs) < MIN_PATIENTS or np.ptp(pairs[:, 0]) == 0:
-        return "n/a"
-    return f"{np.polyfit(pairs[:, 0], pairs[:, 1], 1)[0]:.2f}"
+    """How the patients' lesion contrast follows the true one: 1 where it is kept, 0 where it is lost."""
+    known = [p for p in own if p["bias"] is not None]
+    slope = contrast_agreement([measured(p["contrast"]) for p in known], [measured(p["contrast"] - p["bias"]) for p in known]).slope
+    return "n/a" if slope.value is None else f"{slope.value:.2f}"
+
+
+def _kid(own: list[dict[str, Any]], true: list[dict[str, Any]]) -> str:
+    """KID (times 1000) of all slices against the true contrast's."""
+    a, b = (np.concatenate([np.asarray(p["features"], np.float64) for p in each]) for each in (own, true))
+    found = kid(a, b, seed=0)
+    return "n/a" if found.value is None else f"{1000 * found.value:.1f}"
 
 
 def _reduction(own: list[dict[str, Any]], plain: list[dict[str, Any]], bootstrap: Bootstrap) -> Interval:
@@ -282,7 +307,9 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, str]]:
     """All rows, with 95 % bootstrap intervals over patients (5,000 resamples, seed 0)."""
     plain = results.get("plain")
     alone = ("plain", "true target contrast")
-    return [summary_row(label, own, None if label in alone else plain, Bootstrap()) for label, own in results.items()]
+    lines = [summary_row(label, own, None if label in alone else plain, Bootstrap()) for label, own in results.items()]
+    true = results.get("true target contrast")
+    return [line | {"kid": "n/a" if true is None else _kid(own, true)} for line, own in zip(lines, results.values(), strict=True)]
 
 
 def account_of(bench: Bench, rows: tuple[Row, ...], cases: list[PatientSlices], split: str, every: int) -> dict[str, Any]:

@@ -23,20 +23,39 @@ def _with(source: str, **changes: object) -> Row:
 ROWS: dict[str, tuple[Row, ...]] = {
     "mri": bench_mri.TABLE,
     "fusion": (
+        Row("true target contrast", "true"),
         PLAIN,
         *(_with("truth", fusion_step=k) for k in (0, 1, 2, 4)),
         *(_with("truth", branch_step=k) for k in (2, 5, 8)),
         *(_with("truth", context=v) for v in (0.0, 0.5, 0.8, 1.0)),
         _with("segmenter", soft=True),
         _with("segmenter", soft=False),
+        Row("segmenter, expert, dilate_mm 0", "segmenter", True, mask_changes=(("dilate_mm", 0.0),)),
+        Row("segmenter, expert, dilate_mm 8", "segmenter", True, mask_changes=(("dilate_mm", 8.0),)),
+        Row("segmenter, expert, guided", "segmenter", True, changes=(("guided", True),)),
     ),
     "wrong-map": (
         PLAIN,
         Row("true mask", "truth", True),
         *(Row(f"{fault} {size:g}", "truth", True, wrong=(fault, size)) for fault in FAULTS for size in SIZES[fault]),
     ),
+    "expert": (
+        PLAIN,
+        *(
+            Row(f"share {share:g}, τ {tau:g}", "segmenter", True, mask_changes=(("threshold", tau),), variant=f"share-{share:g}")
+            for share in (0.05, 0.25, 0.5, 0.75)
+            for tau in (0.1, 0.3, 0.6)
+        ),
+    ),
+    "augment": tuple(
+        Row(f"{told}, {where}", source, variant=variant)
+        for told, variant in (("600 steps more", "further"), ("600 steps more, regions", "further-regions"))
+        for where, source in (("plain", "none"), ("local, true mask", "truth"), ("local, segmenter map", "segmenter"))
+    ),
     "sampling": (
+        Row("true target contrast", "true"),
         Row("polynomial", "polynomial"),
+        Row("regression", "regression", variant="regression"),
         Row("plain, ddim, 10 steps, mean of 10", "none", samples=10),
         *(Row(f"plain, ddim, {n} steps", "none", changes=(("steps", n),)) for n in (2, 5, 10, 20)),
         *(Row(f"plain, dpmpp, {n} steps", "none", changes=(("sampler", "dpmpp"), ("steps", n))) for n in (5, 10)),

@@ -1,4 +1,4 @@
-"""Networks that only experiments need: the regression yardstick, the network fine-tuned on everything, experts of fewer patients.
+"""Networks that only experiments need: the regression yardstick, the network trained on, experts of fewer patients.
 
 ``python -m localdiff_cli.benchmarks.variants --variant regression --base t1-to-flair --data DATA``
 
@@ -36,18 +36,24 @@ FOLDER = Path("models/bench")
 
 @dataclass(frozen=True)
 class Variant:
-    """How a variant is trained: ``kind`` (regression, everything or expert), ``steps``, peak ``rate``; of an expert its regions."""
+    """How a variant is trained: ``kind`` (regression, everything, further or expert), ``steps``, peak ``rate``.
+
+    ``patients`` and ``healthy_share`` belong to an expert; ``region``, the share of slices restricted to a region, to ``further``.
+    """
 
     kind: str
     steps: int
     rate: float
     patients: int | None = None
     healthy_share: float = 0.25
+    region: float = 0.0
 
 
 VARIANTS = {
     "regression": Variant("regression", 2600, 4e-4),
     "everything": Variant("everything", 600, 2e-4),
+    "further": Variant("further", 600, 2e-4),
+    "further-regions": Variant("further", 600, 2e-4, region=0.5),
     "expert-5": Variant("expert", 600, 2e-4, patients=5),
     "expert-20": Variant("expert", 600, 2e-4, patients=20),
     "share-0.05": Variant("expert", 600, 2e-4, healthy_share=0.05),
@@ -102,13 +108,15 @@ def _start(base: Bundle, variant: Variant, device: torch.device) -> TranslatorNe
 
 def _loss(base: Bundle, variant: Variant, patients: list[PatientSlices], batch_size: int) -> tuple[LossOf, HealthySlices]:
     """The loss, and the slices it draws from (of an expert: those with a lesion)."""
-    augment, schedule = AugmentSettings(), schedule_of(base)
+    augment, schedule = AugmentSettings(region=variant.region), schedule_of(base)
     if variant.kind == "everything":
         slices = all_slices(patients)
         return translator_loss(slices, schedule, augment, batch_size), slices
     healthy = healthy_slices(patients, "train")
     if variant.kind == "regression":
         return regression_loss(healthy, augment, batch_size), healthy
+    if variant.kind == "further":
+        return translator_loss(healthy, schedule, augment, batch_size), healthy
     lesions = lesion_slices(patients, variant.patients)
     regions = RegionSettings(healthy_share=variant.healthy_share)
     return expert_loss(lesions, healthy, schedule, augment, regions, batch_size), lesions

@@ -99,7 +99,7 @@ def test_a_run_is_not_measured_twice_and_its_table_has_intervals(bench, patient,
 
 def test_missed_and_the_reduction_are_pooled_over_slices():
     def case(missed, found=4, invented=1, free=10):
-        return dict.fromkeys(mri.FIGURES, 1.0) | {"missed": missed, "found": found, "invented": invented, "free": free}
+        return dict.fromkeys(mri.FIGURES, 1.0) | {"features": [[0.0]], "missed": missed, "found": found, "invented": invented, "free": free}
 
     line = mri.table({"plain": [case(4), case(2)], "local": [case(1), case(2)]})[1]
     assert line["missed %"].startswith("37.5")
@@ -129,8 +129,25 @@ def test_ssim_psnr_and_mae_of_a_region_are_those_of_its_pixels(bench, patient):
 
 def test_the_slope_is_one_where_contrast_is_kept_and_nought_where_it_is_lost():
     def case(true, made):
-        return dict.fromkeys(mri.FIGURES, 1.0) | {"missed": 1, "found": 2, "invented": 0, "free": 3, "contrast": made, "bias": made - true}
+        counts = {"missed": 1, "found": 2, "invented": 0, "free": 3, "features": [[0.0]]}
+        return dict.fromkeys(mri.FIGURES, 1.0) | counts | {"contrast": made, "bias": made - true}
 
     kept, lost = ([case(true, factor * true) for true in (0.1, 0.2, 0.3)] for factor in (1, 0))
     assert mri.table({"kept": kept})[0]["slope"] == "1.00"
     assert mri.table({"lost": lost})[0]["slope"] in ("0.00", "-0.00")
+
+
+def test_a_pasted_region_has_a_seam_and_an_even_image_has_none():
+    region, brain = np.zeros((1, 40, 40), bool), np.ones((1, 40, 40), bool)
+    region[:, 14:26, 14:26] = True
+    ramp = np.tile(np.linspace(0, 1, 40), (1, 40, 1))
+    assert mri.seam(ramp, region, brain) == pytest.approx(1)
+    assert mri.seam(ramp + 0.3 * region, region, brain) > 2
+    assert mri.seam(ramp, region & False, brain) is None
+
+
+def test_kid_is_least_for_the_true_contrast(bench, patient):
+    rows = {"true target contrast": mri.Row("", "true"), "flat": mri.Row("", "polynomial")}
+    results = {label: [mri.measure(flat(bench, 0.4), row, patient, 1)] * 2 for label, row in rows.items()}
+    true, other = (float(line["kid"]) for line in mri.table(results))
+    assert true < other
