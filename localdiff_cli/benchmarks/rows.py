@@ -49,7 +49,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
     ),
     "augment": tuple(
         Row(f"{told}, {where}", source, variant=variant)
-        for told, variant in (("600 steps more", "further"), ("600 steps more, regions", "further-regions"))
+        for told, variant in (("400 steps more", "further"), ("400 steps more, regions", "further-regions"))
         for where, source in (("plain", "none"), ("local, true mask", "truth"), ("local, segmenter map", "segmenter"))
     ),
     "sampling": (

@@ -51,15 +51,15 @@ class Variant:
 
 VARIANTS = {
     "regression": Variant("regression", 2600, 4e-4),
-    "everything": Variant("everything", 600, 2e-4),
-    "further": Variant("further", 600, 2e-4),
-    "further-regions": Variant("further", 600, 2e-4, region=0.5),
-    "expert-5": Variant("expert", 600, 2e-4, patients=5),
-    "expert-20": Variant("expert", 600, 2e-4, patients=20),
-    "share-0.05": Variant("expert", 600, 2e-4, healthy_share=0.05),
-    "share-0.25": Variant("expert", 600, 2e-4, healthy_share=0.25),
-    "share-0.5": Variant("expert", 600, 2e-4, healthy_share=0.5),
-    "share-0.75": Variant("expert", 600, 2e-4, healthy_share=0.75),
+    "everything": Variant("everything", 400, 2e-4),
+    "further": Variant("further", 400, 2e-4),
+    "further-regions": Variant("further", 400, 2e-4, region=0.5),
+    "expert-5": Variant("expert", 400, 2e-4, patients=5),
+    "expert-20": Variant("expert", 400, 2e-4, patients=20),
+    "share-0.05": Variant("expert", 400, 2e-4, healthy_share=0.05),
+    "share-0.25": Variant("expert", 400, 2e-4, healthy_share=0.25),
+    "share-0.5": Variant("expert", 400, 2e-4, healthy_share=0.5),
+    "share-0.75": Variant("expert", 400, 2e-4, healthy_share=0.75),
 }
 
 

@@ -1,6 +1,7 @@
 """The training loop: a run that was killed and resumed makes the same weights to the bit."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -165,3 +166,19 @@ def test_the_average_follows_the_weights_and_is_not_the_weights(tmp_path):
     assert not same(average, net)
     difference = (average[0].weight - net[0].weight).abs().max()
     assert difference < 0.1
+
+
+def test_reduced_precision_trains_alike_and_answers_in_single_precision(tmp_path):
+    from localdiff_cli.training.loop import ReducedPrecision
+
+    inputs = torch.rand(4, 3)
+    layer = torch.nn.Linear(3, 2)
+    answer = ReducedPrecision(layer)(inputs)
+    assert answer.dtype == torch.float32
+    assert torch.allclose(answer, layer(inputs), atol=0.02)
+    assert not torch.equal(answer, layer(inputs))
+    full, _ = go(tmp_path / "fp32.pt")
+    half, _ = go(tmp_path / "bf16.pt", settings=replace(SETTINGS, precision="bf16"))
+    for a, b in zip(full.parameters(), half.parameters(), strict=True):
+        assert b.dtype == torch.float32
+        assert torch.allclose(a, b, atol=0.05)
