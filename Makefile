@@ -3,8 +3,8 @@
 # make fuzz   100,000 hostile files: each read or refused; a finding names the command that repeats it
 # make lint   ruff and mypy
 # make torture   a kill, a failing and a full disk at every step of the write path, and kills at random instants (a quarter of an hour)
-# make bench   what the engine itself costs a volume
-# make bench-paper DATA=folder [PARTS="mri fusion"] [SPLIT=test] [MODEL=t1-to-flair]   the experiments on patients with lesion masks
+# make bench   what the engine itself costs a volume; with DATA=folder instead: parts mri, detectors and fusion on your own patients
+# make bench-paper DATA=folder [PARTS="mri fusion"] [SPLIT=test] [MODEL=t1-to-flair] [EVERY=4]   the experiments on patients with masks
 #
 # TORCH_INDEX: the index that PyTorch's site names for your machine (its CPU builds, or those for your CUDA version); without it pip
 # takes the build that your package index offers.
@@ -13,9 +13,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-PARTS ?= mri fusion wrong-map sampling
+PARTS ?= mri detectors fusion steps wrong-map sizes subtle texture resolution sampling expert augment
 SPLIT ?= val
 MODEL ?= t1-to-flair
+EVERY ?= 4
+OUT ?= examples/benchmarks
+PAPER = $(BIN)/python -m localdiff_cli.benchmarks.paper --model $(MODEL) --split $(SPLIT) --every $(EVERY) --out $(OUT)
 
 .PHONY: demo test fuzz lint torture bench bench-paper clean
 
@@ -43,11 +46,11 @@ torture: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.kill --every 1 --random 100
 
 bench: $(STAMP)
-	$(BIN)/python -m localdiff_cli.benchmarks.engine --volumes 1000
+	$(if $(DATA),$(PAPER) --part mri detectors fusion --data $(DATA),$(BIN)/python -m localdiff_cli.benchmarks.engine --volumes 1000)
 
 bench-paper: $(STAMP)
 	$(if $(DATA),,$(error DATA=folder is needed: pairs with lesion masks, as for localdiff fit))
-	$(BIN)/python -m localdiff_cli.benchmarks.paper --part $(PARTS) --model $(MODEL) --split $(SPLIT) --data $(DATA) --page
+	$(PAPER) --part $(PARTS) --data $(DATA) --page
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -2,7 +2,8 @@
 
 ``python -m localdiff_cli.benchmarks.pictures --model t1-to-flair --data DATA --out PAGE.png``
 
-The rule: every patient with a lesion in order of names, up to ``--count``, each on the slice where the expert mask is largest.
+The rule: every patient with a lesion in order of names, up to ``--count``, each on the slice where the expert mask is largest, or on
+``--slices`` spread evenly over those with a lesion.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ def columns_of(bench: Bench) -> tuple[Row, ...]:
     return (*rows, Row("local, expert", source, expert=True)) if bench.networks.expert else rows
 
 
-def largest_slice(patient: PatientSlices) -> PatientSlices:
-    """The patient with that one slice only on which the lesion is largest."""
-    k = int(patient.lesion.sum(axis=(1, 2)).argmax())
-    one = {name: getattr(patient, name)[k : k + 1] for name in ("condition", "target", "brain", "lesion")}
-    return replace(patient, **one)
+def chosen_slices(patient: PatientSlices, count: int) -> list[PatientSlices]:
+    """The slice on which the lesion is largest; with ``count`` above 1, that many spread evenly over those with one."""
+    size = patient.lesion.sum(axis=(1, 2))
+    bearing = np.flatnonzero(size > min(40, size.max() - 1))
+    rows = [int(size.argmax())] if count == 1 else bearing[np.unique(np.linspace(0, len(bearing) - 1, count).astype(int))].tolist()
+    names = ("condition", "target", "brain", "lesion")
+    return [replace(patient, **{name: getattr(patient, name)[k : k + 1] for name in names}) for k in rows]
 
 
 def panels(bench: Bench, patient: PatientSlices) -> tuple[list[NDArray], NDArray[np.bool_], NDArray[np.bool_]]:
@@ -74,12 +77,14 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", type=Path, required=True)
     parser.add_argument("--split", default="test", choices=("val", "test"))
     parser.add_argument("--count", type=int, default=8, help="patients at most")
+    parser.add_argument("--slices", type=int, default=1, help="slices of each patient")
     parser.add_argument("--work", type=Path, default=Path("bench.work"))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     bench = mri.load(options.model, None, None)
     found = [p for p in patients(bench.bundle, options.data, options.split, options.work) if p.lesion.any()]
-    page(bench, [largest_slice(p) for p in sorted(found, key=lambda p: p.name)[: options.count]], options.out)
+    chosen = sorted(found, key=lambda p: p.name)[: options.count]
+    page(bench, [one for p in chosen for one in chosen_slices(p, options.slices)], options.out)
 
 
 if __name__ == "__main__":
