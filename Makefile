@@ -3,7 +3,7 @@
 # make fuzz   100,000 hostile files: each read or refused; a finding names the command that repeats it
 # make lint   ruff and mypy
 # make torture   a kill, a failing and a full disk at every step of the write path, and kills at random instants (a quarter of an hour)
-# make bench   what the engine itself costs a volume; with DATA=folder instead: parts mri, detectors and fusion on your own patients
+# make bench   what the engine itself costs a volume; with DATA=folder instead: parts mri, detectors and fusion on your own patients, in bench/
 # make bench-paper DATA=folder [PARTS="mri fusion"] [SPLIT=test] [MODEL=t1-to-flair] [EVERY=4]   the experiments on patients with masks
 #
 # TORCH_INDEX: the index that PyTorch's site names for your machine (its CPU builds, or those for your CUDA version); without it pip
@@ -17,8 +17,7 @@ PARTS ?= mri detectors fusion steps wrong-map sizes subtle texture resolution sa
 SPLIT ?= val
 MODEL ?= t1-to-flair
 EVERY ?= 4
-OUT ?= examples/benchmarks
-PAPER = $(BIN)/python -m localdiff_cli.benchmarks.paper --model $(MODEL) --split $(SPLIT) --every $(EVERY) --out $(OUT)
+PAPER = $(BIN)/python -m localdiff_cli.benchmarks.paper --model $(MODEL) --split $(SPLIT) --every $(EVERY)
 
 .PHONY: demo test fuzz lint torture bench bench-paper clean
 
@@ -46,11 +45,11 @@ torture: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.kill --every 1 --random 100
 
 bench: $(STAMP)
-	$(if $(DATA),$(PAPER) --part mri detectors fusion --data $(DATA),$(BIN)/python -m localdiff_cli.benchmarks.engine --volumes 1000)
+	$(if $(DATA),$(PAPER) --part mri detectors fusion --data $(DATA) --out bench,$(BIN)/python -m localdiff_cli.benchmarks.engine --volumes 1000)
 
 bench-paper: $(STAMP)
 	$(if $(DATA),,$(error DATA=folder is needed: pairs with lesion masks, as for localdiff fit))
 	$(PAPER) --part $(PARTS) --data $(DATA) --page
 
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) demo bench build dist
