@@ -5,6 +5,7 @@
 # make torture   a kill, a failing and a full disk at every step of the write path, and kills at random instants (a quarter of an hour)
 # make bench   what the engine itself costs a volume
 # make bench-paper DATA=folder [PARTS="mri fusion"] [SPLIT=test] [MODEL=t1-to-flair]   the experiments on patients with lesion masks
+# make bench-speed [DATA=folder] [SPLIT=val] [MODEL=t1-to-flair]   against the published scheme, MONAI and anomalib: by turns, in one run
 #
 # TORCH_INDEX: the index that PyTorch's site names for your machine (its CPU builds, or those for your CUDA version); without it pip
 # takes the build that your package index offers.
@@ -17,7 +18,7 @@ PARTS ?= mri fusion wrong-map sampling
 SPLIT ?= val
 MODEL ?= t1-to-flair
 
-.PHONY: demo test fuzz lint torture bench bench-paper clean
+.PHONY: demo test fuzz lint torture bench bench-paper bench-speed clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version.split()[0])'
@@ -48,6 +49,9 @@ bench: $(STAMP)
 bench-paper: $(STAMP)
 	$(if $(DATA),,$(error DATA=folder is needed: pairs with lesion masks, as for localdiff fit))
 	$(BIN)/python -m localdiff_cli.benchmarks.paper --part $(PARTS) --model $(MODEL) --split $(SPLIT) --data $(DATA) --page
+
+bench-speed: $(STAMP)
+	$(BIN)/python -m localdiff_cli.benchmarks.speed --model $(MODEL) $(if $(DATA),--data $(DATA) --split $(SPLIT))
 
 clean:
 	rm -rf $(VENV) demo build dist
