@@ -5,6 +5,7 @@
 # make torture   a kill, a failing and a full disk at every step of the write path, and kills at random instants (a quarter of an hour)
 # make bench   what the engine itself costs a volume; with DATA=folder instead: parts mri, detectors and fusion on your own patients, in bench/
 # make bench-paper DATA=folder [PARTS="mri fusion"] [SPLIT=test] [MODEL=t1-to-flair] [EVERY=4]   the experiments on patients with masks
+# make bench-speed [DATA=folder] [SPLIT=val] [MODEL=t1-to-flair]   against the published scheme, MONAI and anomalib: by turns, in one run
 #
 # TORCH_INDEX: the index that PyTorch's site names for your machine (its CPU builds, or those for your CUDA version); without it pip
 # takes the build that your package index offers.
@@ -19,7 +20,7 @@ MODEL ?= t1-to-flair
 EVERY ?= 4
 PAPER = $(BIN)/python -m localdiff_cli.benchmarks.paper --model $(MODEL) --split $(SPLIT) --every $(EVERY)
 
-.PHONY: demo test fuzz lint torture bench bench-paper clean
+.PHONY: demo test fuzz lint torture bench bench-paper bench-speed clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version.split()[0])'
@@ -50,6 +51,9 @@ bench: $(STAMP)
 bench-paper: $(STAMP)
 	$(if $(DATA),,$(error DATA=folder is needed: pairs with lesion masks, as for localdiff fit))
 	$(PAPER) --part $(PARTS) --data $(DATA) --page
+
+bench-speed: $(STAMP)
+	$(BIN)/python -m localdiff_cli.benchmarks.speed --model $(MODEL) $(if $(DATA),--data $(DATA) --split $(SPLIT))
 
 clean:
 	rm -rf $(VENV) demo bench build dist

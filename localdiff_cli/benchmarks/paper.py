@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from localdiff_cli.batch.report import recorded_arguments
-from localdiff_cli.benchmarks import rows, steps
+from localdiff_cli.benchmarks import rows, speed, steps
 from localdiff_cli.benchmarks.table import Table, save, to_markdown
 from localdiff_cli.volumes.whole import write_text
 
@@ -37,6 +37,7 @@ PARTS = {
     "sampling": Part("Sampler and steps", partial(rows.measure, "sampling")),
     "expert": Part("How many healthy regions the expert learns", partial(rows.measure, "expert")),
     "augment": Part("Region augmentation", partial(rows.measure, "augment")),
+    "speed": Part("Speed", speed.measure),
 }
 
 

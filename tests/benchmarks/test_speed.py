@@ -1,0 +1,80 @@
+"""The tables of speed on a tiny bundle and small patients: their rows and figures, never their times."""
+
+import argparse
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from localdiff_cli.benchmarks import speed, speed_patchcore
+from localdiff_cli.benchmarks.other_samplers import Published
+from localdiff_cli.errors import NoInputError, UsageError
+from tests.benchmarks.test_mri import bench, patient  # noqa: F401
+from tests.training.data import write_patient
+
+
+@pytest.fixture
+def options(bench, tmp_path, monkeypatch):  # noqa: F811
+    def refused(*_):
+        raise UsageError("anomalib is not asked in tests", code="anomalib")
+
+    monkeypatch.setattr(speed_patchcore, "anomalib", refused)
+    monkeypatch.setattr(speed, "REPEATS", 1)
+    monkeypatch.setattr(speed, "Published", partial(Published, steps=3, fusion_step=1))
+    (tmp_path / "data").mkdir()
+    for number in (1, 2):
+        write_patient(tmp_path / "data", f"sub-0{number}", seed=number)
+    return argparse.Namespace(
+        model=str(bench.bundle.path), data=[tmp_path / "data"], split="train", every=3, work=tmp_path / "work"
+    )
+
+
+def test_three_tables_with_a_row_for_every_way(options):
+    translate, stages, patchcore = speed.measure(options)
+    rows = {line["row"]: line for line in translate.rows}
+    assert len(rows) == len(translate.rows) == 6
+    assert rows[speed.OURS]["times ours"] == "1.00"
+    assert rows["published scheme, same weights"]["slices at a time"] == "1"
+    assert rows["localdiff, --mode plain"]["of which detector"] == "0.000"
+    assert all(np.isfinite(float(line["PSNR brain"])) for line in translate.rows)
+    assert [line["row"] for line in stages.rows] == [speed.OURS, "crop around the region", "--mode plain"]
+    for line in stages.rows:
+        shares = [float(line[f"{stage} %"]) for stage in speed.STAGES]
+        assert 50 < sum(shares) < 101
+        assert float(line["outside the networks %"]) == pytest.approx(100 - shares[2] - shares[3], abs=0.2)
+    assert [line["row"].split(",")[0] for line in patchcore.rows] == ["fit", "fit", "predict", "predict"]
+    for table in (translate, stages, patchcore):
+        table.draw(Figure())
+        assert table.settings["hash"]
+
+
+def test_every_way_draws_the_slices_it_is_given(bench, patient):  # noqa: F811
+    found = speed.slices_of(bench, patient, 1)
+    mask = torch.zeros_like(found.ood_mask)
+    mask[2:, :, 8:12, 8:12] = True
+    work = [replace(found, ood_mask=mask, ood_map=mask.float())]
+    images = {name: way.images(work)[0] for name, way in speed.ways(bench).items() if "published" not in name}
+    assert {image.shape for image in images.values()} == {(4, 32, 32)}
+    ours, plain = images[speed.OURS], images["localdiff, --mode plain"]
+    assert np.array_equal(ours[:2], plain[:2])
+    assert not np.array_equal(ours[2:], plain[2:])
+    assert not np.array_equal(images["localdiff, training-free (--expert none)"], ours)
+    assert not np.array_equal(images["localdiff, crop around the region"], ours)
+    without = replace(bench, networks=replace(bench.networks, expert=None))
+    assert "localdiff, training-free (--expert none)" not in speed.ways(without)
+
+
+def test_slices_are_split_without_loss(bench, patient):  # noqa: F811
+    whole = speed.slices_of(bench, patient, 1)
+    parts = whole.parts(3)
+    assert [len(part.target) for part in parts] == [3, 1]
+    assert torch.equal(torch.cat([part.chunk.condition for part in parts]), whole.chunk.condition)
+    assert [k for part in parts for k in part.chunk.active_numbers] == whole.chunk.active_numbers
+
+
+def test_a_split_without_patients_is_refused(options):
+    with pytest.raises(NoInputError, match="split test"):
+        speed.measure(argparse.Namespace(**{**vars(options), "split": "test"}))
