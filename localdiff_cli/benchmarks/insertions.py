@@ -28,8 +28,8 @@ RING_GAP, RING_WIDTH = 1.0, 5.0
 """The ring around a lesion, mm, as in mri.py."""
 FADE_SIGMA = 1.5
 """What is smoother than this (pixels) belongs to a lesion's contrast, the rest is grain."""
-CENTRE_LINES = 0.08
-"""The share of k-space lines about the centre that motion leaves alone."""
+CENTRE, GHOST = 0.04, 6.0
+"""Ringing spares the lines of k-space up to this frequency (cycles a pixel); its echoes are so many pixels apart."""
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -153,13 +153,10 @@ def blur(image: Image, strength: float, rng: np.random.Generator) -> Image:
 
 
 def ringing(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Lines of k-space, but for those about the centre, scaled by 1 + or − ``strength`` at random: ripples across the rows."""
-    lines = np.fft.fftshift(np.fft.fft2(image), axes=0)
-    height = len(lines)
-    spared = np.abs(np.arange(height) - height // 2) <= CENTRE_LINES * height / 2
-    gain = np.where(spared, 1.0, 1 + strength * rng.choice((-1.0, 1.0), height))
-    lines *= gain[:, None]
-    return np.fft.ifft2(np.fft.ifftshift(lines, axes=0)).real.astype(np.float32)
+    """Bands of k-space lines, but for the centre, scaled by 1 + and 1 − ``strength`` in turn: edges echo every ``GHOST`` rows."""
+    frequency = np.fft.fftfreq(image.shape[0])
+    band = np.where(np.abs(frequency) <= CENTRE, 0.0, np.sign(np.cos(2 * np.pi * frequency * GHOST)))
+    return np.fft.ifft(np.fft.fft(image, axis=0) * (1 + strength * band)[:, None], axis=0).real.astype(np.float32)
 
 
 Texture = Callable[[Image, float, np.random.Generator], Image]

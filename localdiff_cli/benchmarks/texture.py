@@ -34,7 +34,7 @@ RADIUS = 12
 PER_PATIENT = 3
 """Slices of a patient at most, evenly spaced."""
 DETAIL_SIGMA = 2.0
-STRENGTHS = {"noise": (0.025, 0.05, 0.1), "blur": (1.0, 2.0, 4.0), "ringing": (0.5, 1.0, 2.0)}
+STRENGTHS = {"noise": (0.025, 0.05, 0.1), "blur": (1.0, 2.0, 4.0), "ringing": (1.0, 2.0, 4.0)}
 UNTOUCHED = ("untouched", 0.0)
 STEPS = (UNTOUCHED, *((kind, strength) for kind in TEXTURES for strength in STRENGTHS[kind]))
 ROWS = (
@@ -170,7 +170,7 @@ def _draw(canvas: Any, rows: Sequence[Row], results: dict[str, list[list[Record]
         ticks = [f"{strength:g}" for _, strength in steps]
         # Plain has no detector, but keeps its colour.
         draw_lines(above, ticks, {row.label: [] if row.source == "none" else curve(row, "covered") for row in rows}, 100)
-        draw_lines(below, ticks, {row.label: curve(row, "detail") for row in rows} | {"the condition itself": curve(rows[0], "condition_detail")})
+        draw_lines(below, ticks, {**{row.label: curve(row, "detail") for row in rows}, "condition": curve(rows[0], "condition_detail")})
         above.set(title=kind, ylim=(-3, 103))
         below.set(xlabel="strength", yscale="log")
     panels[0, 0].set_ylabel("disc in B, %")
