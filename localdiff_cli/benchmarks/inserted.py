@@ -95,12 +95,12 @@ def measured(
     return results
 
 
-def lines_of(results: dict[str, Results]) -> list[dict[str, str]]:
+def lines_of(rows: Sequence[Row], results: dict[str, Results]) -> list[dict[str, str]]:
     """A line for each group of donors and row; nothing can be missed in the control."""
     lines = []
     for group, part in results.items():
         void = {"missed %": "n/a (no lesion)", "Dice": "n/a (no lesion)"} if group == CONTROL else {}
-        lines += [{"inserted": group} | line_of(row, records) | void for row, records in part.items()]
+        lines += [{"inserted": group} | line_of(row, part[row.label]) | void for row in rows]
     return lines
 
 
@@ -113,10 +113,11 @@ def measure(options: argparse.Namespace) -> list[Table]:
     pool = donors_of([slices_of(case, 1) for case in cases], spacing)
     donors = thirds(pool, spacing) | {CONTROL: healthy_donors(taken, pool, spacing)}
     results = measured(bench, rows, taken, donors, options.work / "sizes")
-    account = bench_mri.account_of(bench, rows, cases, options.split, options.every) | {"donors": {g: len(d) for g, d in donors.items()}}
+    account = bench_mri.account_of(bench, rows, cases, options.split, options.every)
+    account |= {"donors": {group: len(members) for group, members in donors.items()}}
     about = f"{len(cases)} {options.split} patients, every {options.every}. slice; {len(pool)} donors"
     stem = f"sizes-inserted-{bench.bundle.name}-{options.split}"
-    return [Table(stem, lines_of(results), about, account, lambda canvas: _draw(canvas, results))]
+    return [Table(stem, lines_of(rows, results), about, account, lambda canvas: _draw(canvas, results))]
 
 
 def _draw(canvas: Any, results: dict[str, Results]) -> None:

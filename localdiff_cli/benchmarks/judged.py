@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from localdiff_cli.benchmarks.insertions import ring_of
 from localdiff_cli.benchmarks.mri import UNIT, Bench, Row
+from localdiff_cli.benchmarks.table import percent
 from localdiff_cli.benchmarks.translation import chunk_of
 from localdiff_cli.bundle import open_bundle
 from localdiff_cli.evaluation.lesion import lesion_contrast
@@ -152,6 +154,17 @@ def mean(patients: Sequence[Sequence[Record]], value: Callable[[Record], float |
     known = [[v for v in map(value, records) if v is not None] for records in patients]
     known = [values for values in known if values]
     return bootstrap_ratio([sum(values) for values in known], [len(values) for values in known], Bootstrap(), empty)
+
+
+def detects(row: Row) -> bool:
+    """Whether a row has an OOD region."""
+    return row.source not in ("true", "polynomial", "none")
+
+
+def in_mask(row: Row, patients: Sequence[Sequence[Record]], what: str) -> dict[str, str]:
+    """How much of ``what`` was changed, and of the rest of the brain, lies in B; empty for a row without an OOD region."""
+    shares = {f"{what} in B %": "covered", "rest of brain in B %": "elsewhere"}
+    return {name: percent(mean(patients, itemgetter(key), "no slice")) if detects(row) else "" for name, key in shares.items()}
 
 
 def count(patients: Sequence[Sequence[Record]]) -> str:

@@ -21,7 +21,7 @@ from skimage.measure import perimeter_crofton
 from localdiff_cli.benchmarks import mri as bench_mri
 from localdiff_cli.benchmarks.curves import draw_lines, legend_below
 from localdiff_cli.benchmarks.insertions import Mask, components
-from localdiff_cli.benchmarks.judged import LOCAL_ROWS, Record, Slices, count, judged, mean, slices_of, usable
+from localdiff_cli.benchmarks.judged import LOCAL_ROWS, Record, Slices, count, in_mask, judged, mean, slices_of, usable
 from localdiff_cli.benchmarks.mri import Bench, Row
 from localdiff_cli.benchmarks.table import Table, decimal, percent
 from localdiff_cli.benchmarks.translation import patients
@@ -86,17 +86,17 @@ def missed(record: Record) -> float | None:
     return float(record["dice"] < DELTA) if record["true_dice"] >= DELTA else None
 
 
-def line_of(row: str, records: Sequence[Sequence[Record]]) -> dict[str, str]:
+def line_of(row: Row, records: Sequence[Sequence[Record]]) -> dict[str, str]:
     """One row of a stratum."""
 
     def share(value: Callable[[Record], float | None], empty: str = "no slice") -> str:
         return percent(mean(records, value, empty))
 
     return {
-        "row": row, "slices / patients": count(records), "found on the true contrast %": share(lambda r: float(r["true_dice"] >= DELTA)),
+        "row": row.label, "slices / patients": count(records),
+        "found on the true contrast %": share(lambda r: float(r["true_dice"] >= DELTA)),
         "found on the translation %": share(lambda r: float(r["dice"] >= DELTA)), "missed %": share(missed, "none found"),
-        "Dice": decimal(mean(records, lambda r: r["dice"], "no slice"), 2), "lesion in B %": share(lambda r: r["covered"]),
-        "rest of brain in B %": share(lambda r: r["elsewhere"]),
+        "Dice": decimal(mean(records, lambda r: r["dice"], "no slice"), 2), **in_mask(row, records, "lesion"),
         "true contrast": decimal(mean(records, lambda r: r["target"], "no slice"), 2),
         "contrast": decimal(mean(records, lambda r: r["image"], "no slice"), 2),
     }  # fmt: skip
@@ -117,7 +117,7 @@ def measure(options: argparse.Namespace) -> list[Table]:
     if not records:
         raise UsageError(f"every {options.every}. slice of {len(cases)} {options.split} patients: no lesion; use --every 1, or other data")
     parts = [(stratum, within(results, stratum)) for stratum in strata(records)]
-    lines = [{"quality": each.quality, "lesions": each.name} | line_of(row, part[row]) for each, part in parts for row in part]
+    lines = [{"quality": each.quality, "lesions": each.name} | line_of(row, part[row.label]) for each, part in parts for row in rows]
     account = bench_mri.account_of(bench, rows, cases, options.split, options.every)
     about = f"{len(cases)} {options.split} patients, every {options.every}. slice"
     return [Table(f"sizes-{bench.bundle.name}-{options.split}", lines, about, account, lambda canvas: _draw(canvas, parts))]

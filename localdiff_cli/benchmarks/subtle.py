@@ -18,7 +18,7 @@ import numpy as np
 from localdiff_cli.benchmarks import mri as bench_mri
 from localdiff_cli.benchmarks.curves import draw_lines, legend_below
 from localdiff_cli.benchmarks.insertions import fade
-from localdiff_cli.benchmarks.judged import LOCAL_ROWS, Record, Slices, count, judged, mean, slices_of, usable
+from localdiff_cli.benchmarks.judged import LOCAL_ROWS, Record, Slices, count, detects, in_mask, judged, mean, slices_of, usable
 from localdiff_cli.benchmarks.mri import Bench, Row
 from localdiff_cli.benchmarks.sizes import DELTA, Results
 from localdiff_cli.benchmarks.table import Table, decimal, percent
@@ -58,14 +58,10 @@ def lost(record: Record) -> float:
 
 def line_of(strength: float, row: Row, records: Sequence[Sequence[Record]]) -> dict[str, str]:
     """One row at one strength; a row without a detector flags nothing."""
-    detected = {
-        "slices flagged %": percent(mean(records, lambda r: float(r["flagged"]), "no slice")),
-        "lesion in B %": percent(mean(records, lambda r: r["covered"], "no slice")),
-        "rest of brain in B %": percent(mean(records, lambda r: r["elsewhere"], "no slice")),
-    }
+    flagged = percent(mean(records, lambda r: float(r["flagged"]), "no slice")) if detects(row) else ""
     return {
         "strength": f"{strength:g}", "row": row.label, "slices / patients": count(records),
-        **(dict.fromkeys(detected, "") if row.source in ("true", "none") else detected),
+        "slices flagged %": flagged, **in_mask(row, records, "lesion"),
         "missed %": percent(mean(records, lost, "no slice")), "Dice": decimal(mean(records, lambda r: r["dice"], "no slice"), 2),
         "contrast in the condition": decimal(mean(records, lambda r: r["condition"], "no slice"), 3),
         "true contrast": decimal(mean(records, lambda r: r["target"], "no slice"), 3),
@@ -99,6 +95,5 @@ def _draw(canvas: Any, rows: Sequence[Row], results: dict[float, Results]) -> No
 
     against_strength(panels[0], "missed, % of lesions found at full strength", lost, 100, rows)
     against_strength(panels[1], "contrast of lesion to ring", lambda r: r["image"], 1, rows)
-    detectors = [row for row in rows if row.source not in ("true", "none")]
-    against_strength(panels[2], "lesion in B, %", lambda r: r["covered"], 100, detectors)
+    against_strength(panels[2], "lesion in B, %", lambda r: r["covered"], 100, [row for row in rows if detects(row)])
     legend_below(canvas, panels[0])

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,20 @@ from scipy import ndimage
 from localdiff_cli.benchmarks import mri as bench_mri
 from localdiff_cli.benchmarks.curves import draw_lines, legend_below
 from localdiff_cli.benchmarks.insertions import TEXTURES, disc_in, spoil_texture
-from localdiff_cli.benchmarks.judged import Record, Slices, count, key_of, marked, mean, remembered, slices_of, translate, usable
+from localdiff_cli.benchmarks.judged import (
+    Record,
+    Slices,
+    count,
+    detects,
+    in_mask,
+    key_of,
+    marked,
+    mean,
+    remembered,
+    slices_of,
+    translate,
+    usable,
+)
 from localdiff_cli.benchmarks.mri import Bench, Row
 from localdiff_cli.benchmarks.table import Table, decimal, percent
 from localdiff_cli.benchmarks.translation import patients
@@ -76,14 +90,14 @@ def detail(image: NDArray[np.float32], region: NDArray[np.bool_]) -> float:
 
 def compare(bench: Bench, row: Row, slices: Slices) -> list[Record]:
     """One record for each slice and step of :data:`STEPS`."""
-    before, _ = translate(bench, row, slices)
+    untouched = translate(bench, row, slices)
     records = []
     for kind, strength in STEPS:
         changed = spoilt(slices, kind, strength)
-        image, mask = translate(bench, row, changed)
+        image, mask = untouched if changed is slices else translate(bench, row, changed)
         marks = marked(bench, image, slices.brain)
         for i in range(len(slices.numbers)):
-            figures = _figures(slices, changed.condition[i], before[i], image[i], mask[i], marks[i], i)
+            figures = _figures(slices, changed.condition[i], untouched[0][i], image[i], mask[i], marks[i], i)
             records.append({"number": slices.numbers[i], "kind": kind, "strength": strength} | figures)
     return records
 
@@ -108,15 +122,10 @@ def measured(bench: Bench, rows: Sequence[Row], taken: Sequence[Slices], folder:
     results: dict[str, list[list[Record]]] = {}
     for row in rows:
         for slices in taken:
-            key = [*key_of(bench, row, slices), STEPS]
-            make = _comparison(bench, row, slices)
+            key, make = [*key_of(bench, row, slices), STEPS], partial(compare, bench, row, slices)
             results.setdefault(row.label, []).append(remembered(folder, key, make) if slices.numbers else [])
         print(f"texture: {row.label}", flush=True)
     return results
-
-
-def _comparison(bench: Bench, row: Row, slices: Slices) -> Callable[[], list[Record]]:
-    return lambda: compare(bench, row, slices)
 
 
 def at(records: Sequence[Sequence[Record]], step: tuple[str, float]) -> list[list[Record]]:
@@ -131,13 +140,9 @@ def line_of(step: tuple[str, float], row: Row, records: Sequence[Sequence[Record
     def number(key: str, digits: int) -> str:
         return decimal(mean(own, lambda r: r[key], "no slice"), digits)
 
-    detected = {
-        "disc in B %": percent(mean(own, lambda r: r["covered"], "no slice")),
-        "rest of brain in B %": percent(mean(own, lambda r: r["elsewhere"], "no slice")),
-    }
     return {
         "texture": step[0] if step == UNTOUCHED else f"{step[0]} {step[1]:g}", "row": row.label, "slices / patients": count(own),
-        **(dict.fromkeys(detected, "") if row.source == "none" else detected),
+        **in_mask(row, own, "disc"),
         "change of the condition": number("condition_change", 3), "change in the disc": number("change", 3),
         "change elsewhere": number("change_elsewhere", 3), "detail × in the condition": number("condition_detail", 2),
         "detail × in the translation": number("detail", 2),
@@ -169,7 +174,7 @@ def _draw(canvas: Any, rows: Sequence[Row], results: dict[str, list[list[Record]
 
         ticks = [f"{strength:g}" for _, strength in steps]
         # Plain has no detector, but keeps its colour.
-        draw_lines(above, ticks, {row.label: [] if row.source == "none" else curve(row, "covered") for row in rows}, 100)
+        draw_lines(above, ticks, {row.label: curve(row, "covered") if detects(row) else [] for row in rows}, 100)
         draw_lines(below, ticks, {**{row.label: curve(row, "detail") for row in rows}, "condition": curve(rows[0], "condition_detail")})
         above.set(title=kind, ylim=(-3, 103))
         below.set(xlabel="strength", yscale="log")

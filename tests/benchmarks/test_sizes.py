@@ -71,6 +71,7 @@ def test_the_part_gives_a_line_for_each_stratum_and_row(options):
     assert table.stem == "sizes-t1-to-t2-val"
     assert len(table.rows) == 12 * 3
     assert {line["row"] for line in table.rows} == {row.label for row in judged.LOCAL_ROWS}
+    assert (table.rows[0]["lesion in B %"], table.rows[1]["lesion in B %"] != "") == ("", True)
     assert [line["slices / patients"] for line in table.rows[:9:3]] == ["1 / 1"] * 3
     canvas = Figure()
     table.draw(canvas)
