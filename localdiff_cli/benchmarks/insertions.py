@@ -1,12 +1,12 @@
-"""Slices changed on purpose: another patient's lesion put in, a lesion faded, the texture of a region spoilt.
+"""Slices changed on purpose: another patient's lesion put in, a lesion erased, the texture of a region spoilt.
 
 Images are ``(H, W)`` float32 in [0, 1], masks ``(H, W)`` bool; whatever is not inside the given region stays as it was, bit for bit.
 
 * **Insertion.** A donor is the largest component of a lesion on one slice, as its difference from the mean of the ring around it, in both
   contrasts. It is added to the mean of the host's ring at the place nearest to its own where it fits into the host's brain, so that it
   stands out from its new surroundings as much as from its old ones, and the truth is known in both contrasts.
-* **Fading.** A lesion, but for its finest texture, is moved towards the mean of its ring, up to the very edge of its mask: a feathered
-  edge would leave an outline. The grain stays, since a region without it would be conspicuous by that alone.
+* **Erasure.** A lesion, but for its grain, is levelled to the mean of its ring, up to the very edge of its mask: a feathered edge would
+  leave an outline. What remains is flat tissue without folds, which may be conspicuous in itself.
 * **Texture.** Noise, blur, or ringing as motion leaves it, inside a disc.
 
 The rims of insertions and textures are feathered inwards over ``FEATHER`` pixels.
@@ -26,7 +26,7 @@ from localdiff_cli.evaluation.lesion import ring_around
 FEATHER = 2
 RING_GAP, RING_WIDTH = 1.0, 5.0
 """The ring around a lesion, mm, as in mri.py."""
-FADE_SIGMA = 1.5
+GRAIN_SIGMA = 1.5
 """What is smoother than this (pixels) belongs to a lesion's contrast, the rest is grain."""
 CENTRE, GHOST = 0.04, 6.0
 """Ringing spares the lines of k-space up to this frequency (cycles a pixel); its echoes are so many pixels apart."""
@@ -114,16 +114,15 @@ def _moved(image: NDArray, shift: tuple[int, int]) -> NDArray:
     return np.roll(image, shift, axis=(0, 1))
 
 
-def fade(image: Image, lesion: Mask, brain: Mask, strength: float, spacing: float) -> Image:
-    """``image`` with a ``strength`` of each lesion component's contrast: 1 leaves it as it is, 0 leaves the mean of its ring."""
-    faded = image.copy()
+def erase(image: Image, lesion: Mask, brain: Mask, spacing: float) -> Image:
+    """``image`` with each lesion component, but for its grain, levelled to the mean of its ring."""
+    erased = image.copy()
     for part in components(lesion & brain, 1):
         ring = ring_of(part, brain & ~lesion, spacing)
-        if not ring.any():
-            continue
-        contrast = _smooth_inside(image, part, FADE_SIGMA) - image[ring].mean()
-        faded -= np.where(part, (1 - strength) * contrast, 0).astype(np.float32)
-    return np.where(lesion, np.clip(faded, 0, 1), image)
+        if ring.any():
+            contrast = _smooth_inside(image, part, GRAIN_SIGMA) - image[ring].mean()
+            erased -= np.where(part, contrast, 0).astype(np.float32)
+    return np.where(lesion, np.clip(erased, 0, 1), image)
 
 
 def _smooth_inside(image: Image, mask: Mask, sigma: float) -> Image:

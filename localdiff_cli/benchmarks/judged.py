@@ -29,7 +29,7 @@ from localdiff_cli.tasks.translation import SliceSampler
 from localdiff_cli.training.slices import PatientSlices
 from localdiff_cli.volumes.whole import write_text
 
-HOST_SHARE = 1 / 3
+HOST_SHARE = 1 / 4
 Record = dict[str, Any]
 """What was measured on one slice: numbers, and None where there is nothing to measure."""
 

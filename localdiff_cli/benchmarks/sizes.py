@@ -31,7 +31,8 @@ from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings
 DELTA = MisdiagnosisSettings().delta
 LEAST_PIXELS = 30
 """Smaller components are not counted as such, and not inserted."""
-QUALITIES = (("area", "area", " cm²"), ("irregularity", "boundary irregularity", ""), ("condition", "contrast in the condition", ""))
+QUALITIES = (("area", "area, cm²", 1), ("irregularity", "boundary irregularity", 2), ("condition", "contrast in the condition", 3))
+"""Key of the record, its name, and decimals."""
 
 Results = dict[str, list[list[Record]]]
 """Row → patient → slice."""
@@ -56,9 +57,9 @@ def shape_of(lesion: Mask, spacing: float) -> Record:
 def strata(records: Sequence[Record]) -> list[Stratum]:
     """The strata of real lesions: thirds of what is a number, and 1, 2 or more components."""
     made = []
-    for key, quality, unit in QUALITIES:
+    for key, quality, digits in QUALITIES:
         low, high = np.quantile([r[key] for r in records if r[key] is not None], (1 / 3, 2 / 3)).tolist()
-        names = (f"< {low:.2f}{unit}", f"{low:.2f} to {high:.2f}{unit}", f"≥ {high:.2f}{unit}")
+        names = (f"< {low:.{digits}f}", f"{low:.{digits}f} to {high:.{digits}f}", f"≥ {high:.{digits}f}")
         ends = ((-math.inf, low), (low, high), (high, math.inf))
         made += [Stratum(quality, name, _between(key, *pair)) for name, pair in zip(names, ends, strict=True)]
     numbers = (("1", 1, 2), ("2", 2, 3), ("3 or more", 3, math.inf))
@@ -129,7 +130,7 @@ def _draw(canvas: Any, parts: Sequence[tuple[Stratum, Results]]) -> None:
     panels = canvas.subplots(1, len(qualities), sharey=True)
     for axes, quality in zip(panels, qualities, strict=True):
         own = [(stratum.name, part) for stratum, part in parts if stratum.quality == quality]
-        draw_missed(axes, quality, [name for name, _ in own], [part for _, part in own])
+        draw_missed(axes, quality, [name.replace(" to ", " to\n") for name, _ in own], [part for _, part in own])
     panels[0].set_ylabel("missed, % of found lesions")
     legend_below(canvas, panels[0])
 

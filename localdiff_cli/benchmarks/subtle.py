@@ -1,8 +1,9 @@
 """Subtle anomalies: a lesion faded in steps to nothing. From which strength on is it seen by the detectors, and does it survive?
 
-Condition and target are faded alike (insertions.py), so that the truth is known at every strength. Missed is judged against the lesions
-that the frozen segmenter finds on the true contrast at full strength; the row of the true contrast says what it can still find.
-At strength 0 no lesion is left: whatever is found there is invented.
+Condition and target are faded alike, so that the truth is known at every strength: real lesions to flat tissue, and inserted ones to the
+lesion-free slice as it is (insertions.py). Flat tissue may itself be detected; only the second series ends in nothing at all. Missed is
+judged against the lesions that the frozen segmenter finds on the true contrast at full strength, and the row of the true contrast says
+what it can still find. At strength 0 no lesion is left: whatever is found there is invented.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from localdiff_cli.benchmarks import mri as bench_mri
 from localdiff_cli.benchmarks.curves import draw_lines, legend_below
-from localdiff_cli.benchmarks.insertions import fade
+from localdiff_cli.benchmarks.inserted import donors_of, with_inserted
+from localdiff_cli.benchmarks.insertions import Donor, erase
 from localdiff_cli.benchmarks.judged import LOCAL_ROWS, Record, Slices, count, detects, in_mask, judged, mean, slices_of, usable
 from localdiff_cli.benchmarks.mri import Bench, Row
 from localdiff_cli.benchmarks.sizes import DELTA, Results
@@ -28,26 +32,52 @@ STRENGTHS = (1.0, 0.75, 0.5, 0.25, 0.0)
 ROWS = (Row("true target contrast", "true"), *LOCAL_ROWS)
 
 
-def faded(slices: Slices, strength: float, spacing: float) -> Slices:
-    """The slices with a ``strength`` of their lesions' contrast, in the condition and in the truth."""
+Pair = tuple[Slices, Slices]
+"""A patient's slices with the lesion at full strength, and with none."""
+
+
+def erased(slices: Slices, spacing: float) -> Slices:
+    """The slices with their lesions levelled to the surroundings, in the condition and in the truth."""
 
     def stack(images: np.ndarray) -> np.ndarray:
         triples = zip(images, slices.lesion & slices.brain, slices.brain, strict=True)
-        return np.stack([fade(image, lesion, brain, strength, spacing) for image, lesion, brain in triples])
+        return np.stack([erase(image, lesion, brain, spacing) for image, lesion, brain in triples])
 
     return replace(slices, condition=stack(slices.condition), target=stack(slices.target)) if slices.numbers else slices
 
 
-def measured(bench: Bench, rows: Sequence[Row], taken: Sequence[Slices], folder: Path) -> dict[float, Results]:
+def real_pairs(taken: Sequence[Slices], spacing: float) -> list[Pair]:
+    """Real lesions, and flat tissue in their place."""
+    return [(slices.with_lesion, erased(slices.with_lesion, spacing)) for slices in taken]
+
+
+def inserted_pairs(taken: Sequence[Slices], donors: Sequence[Donor], spacing: float) -> list[Pair]:
+    """Lesions of other patients in lesion-free slices, and the slices as they are."""
+    pairs = []
+    for hosts in (slices.hosts for slices in taken):
+        full = with_inserted(hosts, donors, spacing)
+        pairs.append((full, hosts.only(np.isin(hosts.numbers, full.numbers))))
+    return pairs
+
+
+def faded(full: Slices, gone: Slices, strength: float) -> Slices:
+    """The lesion at a ``strength``: 1 is ``full`` and 0 ``gone``, in the condition and in the truth."""
+
+    def blend(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (strength * a + (1 - strength) * b).astype(np.float32)
+
+    return replace(full, condition=blend(full.condition, gone.condition), target=blend(full.target, gone.target))
+
+
+def measured(bench: Bench, rows: Sequence[Row], pairs: Sequence[Pair], folder: Path) -> dict[float, Results]:
     """Every row at every strength on the slices whose lesion is found on the true contrast at full strength."""
-    whole = [slices.with_lesion for slices in taken]
-    seen = [[r["true_dice"] >= DELTA for r in judged(bench, ROWS[0], slices, folder)] for slices in whole]
-    found = [slices.only(np.array(known, bool)) for slices, known in zip(whole, seen, strict=True)]
+    seen = [np.array([r["true_dice"] >= DELTA for r in judged(bench, ROWS[0], full, folder)], bool) for full, _ in pairs]
+    found = [(full.only(known), gone.only(known)) for (full, gone), known in zip(pairs, seen, strict=True)]
     results: dict[float, Results] = {}
     for strength in STRENGTHS:
-        altered = [faded(slices, strength, bench.bundle.grid.spacing) for slices in found]
+        altered = [faded(full, gone, strength) for full, gone in found]
         results[strength] = {row.label: [judged(bench, row, slices, folder) for slices in altered] for row in rows}
-        print(f"strength {strength:g}", flush=True)
+        print(f"subtle: strength {strength:g}", flush=True)
     return results
 
 
@@ -70,15 +100,21 @@ def line_of(strength: float, row: Row, records: Sequence[Sequence[Record]]) -> d
 
 
 def measure(options: argparse.Namespace) -> list[Table]:
-    """One table: strengths and rows."""
+    """Real lesions and inserted ones, a table each: strengths and rows."""
     bench = bench_mri.load(options.model, None, None)
     cases = [p for p in patients(bench.bundle, options.data, options.split, options.work) if p.masked]
-    rows = usable(bench, ROWS)
-    results = measured(bench, rows, [slices_of(case, options.every) for case in cases], options.work / "subtle")
-    lines = [line_of(strength, row, by_row[row.label]) for strength, by_row in results.items() for row in rows]
+    rows, spacing = usable(bench, ROWS), bench.bundle.grid.spacing
+    taken = [slices_of(case, options.every) for case in cases]
+    pool = donors_of([slices_of(case, 1) for case in cases], spacing)
     account = bench_mri.account_of(bench, rows, cases, options.split, options.every) | {"strengths": STRENGTHS}
     about = f"{len(cases)} {options.split} patients, every {options.every}. slice"
-    return [Table(f"subtle-{bench.bundle.name}-{options.split}", lines, about, account, lambda canvas: _draw(canvas, rows, results))]
+    tables = []
+    for name, pairs in (("subtle", real_pairs(taken, spacing)), ("subtle-inserted", inserted_pairs(taken, pool, spacing))):
+        results = measured(bench, rows, pairs, options.work / "subtle")
+        lines = [line_of(strength, row, by_row[row.label]) for strength, by_row in results.items() for row in rows]
+        draw = partial(_draw, rows=rows, results=results)
+        tables.append(Table(f"{name}-{bench.bundle.name}-{options.split}", lines, about, account, draw))
+    return tables
 
 
 def _draw(canvas: Any, rows: Sequence[Row], results: dict[float, Results]) -> None:

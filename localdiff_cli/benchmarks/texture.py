@@ -178,6 +178,8 @@ def _draw(canvas: Any, rows: Sequence[Row], results: dict[str, list[list[Record]
         draw_lines(below, ticks, {**{row.label: curve(row, "detail") for row in rows}, "condition": curve(rows[0], "condition_detail")})
         above.set(title=kind, ylim=(-3, 103))
         below.set(xlabel="strength", yscale="log")
+        below.set_yticks((0.25, 0.5, 1, 2, 4), ("1/4", "1/2", "1", "2", "4"))
+        below.minorticks_off()
     panels[0, 0].set_ylabel("disc in B, %")
     panels[1, 0].set_ylabel("detail, × untouched")
     legend_below(canvas, panels[1, 0])

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from localdiff_cli.benchmarks import judged, subtle
+from localdiff_cli.benchmarks.inserted import donors_of
 from tests.benchmarks.test_judged import finder  # noqa: F401
 from tests.benchmarks.test_mri import Threshold, bench  # noqa: F401
 from tests.training.data import slices
@@ -35,17 +36,27 @@ def options(finder, cases, monkeypatch, tmp_path):  # noqa: F811
 
 
 def test_condition_and_truth_fade_alike(cases):
-    taken = judged.slices_of(cases[0], 1).with_lesion
-    half = subtle.faded(taken, 0.5, 4.0)
+    taken = judged.slices_of(cases[0], 1)
+    ((full, gone),) = subtle.real_pairs([taken], 4.0)
+    half = subtle.faded(full, gone, 0.5)
     ring = 20000 / 65535
-    assert half.target[half.lesion] - ring == pytest.approx((taken.target[taken.lesion] - ring) / 2, abs=1e-4)
-    assert not np.array_equal(half.condition, taken.condition)
-    assert np.array_equal(half.condition[~half.lesion], taken.condition[~half.lesion])
-    assert subtle.faded(taken.only(np.zeros(2, bool)), 0.5, 4.0).numbers == ()
+    assert half.target[half.lesion] - ring == pytest.approx((full.target[full.lesion] - ring) / 2, abs=1e-4)
+    assert not np.array_equal(half.condition, full.condition)
+    assert np.array_equal(half.condition[~half.lesion], full.condition[~half.lesion])
+
+
+def test_an_inserted_lesion_fades_to_the_slice_as_it_is(cases):
+    taken = [judged.slices_of(case, 1) for case in cases]
+    full, gone = subtle.inserted_pairs(taken, donors_of(taken, 4.0), 4.0)[0]
+    assert full.numbers == gone.numbers == (0,)
+    assert np.array_equal(subtle.faded(full, gone, 0.0).condition, taken[0].hosts.condition)
+    assert np.array_equal(subtle.faded(full, gone, 1.0).target, full.target)
+    assert full.lesion.any()
+    assert not gone.lesion.any()
 
 
 def test_the_true_contrast_loses_its_lesions_as_they_fade(options):
-    (table,) = subtle.measure(options)
+    table, inserted = subtle.measure(options)
     true = [line for line in table.rows if line["row"] == "true target contrast"]
     assert [line["strength"] for line in true] == ["1", "0.75", "0.5", "0.25", "0"]
     assert {line["slices / patients"] for line in table.rows} == {"2 / 2"}
@@ -55,6 +66,8 @@ def test_the_true_contrast_loses_its_lesions_as_they_fade(options):
     )
     assert true[0]["lesion in B %"] == ""
     assert table.rows[2]["lesion in B %"] != ""
-    canvas = Figure()
-    table.draw(canvas)
-    assert len(canvas.axes) == 3
+    assert (table.stem, inserted.stem) == ("subtle-t1-to-t2-val", "subtle-inserted-t1-to-t2-val")
+    for each in (table, inserted):
+        canvas = Figure()
+        each.draw(canvas)
+        assert len(canvas.axes) == 3
