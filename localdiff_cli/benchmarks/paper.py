@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from localdiff_cli.batch.report import recorded_arguments
-from localdiff_cli.benchmarks import rows, speed, steps
+from localdiff_cli.benchmarks import inserted, rows, sizes, speed, steps, subtle, texture
 from localdiff_cli.benchmarks.table import Table, save, to_markdown
 from localdiff_cli.volumes.whole import write_text
 
@@ -34,6 +34,9 @@ PARTS = {
     "fusion": Part("Branching and fusion", partial(rows.measure, "fusion")),
     "steps": Part("What each step knows", steps.measure),
     "wrong-map": Part("A wrong OOD map", partial(rows.measure, "wrong-map")),
+    "sizes": Part("Size and complexity of the lesion", lambda options: [*sizes.measure(options), *inserted.measure(options)]),
+    "subtle": Part("Subtle anomalies", subtle.measure),
+    "texture": Part("Textures that are no lesion", texture.measure),
     "sampling": Part("Sampler and steps", partial(rows.measure, "sampling")),
     "expert": Part("How many healthy regions the expert learns", partial(rows.measure, "expert")),
     "augment": Part("Region augmentation", partial(rows.measure, "augment")),
