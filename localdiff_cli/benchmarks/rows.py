@@ -43,9 +43,10 @@ ROWS: dict[str, tuple[Row, ...]] = {
         PLAIN,
         *(
             Row(f"share {share:g}, τ {tau:g}", "segmenter", True, mask_changes=(("threshold", tau),), variant=f"share-{share:g}")
-            for share in (0.05, 0.25, 0.5, 0.75)
+            for share in (0.05, 0.25, 0.75)
             for tau in (0.1, 0.3, 0.6)
         ),
+        *(Row(f"the bundle's expert, τ {tau:g}", "segmenter", True, mask_changes=(("threshold", tau),)) for tau in (0.1, 0.3, 0.6)),
     ),
     "augment": tuple(
         Row(f"{told}, {where}", source, variant=variant)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +122,12 @@ def _loss(base: Bundle, variant: Variant, patients: list[PatientSlices], batch_s
     return expert_loss(lesions, healthy, schedule, augment, regions, batch_size), lesions
 
 
-def fit(base: Bundle, name: str, job: FitJob, precision: str) -> Bundle:
-    """Train one variant (resumable) and put it into the bench bundle of ``job.out``, with the account of how it was made."""
-    variant = VARIANTS[name]
+def fit(base: Bundle, name: str, job: FitJob, precision: str, steps: int | None = None) -> Bundle:
+    """Train one variant (resumable) and put it into the bench bundle of ``job.out``, with the account of how it was made.
+
+    ``steps`` in place of the variant's own.
+    """
+    variant = VARIANTS[name] if steps is None else replace(VARIANTS[name], steps=steps)
     loop = LoopSettings(steps=variant.steps, rate=variant.rate, precision=precision)
     patients = job.patients()
     loss, slices = _loss(base, variant, patients, loop.batch_size)
@@ -169,12 +172,13 @@ def main() -> None:
     parser.add_argument("--exclude", nargs="*", default=[], help="patients to leave out, as the base's card has them")
     parser.add_argument("--out", type=Path, help=f"bench bundle to add to (default: {FOLDER}/<base>)")
     parser.add_argument("--work", type=Path, default=Path("bench.work"))
+    parser.add_argument("--steps", type=int, help="optimiser steps (default: the variant's)")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     options = parser.parse_args()
     base = open_bundle(options.base)
     say: Callable[[str], None] = lambda text: print(text, flush=True)  # noqa: E731
     for name in options.variant:
-        fit(base, name, _job(base, options, say), options.precision)
+        fit(base, name, _job(base, options, say), options.precision, options.steps)
 
 
 def _job(base: Bundle, options: argparse.Namespace, say: Callable[[str], None]) -> FitJob:
