@@ -58,6 +58,11 @@ class DiffusersUNetSettings:
     condition_range: tuple[float, float] = (-1.0, 1.0)
     condition_first: bool = False
 
+    def __post_init__(self) -> None:
+        others = {*self.down_block_types, *self.up_block_types} - set(BLOCKS)
+        if others:
+            raise ValueError(f"blocks {sorted(others)}; expected only {', '.join(BLOCKS)}")
+
     @property
     def channels(self) -> tuple[int, ...]:
         """Channels of each level."""
@@ -109,12 +114,11 @@ def unet_settings(config: Mapping[str, Any], layout: Mapping[str, Any]) -> Diffu
         raise unusable(UNET, f"arguments {sorted(config)}", f"in_channels, out_channels and others of {sorted(known)}")
     if config["in_channels"] <= config["out_channels"]:
         raise unusable(UNET, "as many channels in as out", "a conditional network: channels for x_t and for the condition")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items() if name in known}
-    settings = DiffusersUNetSettings(**values, **layout)
-    blocks = {*settings.down_block_types, *settings.up_block_types}
-    if not blocks <= set(BLOCKS):
-        raise unusable(UNET, f"blocks {sorted(blocks - set(BLOCKS))}", f"only {', '.join(BLOCKS)}")
-    return settings
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items() if name in known}
+    try:
+        return DiffusersUNetSettings(**values, **layout)
+    except (TypeError, ValueError) as error:
+        raise unusable(UNET, f"{error}", "arguments that a translator may have") from error
 
 
 def diffusers_schedule(config: Mapping[str, Any]) -> tuple[GivenSchedule, bool]:
@@ -128,7 +132,8 @@ def diffusers_schedule(config: Mapping[str, Any]) -> tuple[GivenSchedule, bool]:
     if config.get("thresholding", False) or (clip and config.get("clip_sample_range", 1.0) != 1.0):
         raise unusable("scheduler", "dynamic thresholds or estimates clipped to another range", "[-1, 1], the range of a target")
     try:
-        bars = getattr(_library(), name).from_config(dict(config)).alphas_cumprod.double().tolist()
+        arguments = {key: value for key, value in config.items() if not key.startswith("_")}
+        bars = getattr(_library(), name).from_config(arguments).alphas_cumprod.double().tolist()
         schedule = GivenSchedule(num_train_timesteps=len(bars), prediction=prediction, alpha_bars=tuple(bars))
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise unusable("scheduler", f"betas that make no schedule ({error})", "falling signal") from error
@@ -155,4 +160,6 @@ def _load(folder: Path) -> Any:
     wrong = {kind: names for kind, names in report.items() if names}
     if wrong:
         raise unusable(folder, f"weights that do not fit the configuration ({str(wrong)[:300]})", "matching ones")
+    for parameter in network.parameters():  # mapped from the file they lie unaligned, and the last bits of a product depend on that
+        parameter.data = parameter.data.clone()
     return network

@@ -109,7 +109,9 @@ def unet_settings(arguments: Mapping[str, Any], layout: Mapping[str, Any]) -> Mo
     if arguments["in_channels"] <= arguments["out_channels"]:
         raise unusable(NAME, "as many channels in as out", "a conditional network: channels for x_t and for the condition")
     levels = len(arguments.get("channels", MonaiUNetSettings.channels))
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items() if name in known}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items() if name in known
+    }
     for name in ("num_res_blocks", "num_head_channels"):  # MONAI takes one number for all levels
         value = values.get(name, getattr(MonaiUNetSettings, name))
         values[name] = (value,) * levels if isinstance(value, int) else value
