@@ -1,5 +1,6 @@
 """Adapted networks in bundles: the command line runs them as it runs the project's own."""
 
+import sys
 from dataclasses import asdict
 
 import nibabel as nib
@@ -144,3 +145,9 @@ def test_an_absurd_given_schedule_is_refused(change, tmp_path):
     bundle = save(tmp_path / "b", described | {"schedule": described["schedule"] | change}, network)
     with pytest.raises(ModelError, match="b: found"):
         schedule_of(open_bundle(str(bundle.path)))
+
+
+def test_where_diffusers_is_not_installed_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ModelError, match=r"pip install 'localdiff\[diffusers\]'"):
+        DIFFUSERS.build()
