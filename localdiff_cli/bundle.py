@@ -1,4 +1,4 @@
-"""A model bundle on disk → objects: the only place that loads weights.
+"""A model bundle on disk → objects: the only place that loads a bundle's weights.
 
 A bundle is a folder in MONAI's layout: ``configs/metadata.json``, ``models/*.safetensors`` and a card ``README.md``. Only JSON
 and safetensors are read, so a bundle cannot run code; every weight file's SHA-256 is checked before it is used.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from localdiff_cli.adapters.translator import ConcatenatedNetwork
     from localdiff_cli.diffusion.network import TranslatorNetwork
     from localdiff_cli.diffusion.schedule import Schedule
     from localdiff_cli.ood.detector import PatchCoreDetector
@@ -44,8 +45,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "eta": (0, 1), "steps": (1, 100_000), "context": (0, 1), "branch_step": (0, 100_000), "fusion_step": (0, 100_000),
     "false_alarm": (1e-6, 1 - 1e-6), "threshold": (0, 1), "open_mm": (0, 50), "dilate_mm": (0, 50), "min_volume": (0, 1e9),
     "num_train_timesteps": (1, 100_000), "beta_start": (1e-9, 0.999), "beta_end": (1e-9, 0.999),
-    "space_to_depth": (1, 16), "num_res_blocks": (1, 8), "num_head_channels": (1, MAX_CHANNELS), "num_res_units": (0, 8),
-    "dropout": (0, 0.99),
+    "space_to_depth": (1, 16), "num_res_blocks": (1, 8), "num_head_channels": (0, MAX_CHANNELS), "num_res_units": (0, 8),
+    "dropout": (0, 0.99), "in_channels": (2, 2), "out_channels": (1, 1), "condition_range": (-1000, 1000),
+    "norm_num_groups": (1, MAX_CHANNELS), "norm_eps": (0, 1), "layers_per_block": (1, 8), "attention_head_dim": (1, MAX_CHANNELS),
+    "freq_shift": (0, 1), "downsample_padding": (0, 1), "mid_block_scale_factor": (1e-3, 1e3),
 }  # fmt: skip
 """What a bundle's numbers may be, whichever settings they belong to: nothing absurd is built or run."""
 
@@ -55,6 +58,9 @@ CHOICES = {
     "plane": ("axial",),
     "bias": ("n4", "none"),
     "prediction": ("epsilon", "sample", "v_prediction"),
+    "downsample_type": ("conv", "resnet"),
+    "upsample_type": ("conv", "resnet"),
+    "resnet_time_scale_shift": ("default", "scale_shift"),
 }
 
 UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -181,7 +187,7 @@ def _settings(kind: type[T], values: Any, path: Path) -> T:
         raise _damaged(path, f"unknown settings {sorted(unknown)}", f"only {sorted(known)}")
     try:
         made = kind(**{key: _tuples(value) for key, value in values.items()})
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise _damaged(path, str(error), f"the settings of {kind.__name__}") from error
     for name, type_name in known.items():
         _check_value(name, type_name, getattr(made, name), path)
@@ -189,6 +195,17 @@ def _settings(kind: type[T], values: Any, path: Path) -> T:
 
 
 def _check_value(name: str, type_name: str, value: Any, path: Path) -> None:
+    if type_name.endswith(" | None"):
+        if value is None:
+            return
+        type_name = type_name.removesuffix(" | None")
+    several = re.fullmatch(r"tuple\[(\w+), (\w+|\.\.\.)\]", type_name)
+    if several:
+        if not isinstance(value, tuple) or (several[2] != "..." and len(value) != 2):
+            raise _damaged(path, f"{name} = {value!r}", type_name)
+        for item in value:
+            _check_value(name, several[1], item, path)
+        return
     types: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
     plain = types.get(type_name)
     if plain is not None and (not isinstance(value, plain) or (isinstance(value, bool) and type_name != "bool")):
@@ -334,13 +351,18 @@ def weight_file(bundle: Bundle, name: str) -> Path:
 
 
 def load_tensors(bundle: Bundle, name: str) -> dict[str, Tensor]:
-    """The tensors of a weight file; half-precision weights come back as float32."""
+    """The tensors of a weight file; half-precision weights come back as float32.
+
+    All are copied: in the mapped file they lie unaligned, and the last bits of a product depend on that.
+    """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = weight_file(bundle, name)
     try:
-        return {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+        found = load_file(path)
+        return {key: value.to(torch.float32, copy=True) if value.is_floating_point() else value.clone() for key, value in found.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, f"something not readable as safetensors ({error})", "safetensors") from error
 
@@ -371,31 +393,52 @@ def _filled(make: Callable[[], N], tensors: dict[str, Tensor], bundle: Bundle, d
 
 def schedule_of(bundle: Bundle) -> Schedule:
     """The noise schedule of a translator bundle."""
-    from localdiff_cli.diffusion.schedule import Schedule
+    from localdiff_cli.diffusion.schedule import GivenSchedule, Schedule
 
-    schedule = _settings(Schedule, bundle.metadata.get("schedule", {}), bundle.path)
+    described = bundle.metadata.get("schedule", {})
+    if "alpha_bars" in described:
+        return _settings(GivenSchedule, described, bundle.path)
+    schedule = _settings(Schedule, described, bundle.path)
     names = ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine")
     if schedule.name not in names or not schedule.beta_start <= schedule.beta_end:
         raise _damaged(bundle.path, f"{schedule}", f"one of {', '.join(names)} with rising betas")
     return schedule
 
 
-def load_translator(bundle: Bundle, device: torch.device, weights: str = TRANSLATOR) -> TranslatorNetwork:
-    """The conditional diffusion network, frozen. Raises :class:`ModelError` for another kind of bundle or unfit weights."""
-    from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
+def load_translator(bundle: Bundle, device: torch.device, weights: str = TRANSLATOR) -> TranslatorNetwork | ConcatenatedNetwork:
+    """The conditional diffusion network, frozen: the project's own, or of the ``kind`` that its metadata names (adapters/kinds.py).
 
+    Raises :class:`ModelError` for another kind of bundle or unfit weights.
+    """
     if bundle.task != "translate" or "network" not in bundle.metadata:
         raise ModelError(
             f"model {bundle.name}: made to {bundle.task}, has no translator; choose one from: localdiff models list", code="task"
         )
-    settings = _settings(NetworkSettings, bundle.metadata["network"], bundle.path)
+    settings, make = _network(bundle)
     _check_levels(settings, bundle.path)
     if any(n % settings.multiple for n in bundle.grid.shape):
         raise _damaged(bundle.path, f"grid shape {bundle.grid.shape}", f"multiples of {settings.multiple}, as the network needs")
-    return _filled(lambda: TranslatorNetwork(settings), load_tensors(bundle, weights), bundle, device)
+    return _filled(make, load_tensors(bundle, weights), bundle, device)
 
 
-def load_expert(bundle: Bundle, device: torch.device) -> TranslatorNetwork:
+def _network(bundle: Bundle) -> tuple[Any, Callable[[], TranslatorNetwork | ConcatenatedNetwork]]:
+    """The settings of a translator's network, and how it is built."""
+    from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
+
+    described = dict(bundle.metadata["network"])
+    if "kind" not in described:
+        own = _settings(NetworkSettings, described, bundle.path)
+        return own, lambda: TranslatorNetwork(own)
+    from localdiff_cli.adapters.kinds import KINDS
+
+    kind = described.pop("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise _damaged(bundle.path, f"network of kind {kind!r}", f"one of {', '.join(KINDS)}")
+    settings = _settings(KINDS[kind], described, bundle.path)
+    return settings, settings.build
+
+
+def load_expert(bundle: Bundle, device: torch.device) -> TranslatorNetwork | ConcatenatedNetwork:
     """The OOD branch's own network, frozen. Raises :class:`ModelError` where the bundle has none."""
     if not bundle.has_expert:
         raise ModelError(f"model {bundle.name}: has no OOD expert. Fit one: localdiff fit expert", code="no-expert")

@@ -13,6 +13,7 @@ from torch import Tensor
 from localdiff_cli.diffusion.network import BACKGROUND
 from localdiff_cli.diffusion.samplers import Denoise, Model, State, denoiser
 from localdiff_cli.diffusion.schedule import Schedule
+from localdiff_cli.diffusion.space import PIXELS, Space
 
 
 @dataclass(frozen=True)
@@ -70,31 +71,31 @@ def branch_denoiser(
     *,
     expert: Model | None = None,
     crop: Crop | None = None,
+    space: Space = PIXELS,
+    seen: Tensor | None = None,
 ) -> Denoise:
     """The x_0 estimates of both branches for a stacked state.
 
     ``condition`` ``(N, 1, H, W)`` in [0, 1]; ``ood_mask`` B of that shape, bool. The OOD branch's estimate is background
-    outside B. ``expert`` is a second network for the OOD branch; ``crop`` lets that branch pay for its region only.
+    outside B. ``expert`` is a second network for the OOD branch; ``crop`` lets that branch pay for its region only. ``space`` says
+    where x_t lives; ``seen`` is B on the condition's grid where that is another than x_t's.
     """
-    inside, outside = ood_condition(condition, ood_mask), ind_condition(condition, ood_mask, context)
+    on_condition = ood_mask if seen is None else seen
+    inside, outside = space.encode(ood_condition(condition, on_condition)), space.encode(ind_condition(condition, on_condition, context))
     if expert is None and crop is None:
-        both = denoiser(model, schedule, torch.cat([inside, outside]))
+        both = denoiser(model, schedule, torch.cat([inside, outside]), clip=space.clip)
 
         def together(x: Tensor, t: int) -> Tensor:
             x0_ood, x0_ind = both(x, t).chunk(2)
-            return torch.cat([_background_outside(x0_ood, ood_mask), x0_ind])
+            return torch.cat([torch.where(ood_mask, x0_ood, space.background), x0_ind])
 
         return together
-    ind = denoiser(model, schedule, outside)
-    ood = denoiser(expert or model, schedule, inside if crop is None else crop.cut(inside))
+    ind = denoiser(model, schedule, outside, clip=space.clip)
+    ood = denoiser(expert or model, schedule, inside if crop is None else crop.cut(inside), clip=space.clip)
 
     def apart(x: Tensor, t: int) -> Tensor:
         x_ood, x_ind = x.chunk(2)
         x0_ood = ood(x_ood, t) if crop is None else crop.paste(ood(crop.cut(x_ood), t), x_ood)
-        return torch.cat([_background_outside(x0_ood, ood_mask), ind(x_ind, t)])
+        return torch.cat([torch.where(ood_mask, x0_ood, space.background), ind(x_ind, t)])
 
     return apart
-
-
-def _background_outside(x0: Tensor, ood_mask: Tensor) -> Tensor:
-    return torch.where(ood_mask, x0, torch.full_like(x0, BACKGROUND))

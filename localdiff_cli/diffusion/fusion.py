@@ -11,6 +11,7 @@ from torch import Tensor
 from localdiff_cli.diffusion.branching import Crop, branch_denoiser, split
 from localdiff_cli.diffusion.samplers import Denoise, Model, NoiseOf, State, Step, advance, denoiser, sample
 from localdiff_cli.diffusion.schedule import Schedule, StepPair
+from localdiff_cli.diffusion.space import PIXELS, Space
 
 ShowsAnomaly = Callable[[Tensor], bool]
 """The auxiliary classifier of guided timing: does this x_0 estimate still show the anomaly?"""
@@ -31,11 +32,20 @@ class LocalSettings:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Where a slice is OOD: ``mask`` B bool and ``map`` M in [0, 1], both ``(N, 1, H, W)``; ``crop`` around B, or None."""
+    """Where a slice is OOD: ``mask`` B bool and ``map`` M in [0, 1], both ``(N, 1, H, W)``; ``crop`` around B, or None.
+
+    ``seen`` is B on the condition's grid, where that is another than x_t's.
+    """
 
     mask: Tensor
     map: Tensor
     crop: Crop | None = None
+    seen: Tensor | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether the OOD branch sees and draws the whole slice."""
+        return bool(self.mask.all()) and (self.seen is None or bool(self.seen.all()))
 
     def weight(self, soft: bool) -> Tensor:
         """How much of the OOD branch each pixel takes: B, or M inside B."""
@@ -44,7 +54,10 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Process:
-    """A reverse process: the network, its schedule, the sampler's step, the (t, t_prev) pairs and the noise of each step."""
+    """A reverse process: the network, its schedule, the sampler's step, the (t, t_prev) pairs and the noise of each step.
+
+    ``expert`` is a second network for the OOD branch; ``space`` says where x_t lives.
+    """
 
     model: Model
     schedule: Schedule
@@ -52,6 +65,11 @@ class Process:
     pairs: tuple[StepPair, ...]
     noise_of: NoiseOf
     expert: Model | None = None
+    space: Space = PIXELS
+
+    def joint(self, condition: Tensor) -> Denoise:
+        """The x_0 estimate given the whole ``condition``."""
+        return denoiser(self.model, self.schedule, self.space.encode(condition), clip=self.space.clip)
 
     def numbered(self, first: int, last: int) -> list[tuple[int, StepPair]]:
         """The pairs ``first`` … ``last − 1`` with their numbers."""
@@ -64,7 +82,7 @@ class Process:
 
 def plain(process: Process, condition: Tensor, x_T: Tensor) -> Tensor:
     """The ordinary conditional reverse process: ``condition`` in [0, 1], ``x_T`` noise, both ``(N, 1, H, W)`` → x_0."""
-    return process.walk(denoiser(process.model, process.schedule, condition), State(x_T), 0, len(process.pairs)).x
+    return process.walk(process.joint(condition), State(x_T), 0, len(process.pairs)).x
 
 
 def fuse(state: State, weight: Tensor) -> State:
@@ -90,12 +108,13 @@ def local(
     fusion = steps - settings.fusion_step
     if not 0 <= settings.branch_step <= fusion:
         raise ValueError(f"branch_step {settings.branch_step} + fusion_step {settings.fusion_step} exceed {steps} steps")
-    if not region.mask.any() or (region.mask.all() and process.expert is None and not settings.soft):
+    if not region.mask.any() or (region.is_everything and process.expert is None and not settings.soft):
         return plain(process, condition, x_T)
-    joint = denoiser(process.model, process.schedule, condition)
+    joint = process.joint(condition)
     branched = branch_denoiser(
-        process.model, process.schedule, condition, region.mask, settings.context, expert=process.expert, crop=region.crop
-    )
+        process.model, process.schedule, condition, region.mask, settings.context,
+        expert=process.expert, crop=region.crop, space=process.space, seen=region.seen,
+    )  # fmt: skip
     weight = region.weight(settings.soft)
     state = split(process.walk(joint, State(x_T), 0, settings.branch_step))
     state = process.walk(branched, state, settings.branch_step, fusion, _doubled(process.noise_of))

@@ -7,6 +7,7 @@ needs, so that a process may be stopped, split into branches, fused and taken up
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -71,6 +72,7 @@ def ddpm_step(schedule: Schedule, state: State, x0: Tensor, pair: StepPair, nois
 
 
 def _log_snr(alpha_bar: float) -> float:
+    alpha_bar = max(alpha_bar, sys.float_info.min)  # schedules may end in pure noise, ᾱ = 0
     return 0.5 * math.log(alpha_bar / (1 - alpha_bar))
 
 

@@ -5,12 +5,14 @@ MONAI's own step loop spaces the steps one way and walks them another (its error
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
@@ -71,6 +73,31 @@ class Schedule:
         if self.prediction == "epsilon":
             return (x_t - sigma * prediction) / signal
         return signal * x_t - sigma * prediction
+
+
+@dataclass(frozen=True)
+class GivenSchedule(Schedule):
+    """A schedule by its own ᾱ_t, ``alpha_bars`` for t = 0 … T − 1, as another library made them; names and betas do not apply.
+
+    Raises ``ValueError`` unless there are T of them, falling from below 1 to 0 or more. A network that predicts ε has no x_0
+    estimate at ᾱ = 0.
+    """
+
+    name: str = "given"
+    alpha_bars: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        values = self.alpha_bars
+        lowest = sys.float_info.min if self.prediction == "epsilon" else 0.0
+        if not values or len(values) != self.num_train_timesteps or not values[0] < 1 or not values[-1] >= lowest:
+            raise ValueError(f"alpha_bars: found {len(values)} values; expected {self.num_train_timesteps}, below 1, at least {lowest:g}")
+        if not all(later < earlier for earlier, later in pairwise(values)):
+            raise ValueError("alpha_bars: found values that do not fall; expected less signal at every timestep")
+
+    @cached_property
+    def alphas_cumprod(self) -> Tensor:
+        """ᾱ_t for t = 0 … T − 1, float64."""
+        return torch.tensor(self.alpha_bars, dtype=torch.float64)
 
 
 def step_pairs(num_train_timesteps: int, steps: int) -> tuple[StepPair, ...]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from localdiff_cli.diffusion.samplers import SAMPLERS, State, ddim_step, ddpm_step, denoiser, sample, step_of
-from localdiff_cli.diffusion.schedule import PREDICTIONS, Schedule, step_pairs
+from localdiff_cli.diffusion.schedule import PREDICTIONS, GivenSchedule, Schedule, step_pairs
 
 MEAN, SD = 0.3, 0.1
 
@@ -53,6 +53,18 @@ def test_the_mean_holds_for_any_number_of_steps(name, steps):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_spread_is_right_with_many_steps(name):
     assert draw(name, "epsilon", 1000, 4000).std().item() == pytest.approx(SD, rel=0.06)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_schedule_that_ends_in_pure_noise_is_walked_like_one_that_almost_does(name):
+    def run(last):
+        bars = (*tuple(0.999 * (1 - k / 99) ** 2 for k in range(99)), last)
+        schedule = GivenSchedule(num_train_timesteps=100, prediction="v_prediction", alpha_bars=bars)
+        x_T = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        denoise = denoiser(exact_model(schedule), schedule, x_T)
+        return sample(step_of(name), denoise, schedule, State(x_T), enumerate(step_pairs(100, 6)), lambda number: x_T).x
+
+    torch.testing.assert_close(run(0.0), run(1e-14), rtol=1e-5, atol=1e-5)
 
 
 def test_ddim_with_eta_one_is_the_ancestral_step():

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from localdiff_cli.diffusion.schedule import CLEAN, PREDICTIONS, Schedule, step_pairs
+from localdiff_cli.diffusion.schedule import CLEAN, PREDICTIONS, GivenSchedule, Schedule, step_pairs
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 50, 999, 1000])
@@ -40,3 +40,16 @@ def test_the_training_target_gives_back_x0(name, prediction):
         times = torch.full((2,), t)
         x_t = schedule.add_noise(x0, noise, times)
         torch.testing.assert_close(schedule.to_x0(schedule.training_target(x0, noise, times), x_t, t), x0, rtol=1e-6, atol=1e-6)
+
+
+def test_a_given_schedule_is_its_values_and_equals_the_named_one_they_came_from():
+    named = Schedule(prediction="epsilon")
+    given = GivenSchedule(prediction="epsilon", alpha_bars=tuple(named.alphas_cumprod.tolist()))
+    assert torch.equal(given.alphas_cumprod, named.alphas_cumprod)
+    assert given.alpha_bar(CLEAN) == 1
+
+
+@pytest.mark.parametrize("values", [(), (0.9,), (0.9, 0.9), (0.8, 0.9), (1.0, 0.5), (0.5, -0.1), (0.5, 0.0), (float("nan"), 0.5)], ids=str)
+def test_values_that_are_no_schedule_are_refused(values):
+    with pytest.raises(ValueError, match="alpha_bars"):
+        GivenSchedule(num_train_timesteps=2, prediction="epsilon", alpha_bars=values)

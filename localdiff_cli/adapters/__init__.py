@@ -1,0 +1,1 @@
+"""Pre-trained conditional diffusion models of other libraries as translators: MONAI, diffusers, and latent models of either."""
