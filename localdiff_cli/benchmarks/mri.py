@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 
 from localdiff_cli.benchmarks import variants
 from localdiff_cli.benchmarks.table import decimal, percent, to_tsv
@@ -31,7 +31,6 @@ from localdiff_cli.benchmarks.wrong_maps import spoil
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.translate import TranslateOptions, sample_settings
 from localdiff_cli.diffusion.device import on_device
-from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.image import DataRange, Region, region_figures, ssim_maps
 from localdiff_cli.evaluation.lesion import contrast_agreement, lesion_contrast, ring_around
@@ -117,7 +116,7 @@ class Bench:
     segmenter: LesionNetwork
     cut: float
     settings: SampleSettings
-    variant: Callable[[str], TranslatorNetwork | None] = lambda name: None
+    variant: Callable[[str], nn.Module | None] = lambda name: None
     hashes: tuple[str, ...] = ()
     features: Callable[[NDArray, NDArray[np.bool_]], NDArray] = field(default_factory=SliceFeatures)
 

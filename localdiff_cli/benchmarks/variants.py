@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from localdiff_cli.batch.report import recorded_arguments
 from localdiff_cli.bundle import METADATA, TRANSLATOR, Bundle, load_translator, open_bundle, read_metadata, save_bundle, schedule_of
 from localdiff_cli.diffusion.network import TranslatorNetwork
+from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
 from localdiff_cli.training.card import card
 from localdiff_cli.training.expert import RegionSettings, expert_loss, lesion_slices
@@ -97,11 +98,16 @@ def all_slices(patients: list[PatientSlices]) -> HealthySlices:
     return HealthySlices(used, tuple(np.arange(len(p.condition)) for p in used))
 
 
-def _start(base: Bundle, variant: Variant, device: torch.device) -> TranslatorNetwork:
-    """A regression starts anew, with the translator's seed; the others from the translator's weights."""
+def _start(base: Bundle, variant: Variant, device: torch.device) -> nn.Module:
+    """A regression starts anew, with the translator's seed; the others from the translator's weights.
+
+    Raises :class:`UsageError` for a regression like an adapted network (adapters/): there is nothing to start it from.
+    """
     network = load_translator(base, device).requires_grad_(True)
     if variant.kind != "regression":
         return network
+    if not isinstance(network, TranslatorNetwork):
+        raise UsageError(f"--base {base.name}: an adapted network; expected one that localdiff fit has made")
     torch.manual_seed(0)
     return TranslatorNetwork(network.settings).to(device)
 
@@ -151,7 +157,7 @@ def _save(base: Bundle, out: Path, name: str, account: dict[str, Any], average: 
     return save_bundle(out, metadata, {weights_of(name): average.state_dict()}, card(metadata | {"name": out.name}))
 
 
-def load(base: Bundle, name: str, folder: Path = FOLDER) -> TranslatorNetwork | None:
+def load(base: Bundle, name: str, folder: Path = FOLDER) -> nn.Module | None:
     """A variant of the base's network, frozen; None where it was not made, or was made from another translator."""
     path = folder / base.name
     if not (path / METADATA).is_file():
