@@ -35,7 +35,7 @@ SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class Patches:
-    """Embedded patches of the brain: ``fit`` ``(P, D)`` without a lesion; a slice each, ``query`` ``(Q, D)`` and its ``lesion`` ``(Q,)``."""
+    """Embedded brain patches: ``fit`` ``(P, D)`` without a lesion; a slice each, ``query`` ``(Q, D)`` and its ``lesion`` ``(Q,)``."""
 
     fit: Tensor
     query: list[Tensor]
