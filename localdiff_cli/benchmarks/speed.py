@@ -44,7 +44,7 @@ from localdiff_cli.training.pairs import Pair, read_pairs
 from localdiff_cli.training.slices import PatientSlices
 
 REPEATS = 3
-MAX_SLICES = 40
+MAX_SLICES = 20
 """The published scheme is slow: more slices than these are thinned out."""
 STAGES = ("Prepare", "Read", "Detect", "Network", "Write")
 OURS = "localdiff, as the bundle says"
@@ -128,6 +128,7 @@ def ways(bench: Bench) -> dict[str, Way]:
     scheme = Published()
     return rows | {
         f"localdiff, {'no ' if settings.ood_crop else ''}crop around the region": ours(ood_crop=not settings.ood_crop),
+        "localdiff, half the steps": ours(steps=settings.steps // 2),
         "localdiff, --mode plain": ours(mode="plain"),
         "published scheme, same weights": Way(partial(_published, bench, scheme), scheme.steps, 1, True),
         "MONAI DiffusionInferer, same weights": Way(

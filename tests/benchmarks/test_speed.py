@@ -35,7 +35,7 @@ def options(bench, tmp_path, monkeypatch):  # noqa: F811
 def test_three_tables_with_a_row_for_every_way(options):
     translate, stages, patchcore = speed.measure(options)
     rows = {line["row"]: line for line in translate.rows}
-    assert len(rows) == len(translate.rows) == 6
+    assert len(rows) == len(translate.rows) == 7
     assert rows[speed.OURS]["times ours"] == "1.00"
     assert rows["published scheme, same weights"]["slices at a time"] == "1"
     assert rows["localdiff, --mode plain"]["of which detector"] == "0.000"
