@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from localdiff_cli.batch.report import recorded_arguments
-from localdiff_cli.benchmarks import rows, steps
+from localdiff_cli.benchmarks import detectors, resolution, rows, steps
 from localdiff_cli.benchmarks.table import Table, save, to_markdown
 from localdiff_cli.volumes.whole import write_text
 
@@ -33,7 +33,9 @@ PARTS = {
     "mri": Part("Does the lesion survive?", partial(rows.measure, "mri")),
     "fusion": Part("Branching and fusion", partial(rows.measure, "fusion")),
     "steps": Part("What each step knows", steps.measure),
+    "detectors": Part("Which detector", detectors.measure),
     "wrong-map": Part("A wrong OOD map", partial(rows.measure, "wrong-map")),
+    "resolution": Part("Resolution, and from slice to slice", resolution.measure),
     "sampling": Part("Sampler and steps", partial(rows.measure, "sampling")),
     "expert": Part("How many healthy regions the expert learns", partial(rows.measure, "expert")),
     "augment": Part("Region augmentation", partial(rows.measure, "augment")),
