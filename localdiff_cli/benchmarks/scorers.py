@@ -75,7 +75,7 @@ def fit_gaussian(patches: Iterable[Tensor]) -> Gaussian:
     mean = total / count
     covariance = squares / count - torch.outer(mean, mean)
     covariance += SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(mean))
-    return Gaussian(mean.float(), torch.linalg.inv(covariance).float())
+    return Gaussian(mean.float(), torch.linalg.inv(covariance).float().contiguous())
 
 
 def mahalanobis(backbone: Backbone, gaussian: Gaussian) -> Scorer:
@@ -136,7 +136,7 @@ def asymmetry(window: tuple[float, float]) -> Scorer:
     def score(condition: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
         inside = brain[0].numpy()
         z = np.where(inside, window[0] + condition[0].numpy() * (window[1] - window[0]), 0)
-        line, smooth = mirror_line(z, inside), _smooth(z, inside)
+        line, smooth = mirror_line(condition[0].numpy(), inside), _smooth(z, inside)
         unlike = np.abs(smooth - mirrored(smooth, line)) * (inside & mirrored(inside, line))
         return _scored(np.sqrt(unlike * np.abs(smooth)), brain)
 
@@ -148,18 +148,16 @@ def mirrored(image: NDArray, line: int) -> NDArray:
     return np.roll(image[:, ::-1], line - image.shape[1] + 1, axis=1)
 
 
-def mirror_line(z: NDArray, brain: NDArray[np.bool_]) -> int:
-    """Twice the column of greatest symmetry (least mean |smoothed z − mirrored|), within 6 pixels of the brain's centroid."""
+def mirror_line(image: NDArray, brain: NDArray[np.bool_]) -> int:
+    """Twice the column of greatest symmetry of ``image`` ``(H, W)``, 0 outside the brain: within 6 pixels of the brain's centroid.
+
+    Least Σ |smoothed image − mirrored|; the outline of the brain counts as much as what is in it. A head that is turned is not turned back.
+    """
     if not brain.any():
         return brain.shape[1] - 1
-    smooth = ndimage.gaussian_filter(z, 2.0)
+    smooth = ndimage.gaussian_filter(image, 2.0)
     centre = round(2 * float(np.nonzero(brain)[1].mean()))
-
-    def unlikeness(line: int) -> float:
-        union = brain | mirrored(brain, line)
-        return float(np.abs(smooth - mirrored(smooth, line))[union].mean())
-
-    return min(range(centre - SEARCH, centre + SEARCH + 1), key=unlikeness)
+    return min(range(centre - SEARCH, centre + SEARCH + 1), key=lambda line: float(np.abs(smooth - mirrored(smooth, line)).sum()))
 
 
 def _smooth(image: NDArray, brain: NDArray[np.bool_]) -> NDArray:
