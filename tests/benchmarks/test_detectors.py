@@ -75,6 +75,7 @@ def options(bench, patient, tmp_path, monkeypatch):  # noqa: F811
         return [replace(patient, name=name, condition=np.roll(patient.condition, k, 1)) for k, name in enumerate(names.get(split, ""))]
 
     monkeypatch.setattr(detectors, "patients", patients)
+    monkeypatch.setattr(detectors, "read_pairs", lambda *_: [])
     monkeypatch.setattr(detectors.mri, "load", lambda *_: bench)
     monkeypatch.setattr(detectors, "DISAGREEMENT", {"samples": 2, "steps": 2})
     return argparse.Namespace(model="t1-to-t2", data=[tmp_path], split="test", every=2, work=tmp_path / "work")
