@@ -37,11 +37,20 @@ class Scored:
     mask: NDArray[np.bool_]
 
 
+HIGHEST = 60
+"""Pixels of a slice whose mean is the yardstick's slice score."""
+
+
+def smoothed_brightness(image: NDArray, brain: NDArray[np.bool_], sign: float) -> NDArray:
+    """Brightness (sign 1) or darkness (−1) of a slice ``(H, W)`` in [0, 1] about 0.5, smoothed with σ = 2 pixels."""
+    return ndimage.gaussian_filter(sign * (image - 0.5) * brain, 2)
+
+
 def brightness(patient: PatientSlices, sign: float) -> tuple[NDArray, NDArray]:
     """The yardstick without a network: smoothed brightness (sign 1) or darkness (−1), slice score the mean of the 60 highest pixels."""
     image = patient.condition.astype(np.float32) / 65535
-    smooth = np.stack([ndimage.gaussian_filter(sign * (s - 0.5) * b, 2) for s, b in zip(image, patient.brain, strict=True)])
-    slices = np.array([np.sort(s[b])[-60:].mean() for s, b in zip(smooth, patient.brain, strict=True)])
+    smooth = np.stack([smoothed_brightness(s, b, sign) for s, b in zip(image, patient.brain, strict=True)])
+    slices = np.array([np.sort(s[b])[-HIGHEST:].mean() for s, b in zip(smooth, patient.brain, strict=True)])
     return smooth, slices
 
 

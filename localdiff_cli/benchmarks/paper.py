@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from localdiff_cli.batch.report import recorded_arguments
-from localdiff_cli.benchmarks import inserted, rows, sizes, speed, steps, subtle, texture
+from localdiff_cli.benchmarks import detectors, inserted, resolution, rows, sizes, speed, steps, subtle, texture
 from localdiff_cli.benchmarks.table import Table, save, to_markdown
 from localdiff_cli.volumes.whole import write_text
 
@@ -31,12 +31,14 @@ class Part:
 
 PARTS = {
     "mri": Part("Does the lesion survive?", partial(rows.measure, "mri")),
+    "detectors": Part("Which detector", detectors.measure),
     "fusion": Part("Branching and fusion", partial(rows.measure, "fusion")),
     "steps": Part("What each step knows", steps.measure),
     "wrong-map": Part("A wrong OOD map", partial(rows.measure, "wrong-map")),
     "sizes": Part("Size and complexity of the lesion", lambda options: [*sizes.measure(options), *inserted.measure(options)]),
     "subtle": Part("Subtle anomalies", subtle.measure),
     "texture": Part("Textures that are no lesion", texture.measure),
+    "resolution": Part("Resolution, and from slice to slice", resolution.measure),
     "sampling": Part("Sampler and steps", partial(rows.measure, "sampling")),
     "expert": Part("How many healthy regions the expert learns", partial(rows.measure, "expert")),
     "augment": Part("Region augmentation", partial(rows.measure, "augment")),
