@@ -28,6 +28,7 @@ from localdiff_cli.benchmarks.scorers import Scorer
 from localdiff_cli.benchmarks.table import Table, decimal, percent
 from localdiff_cli.benchmarks.translation import chunk_of, patients
 from localdiff_cli.bundle import load_detector, load_segmenter, load_translator, open_bundle
+from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.ood_maps import auroc, ood_figures
 from localdiff_cli.evaluation.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_ratio, bootstrap_sums
@@ -120,6 +121,8 @@ def candidates(bench: Bench, training: Callable[[], Slices], folder: Path) -> di
     own = load_detector(bundle, bundle.defaults.false_alarm, device)
     finder = load_segmenter(open_bundle(bundle.condition.segmenter), device)
     network, fine = load_translator(bundle, device), load_backbone(input_scale=2.0)
+    if not isinstance(network, TranslatorNetwork):
+        raise UsageError(f"--model {bundle.name}: an adapted network; expected one of localdiff's own, whose encoder is a row of the table")
     encoder = scorers.TranslatorEncoder(network, bench.networks.schedule.num_train_timesteps - 1)
     sign = -1 if bundle.condition.contrast == "T1w" else 1
 
