@@ -285,10 +285,10 @@ def _slope(own: list[dict[str, Any]]) -> str:
 
 
 def _kid(own: list[dict[str, Any]], true: list[dict[str, Any]]) -> str:
-    """KID (times 1000) of all slices against the true contrast's."""
+    """KID of all slices against the true contrast's, in the features and units of ``evaluate --realism``."""
     a, b = (np.concatenate([np.asarray(p["features"], np.float64) for p in each]) for each in (own, true))
     found = kid(a, b, seed=0)
-    return "n/a" if found.value is None else f"{1000 * found.value:.1f}"
+    return "n/a" if found.value is None else f"{found.value:.1f}"
 
 
 def _reduction(own: list[dict[str, Any]], plain: list[dict[str, Any]], bootstrap: Bootstrap) -> Interval:
