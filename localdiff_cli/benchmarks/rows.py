@@ -15,6 +15,12 @@ SIZES = {"erode": (2, 4, 8), "dilate": (4, 8, 16), "shift": (4, 8, 16), "holes":
 PLAIN = Row("plain", "none")
 
 
+def _sampled(steps: int, joint: int) -> Row:
+    """The segmenter's map and the expert with so many DDIM steps, the last ``joint`` of them after fusion."""
+    label = f"segmenter, expert, ddim, {steps} steps, {joint} joint"
+    return Row(label, "segmenter", True, changes=(("steps", steps), ("fusion_step", joint)))
+
+
 def _with(source: str, **changes: object) -> Row:
     told = ", ".join(f"{name} {value}" for name, value in changes.items())
     return Row(f"{source}, expert, {told}", source, True, changes=tuple(changes.items()))
@@ -57,11 +63,11 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("true target contrast", "true"),
         Row("polynomial", "polynomial"),
         Row("regression", "regression", variant="regression"),
-        Row("plain, ddim, 10 steps, mean of 10", "none", samples=10),
-        *(Row(f"plain, ddim, {n} steps", "none", changes=(("steps", n),)) for n in (2, 5, 10, 20)),
-        *(Row(f"plain, dpmpp, {n} steps", "none", changes=(("sampler", "dpmpp"), ("steps", n))) for n in (5, 10)),
+        Row("plain, ddim, 10 steps, mean of 10", "none", samples=10, changes=(("steps", 10),)),
+        *(Row(f"plain, ddim, {n} steps", "none", changes=(("steps", n),)) for n in (1, 2, 4, 10)),
+        *(Row(f"plain, dpmpp, {n} steps", "none", changes=(("sampler", "dpmpp"), ("steps", n))) for n in (4, 10)),
         Row("plain, ddpm, 50 steps", "none", changes=(("sampler", "ddpm"), ("steps", 50))),
-        *(Row(f"segmenter map, ddim, {n} steps", "segmenter", True, changes=(("steps", n),)) for n in (2, 5, 10, 20)),
+        *(_sampled(steps, last) for last in (0, 1) for steps in (1, 2, 4, 10) if last < steps / 2),
     ),
 }
 """The rows of each part."""
