@@ -350,6 +350,18 @@ def models_verify(names: Annotated[list[str] | None, typer.Argument(help="Bundle
     _finish(guarded(lambda: command.verify_models(names or []), debug=False))
 
 
+@models.command("set")
+def models_set(
+    name: Annotated[str, typer.Argument(help="Bundle by name or folder. Example: ./my-model")],
+    settings: Annotated[list[str], typer.Argument(help="Defaults as NAME=VALUE: steps (number), fusion_step (number of joint steps), threshold (0 to 1), detector, …")],
+) -> None:  # fmt: skip
+    """Store other defaults in a bundle; options on the command line still win. Example: localdiff models set ./my-model steps=4 fusion_step=0"""
+    from localdiff_cli.commands import models as command
+    from localdiff_cli.commands.run import guarded
+
+    _finish(guarded(lambda: command.set_defaults(name, settings), debug=False))
+
+
 def main() -> None:
     """Entry point of ``localdiff``."""
     # Threads that wait in turns cost far more than they gain where cores are shared; must be set before torch is loaded.

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -554,6 +554,34 @@ def copy_bundle(bundle: Bundle, to: Path) -> Bundle:
             with whole_file(to / name) as partial:
                 partial.write_bytes(source.read_bytes())
     return open_bundle(str(to))
+
+
+def with_defaults(bundle: Bundle, changes: Mapping[str, Any]) -> Bundle:
+    """Store other defaults in the bundle; the weights stay, the hash changes. The card is left to its writer.
+
+    Raises :class:`UsageError` for a setting that the bundle does not have or a value it cannot take.
+    """
+    from localdiff_cli.volumes.whole import write_text
+
+    kind: Any = SegmenterDefaults if bundle.task == "segment" else Defaults
+    known = sorted(each.name for each in fields(kind))
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise UsageError(f"model {bundle.name}: found {', '.join(unknown)}; expected one of {', '.join(known)}", code="choice")
+    values = dict(bundle.metadata.get("defaults", {})) | dict(changes)
+    try:
+        made = _settings(kind, values, bundle.path)
+    except ModelError as error:
+        told = ", ".join(f"{name}={value}" for name, value in changes.items())
+        raise UsageError(f"model {bundle.name}: {told}: {error}", code="range") from error
+    if isinstance(made, Defaults) and made.branch_step + made.fusion_step > made.steps:
+        raise UsageError(
+            f"model {bundle.name}: branch_step {made.branch_step} and fusion_step {made.fusion_step} together exceed {made.steps} steps",
+            code="range",
+        )
+    metadata = read_metadata(bundle.path) | {"defaults": asdict(made)}
+    write_text(bundle.path / METADATA, json.dumps(metadata, indent=1, ensure_ascii=False) + "\n")
+    return open_bundle(str(bundle.path))
 
 
 def drop_expert(bundle: Bundle) -> Bundle:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from localdiff_cli.batch.report import say
-from localdiff_cli.bundle import bundle_folders, bundle_paths, open_bundle, verify
-from localdiff_cli.errors import EXIT_OK, EXIT_UNUSABLE, ModelError
+from localdiff_cli.bundle import bundle_folders, bundle_paths, open_bundle, verify, with_defaults
+from localdiff_cli.errors import EXIT_OK, EXIT_UNUSABLE, ModelError, UsageError
 
 
 def list_models() -> int:
@@ -45,3 +47,23 @@ def verify_models(names: list[str]) -> int:
             say(f"{name}: BAD\n  {error}")
             code = EXIT_UNUSABLE
     return code
+
+
+def set_defaults(name: str, settings: list[str]) -> int:
+    """Store ``NAME=VALUE`` settings as the bundle's defaults and write its card anew."""
+    from localdiff_cli.training.card import card
+    from localdiff_cli.volumes.whole import write_text
+
+    changes = {}
+    for each in settings:
+        key, sign, text = each.partition("=")
+        if not sign:
+            raise UsageError(f"{each}: expected NAME=VALUE, such as steps=4", code="choice")
+        try:
+            changes[key] = json.loads(text)
+        except json.JSONDecodeError:
+            changes[key] = text
+    bundle = with_defaults(open_bundle(name), changes)
+    write_text(bundle.path / "README.md", card(dict(bundle.metadata)))
+    say(f"{bundle.name}: " + ", ".join(f"{key} {bundle.metadata['defaults'][key]}" for key in changes))
+    return EXIT_OK

@@ -28,7 +28,13 @@ def _what(metadata: dict[str, Any]) -> str:
         f"- Intensity: bias field {metadata['bias']}, robust z window {metadata['condition']['window']} of {condition}"
         + (f", {metadata['target']['window']} of {target}." if target else "."),
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_defaults(metadata)])
+
+
+def _defaults(metadata: dict[str, Any]) -> list[str]:
+    """How it is used unless the user says otherwise."""
+    told = ", ".join(f"{name} {value}" for name, value in metadata.get("defaults", {}).items())
+    return [f"- Defaults: {told}."] if told else []
 
 
 def _made(part: str, account: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from localdiff_cli.bundle import copy_bundle, open_bundle
+
 COMMANDS = [
     ["--help"],
     ["--version"],
@@ -59,3 +61,26 @@ def test_the_help_takes_less_than_half_a_second_of_processor_time():
     total = max(int(line.split("|")[1]) for line in result.stderr.splitlines() if "|" in line and line.split("|")[1].strip().isdigit())
     assert total < 1_000_000, f"importing the command line took {total / 1e6:.2f} s"
     assert time.process_time() - started < 5
+
+
+def test_models_set_stores_defaults_that_translate_then_uses(cli, models_folder, tmp_path):
+    bundle = copy_bundle(open_bundle(str(models_folder / "t1-to-t2")), tmp_path / "mine")
+    assert cli("models", "set", bundle.path, "steps=4", "fusion_step=0", "detector=segmenter").exit_code == 0
+    changed = open_bundle(str(bundle.path))
+    assert (changed.defaults.steps, changed.defaults.fusion_step, changed.defaults.detector) == (4, 0, "segmenter")
+    assert changed.hash != bundle.hash
+    assert changed.metadata["files"] == bundle.metadata["files"]
+    assert "steps 4" in (bundle.path / "README.md").read_text()
+    assert cli("models", "verify", bundle.path).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [("stepps=4", "expected one of"), ("steps=0", "steps"), ("steps=many", "steps"), ("fusion_step=9999", "exceed"), ("steps", "=VALUE")],
+)
+def test_models_set_refuses_what_the_bundle_cannot_take(cli, models_folder, tmp_path, setting, told):
+    bundle = copy_bundle(open_bundle(str(models_folder / "t1-to-t2")), tmp_path / "mine")
+    refused = cli("models", "set", bundle.path, setting)
+    assert refused.exit_code == 2
+    assert told in refused.output + (refused.stderr or "")
+    assert open_bundle(str(bundle.path)).hash == bundle.hash
