@@ -13,6 +13,9 @@ from localdiff_cli.benchmarks.wrong_maps import FAULTS
 
 SIZES = {"erode": (2, 4, 8), "dilate": (4, 8, 16), "shift": (4, 8, 16), "holes": (0.25, 0.5, 0.75), "islands": (1, 3)}
 PLAIN = Row("plain", "none")
+TEN = (("steps", 10),)
+LATE = (*TEN, ("fusion_step", 1))
+"""The fusion part walks ten steps, whatever the bundle's default."""
 
 
 def _sampled(steps: int, joint: int) -> Row:
@@ -22,23 +25,24 @@ def _sampled(steps: int, joint: int) -> Row:
 
 
 def _with(source: str, **changes: object) -> Row:
+    """Ten steps, fused one before the end, but for what is changed."""
     told = ", ".join(f"{name} {value}" for name, value in changes.items())
-    return Row(f"{source}, expert, {told}", source, True, changes=tuple(changes.items()))
+    return Row(f"{source}, expert, {told}", source, True, changes=tuple((dict(LATE) | changes).items()))
 
 
 ROWS: dict[str, tuple[Row, ...]] = {
     "mri": bench_mri.TABLE,
     "fusion": (
         Row("true target contrast", "true"),
-        PLAIN,
+        Row("plain", "none", changes=TEN),
         *(_with("truth", fusion_step=k) for k in (0, 1, 2, 4)),
         *(_with("truth", branch_step=k) for k in (2, 5, 8)),
         *(_with("truth", context=v) for v in (0.0, 0.5, 0.8, 1.0)),
         _with("segmenter", soft=True),
         _with("segmenter", soft=False),
-        Row("segmenter, expert, dilate_mm 0", "segmenter", True, mask_changes=(("dilate_mm", 0.0),)),
-        Row("segmenter, expert, dilate_mm 8", "segmenter", True, mask_changes=(("dilate_mm", 8.0),)),
-        Row("segmenter, expert, guided", "segmenter", True, changes=(("guided", True),)),
+        Row("segmenter, expert, dilate_mm 0", "segmenter", True, changes=LATE, mask_changes=(("dilate_mm", 0.0),)),
+        Row("segmenter, expert, dilate_mm 8", "segmenter", True, changes=LATE, mask_changes=(("dilate_mm", 8.0),)),
+        Row("segmenter, expert, guided", "segmenter", True, changes=(*LATE, ("guided", True))),
     ),
     "wrong-map": (
         PLAIN,

@@ -39,6 +39,7 @@ from localdiff_cli.volumes.whole import write_text
 
 TIMES = (50, 150, 300, 500, 700, 900)
 """Timesteps at which the denoising loss is taken."""
+STEPS = 10
 Numbers = dict[str, float | None]
 
 
@@ -155,7 +156,8 @@ def _lines(first: dict[str, str], found: list[list[Numbers]], numbers: tuple[str
 
 def measure(options: argparse.Namespace) -> list[Table]:
     """Both tables, on every n-th lesion slice of the patients with masks."""
-    bench = mri.load(options.model, None, None)
+    loaded = mri.load(options.model, None, None)
+    bench = replace(loaded, settings=replace(loaded.settings, steps=STEPS))
     masked = [p for p in patients(bench.bundle, options.data, options.split, options.work) if p.masked]
     cases = [slices for p in masked if (slices := lesion_slices(p, options.every)) is not None]
     cache = options.work / "steps"
