@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from localdiff_cli.batch.report import recorded_arguments
-from localdiff_cli.benchmarks import rows
+from localdiff_cli.benchmarks import digits, photographs, rows
 from localdiff_cli.benchmarks.table import Table, save, to_markdown
 from localdiff_cli.volumes.whole import write_text
 
@@ -34,6 +34,8 @@ PARTS = {
     "fusion": Part("Branching and fusion", partial(rows.measure, "fusion")),
     "wrong-map": Part("A wrong OOD map", partial(rows.measure, "wrong-map")),
     "sampling": Part("Sampler and steps", partial(rows.measure, "sampling")),
+    "digits": Part("Super-resolution: digits of an unseen class", digits.measure),
+    "photographs": Part("Super-resolution: photographs of defects", photographs.measure),
 }
 
 
