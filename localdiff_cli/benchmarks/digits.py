@@ -40,6 +40,7 @@ from localdiff_cli.training.loop import LoopSettings
 
 TRAINED, UNSEEN = 8, (3, 5)
 ENDINGS = {"train": (0, 1, 2, 3, 4, 5), "val": (6, 7), "test": (8, 9)}
+TRAIN_SPLIT = "train split: places in the file that end in 0 to 5"
 FACTORS = (2, 4)
 PER_CLASS = 100
 MARGIN = 2
@@ -152,13 +153,15 @@ def classifier_training(digits: Digits) -> Training:
         return F.cross_entropy(network(shifted), labels[rows])
 
     identity = {"task": "classifier of ten digits", "images": len(labels), "images_sha256": digest_of(known.images.numpy())}
-    return Training("digits-classifier", classifier, loss_of, CLASSIFIER_LOOP, identity)
+    about = f"MNIST t10k, all classes, {TRAIN_SPLIT}; shifted by up to 2 pixels"
+    return Training("digits-classifier", classifier, loss_of, CLASSIFIER_LOOP, identity, about)
 
 
 def upsampler_training(digits: Digits, factor: int) -> Training:
     """The super-resolution network of a factor, on the 8s of the train split."""
     images = digits.part("train", (TRAINED,)).images
-    return sr.training(f"digits-{factor}x", images, factor, NETWORK, LOOP, images.shape[-1])
+    about = f"MNIST t10k, class {TRAINED} only, {TRAIN_SPLIT}"
+    return sr.training(f"digits-{factor}x", about, images, factor, NETWORK, LOOP, images.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,7 +126,8 @@ def good(photographs: list[Photograph], split: str, category: str | None = None)
 def upsampler_training(photographs: list[Photograph]) -> Training:
     """The super-resolution network, on the good photographs of the train split of all categories."""
     images = good(photographs, "train")
-    return sr.training("photographs-2x", images, FACTOR, NETWORK, LOOP, min(WINDOW, *images.shape[-2:]))
+    about = "MVTec AD subset, luminance, train split: of the good photographs of each category, by name, the first two of every four"
+    return sr.training("photographs-2x", about, images, FACTOR, NETWORK, LOOP, min(WINDOW, *images.shape[-2:]))
 
 
 @dataclass(frozen=True, eq=False)

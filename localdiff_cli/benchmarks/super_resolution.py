@@ -55,13 +55,15 @@ def low_resolution(images: Tensor, factor: int) -> Tensor:
     return F.interpolate(small, size=images.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
 
 
-def training(name: str, images: Tensor, factor: int, network: NetworkSettings, loop: LoopSettings, window: int) -> Training:
+def training(
+    name: str, about: str, images: Tensor, factor: int, network: NetworkSettings, loop: LoopSettings, window: int
+) -> Training:
     """The training of a ``factor`` × super-resolution network on ``images`` ``(N, 1, H, W)`` in [0, 1], random windows of them."""
     identity = {
         "task": f"{factor}x super-resolution", "images": len(images), "images_sha256": digest_of(images.numpy()), "window": window,
         "network": asdict(network), "schedule": asdict(SCHEDULE),
     }  # fmt: skip
-    return Training(name, lambda: TranslatorNetwork(network), _loss(images, factor, window, loop.batch_size), loop, identity)
+    return Training(name, lambda: TranslatorNetwork(network), _loss(images, factor, window, loop.batch_size), loop, identity, about)
 
 
 def _loss(images: Tensor, factor: int, window: int, batch_size: int) -> LossOf:

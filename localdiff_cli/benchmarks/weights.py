@@ -25,13 +25,17 @@ SHIPPED = Path(__file__).resolve().parents[2] / "models" / "bench"
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One small network and all that decides its weights; ``identity`` (JSON values) says what it is trained on, and its size."""
+    """One small network and all that decides its weights; ``identity`` (JSON values) says what it is trained on, and its size.
+
+    ``about`` says the same in words.
+    """
 
     name: str
     make: Callable[[], nn.Module]
     loss_of: LossOf
     loop: LoopSettings
     identity: dict[str, Any]
+    about: str
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ def fit(training: Training, folder: Path, work: Path, command: str) -> nn.Module
         partial.write_bytes(save({key: _half(value) for key, value in network.state_dict().items()}))
     account = {
         "command": command,
+        "about": training.about,
         **training.recipe,
         "parameters": sum(p.numel() for p in network.parameters()),
         "seconds": round(trained_seconds(checkpoint)),

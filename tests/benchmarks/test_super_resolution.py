@@ -35,7 +35,8 @@ def test_the_condition_knows_the_means_of_squares_and_nothing_finer(images):
 
 
 def test_a_training_learns_from_windows_of_its_images(images):
-    training = sr.training("x", images, 2, NetworkSettings(4, (32, 32), 1, (False, False)), LoopSettings(steps=1, batch_size=2), 16)
+    network, loop = NetworkSettings(4, (32, 32), 1, (False, False)), LoopSettings(steps=1, batch_size=2)
+    training = sr.training("x", "", images, 2, network, loop, 16)
     seen = []
 
     class Spy(torch.nn.Module):
@@ -47,11 +48,11 @@ def test_a_training_learns_from_windows_of_its_images(images):
             seen.append(condition)
             return x_t * self.w
 
-    assert float(training.loss_of(Spy(), step_generator(0, 0))) > 0
+    assert float(training.loss_of(Spy(), step_generator(0, 0)).detach()) > 0
     assert seen[0].shape == (2, 1, 16, 16)
     whole = sr.low_resolution(images, 2).unfold(2, 16, 1).unfold(3, 16, 1)
     assert all(bool((whole == window).all(dim=(-1, -2)).any()) for window in seen[0][:, 0])
-    assert training.digest != sr.training("x", 1 - images, 2, NetworkSettings(), LoopSettings(), 16).digest
+    assert training.digest != sr.training("x", "", 1 - images, 2, network, loop, 16).digest
 
 
 def test_an_image_does_not_depend_on_those_beside_it(images):

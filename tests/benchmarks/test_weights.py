@@ -18,13 +18,13 @@ def training():
         x = torch.rand(4, 1, generator=generator)
         return (network(x) - 3 * x).square().mean()
 
-    return weights.Training("line", lambda: torch.nn.Linear(1, 1), loss_of, LoopSettings(steps=3), {"task": "a line"})
+    return weights.Training("line", lambda: torch.nn.Linear(1, 1), loss_of, LoopSettings(steps=3), {"task": "a line"}, "points of a line")
 
 
 def test_what_is_trained_is_written_with_its_account_and_found_again(training, tmp_path):
     first = weights.obtain(training, tmp_path, "the command")
     account = json.loads((tmp_path / "bench" / "line.json").read_text())
-    assert account["command"] == "the command"
+    assert (account["command"], account["about"]) == ("the command", "points of a line")
     assert account["identity"] == {"task": "a line"}
     assert account["loop"]["steps"] == 3
     assert [step for step, _ in account["loss"]] == [3]
