@@ -12,9 +12,8 @@ from __future__ import annotations
 import argparse
 import gzip
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.realism import fid
 from localdiff_cli.evaluation.statistics import Bootstrap
 from localdiff_cli.ood.backbone import load_backbone
+from localdiff_cli.ood.detector import PatchCoreDetector
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.threads import apart
 from localdiff_cli.training.loop import LoopSettings
@@ -46,8 +46,8 @@ PER_CLASS = 100
 MARGIN = 2
 """28 × 28 digits lie on a canvas of 32 × 32, which the networks can halve; they are judged without the margin."""
 NETWORK = NetworkSettings(4, (64, 64), 1, (False, True), 32)
-LOOP = LoopSettings(steps=400, batch_size=24, rate=1e-3, warmup=30, ema=0.99, precision="bf16")
-CLASSIFIER_LOOP = LoopSettings(steps=500, batch_size=64, rate=1e-3, warmup=50, ema=0.99)
+LOOP = LoopSettings(steps=800, batch_size=24, rate=1e-3, warmup=30, ema=0.99, precision="bf16")
+CLASSIFIER_LOOP = LoopSettings(steps=1200, batch_size=64, rate=1e-3, warmup=50, ema=0.99)
 BATCH = 25
 
 
@@ -164,50 +164,6 @@ def upsampler_training(digits: Digits, factor: int) -> Training:
     return sr.training(f"digits-{factor}x", about, images, factor, NETWORK, LOOP, images.shape[-1])
 
 
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """Everything that a factor's rows need, loaded once: ``detection`` gives M and B of a condition."""
-
-    factor: int
-    network: nn.Module
-    judge: nn.Module
-    detection: Callable[[Tensor], tuple[Tensor, Tensor]]
-    sampling: sr.Sampling
-
-    def images(self, row: Row, cases: Digits) -> tuple[Tensor, Tensor]:
-        """What a row makes of the digits, and its OOD regions B; both ``(N, 1, 32, 32)``."""
-        condition = sr.low_resolution(cases.images, self.factor)
-        nothing = torch.zeros_like(condition, dtype=torch.bool)
-        if row.source in ("true", "bicubic"):
-            return (cases.images if row.source == "true" else condition), nothing
-        if row.source == "none":
-            return sr.upsample(self.network, self.sampling, condition, cases.places, None, None, BATCH), nothing
-        ood_map, mask = self._oracle(condition, cases) if row.source == "oracle" else self.detection(condition)
-        sampling = replace(self.sampling, local=row.local)
-        return sr.upsample(self.network, sampling, condition, cases.places, ood_map, mask, BATCH), mask
-
-    def _oracle(self, condition: Tensor, cases: Digits) -> tuple[Tensor, Tensor]:
-        plain = sr.upsample(self.network, self.sampling, condition, cases.places, None, None, BATCH)
-        wrong = ((plain - cases.images).abs() > 0.3).float()
-        mask = to_mask(wrong, 0.5, torch.ones_like(wrong, dtype=torch.bool), 0.0, 1.0, (1.0, 1.0))
-        return mask.float(), mask
-
-
-def detection_of(digits: Digits, factor: int, settings: Detecting) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """PatchCore with the bank of training 8s and the threshold of validation 8s, fitted when first asked."""
-    fitted: list[Any] = []
-
-    def detect(condition: Tensor) -> tuple[Tensor, Tensor]:
-        if not fitted:
-            known, held_out = (sr.low_resolution(digits.part(split, (TRAINED,)).images, factor) for split in ("train", "val"))
-            fitted.append(sr.fit_patchcore(known, held_out, settings.scale, settings.false_alarm, settings.bank))
-        everywhere = torch.ones_like(condition, dtype=torch.bool)
-        found = fitted[0](condition, everywhere)
-        return found.ood_map, to_mask(found.ood_map, settings.threshold, everywhere, 0.0, settings.dilate, (1.0, 1.0))
-
-    return detect
-
-
 def features(images: Tensor) -> NDArray[np.float64]:
     """What FID looks at, ``(N, 112)``: evaluation/realism.py's features of the digits enlarged four times."""
     backbone = load_backbone(input_scale=4.0)
@@ -215,19 +171,71 @@ def features(images: Tensor) -> NDArray[np.float64]:
     return rows.numpy().astype(np.float64)
 
 
-def judged(bench: Bench, row: Row, cases: Digits) -> dict[str, Any]:
-    """Figures of a row, digit by digit: the class the classifier names, PSNR, SSIM, share of B; FID of the unseen classes as a set."""
-    whole, mask = bench.images(row, cases)
-    image, true = without_margin(whole), without_margin(cases.images)
-    named = torch.cat(apart(lambda one: bench.judge(one[None]).argmax(dim=1), image))
-    unseen = np.isin(cases.labels, UNSEEN)
-    distance = fid(features(image[unseen]), features(true[unseen]))
-    pairs = list(zip(image[:, 0].numpy(), true[:, 0].numpy(), strict=True))
-    return {
-        "label": cases.labels.tolist(), "named": named.tolist(), "psnr": [sr.decibels(*pair) for pair in pairs],
-        "ssim": [sr.similarity(*pair) for pair in pairs], "ood": without_margin(mask).float().mean(dim=(1, 2, 3)).tolist(),
-        "fid": distance.value, "fid_missing": distance.reason,
-    }  # fmt: skip
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Everything that a factor's rows need: networks, and the ``cases`` to judge out of all ``digits``."""
+
+    digits: Digits
+    cases: Digits
+    factor: int
+    network: nn.Module
+    judge: nn.Module
+    sampling: sr.Sampling
+    detecting: Detecting
+
+    @cached_property
+    def detector(self) -> PatchCoreDetector:
+        """PatchCore with the bank of training 8s and the threshold of validation 8s, both at low resolution."""
+        known, held_out = (sr.low_resolution(self.digits.part(split, (TRAINED,)).images, self.factor) for split in ("train", "val"))
+        return sr.fit_patchcore(known, held_out, self.detecting.scale, self.detecting.false_alarm, self.detecting.bank)
+
+    @cached_property
+    def unseen(self) -> NDArray[np.bool_]:
+        """Which cases are of a class that the super-resolution network never saw."""
+        return np.isin(self.cases.labels, UNSEEN)
+
+    @cached_property
+    def true_features(self) -> NDArray[np.float64]:
+        """Features of the true digits of the unseen classes."""
+        return features(without_margin(self.cases.images[self.unseen]))
+
+    def images(self, row: Row) -> tuple[Tensor, Tensor]:
+        """What a row makes of the cases, and its OOD regions B; both ``(N, 1, 32, 32)``."""
+        condition = sr.low_resolution(self.cases.images, self.factor)
+        nothing = torch.zeros_like(condition, dtype=torch.bool)
+        if row.source in ("true", "bicubic"):
+            return (self.cases.images if row.source == "true" else condition), nothing
+        if row.source == "none":
+            return self._plain(condition), nothing
+        ood_map, mask = self._oracle(condition) if row.source == "oracle" else self._found(condition)
+        sampling = replace(self.sampling, local=row.local)
+        return sr.upsample(self.network, sampling, condition, self.cases.places, ood_map, mask, BATCH), mask
+
+    def _plain(self, condition: Tensor) -> Tensor:
+        return sr.upsample(self.network, self.sampling, condition, self.cases.places, None, None, BATCH)
+
+    def _oracle(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        wrong = ((self._plain(condition) - self.cases.images).abs() > 0.3).float()
+        mask = to_mask(wrong, 0.5, torch.ones_like(wrong, dtype=torch.bool), 0.0, self.detecting.dilate, (1.0, 1.0))
+        return mask.float(), mask
+
+    def _found(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        everywhere = torch.ones_like(condition, dtype=torch.bool)
+        ood_map = self.detector(condition, everywhere).ood_map
+        return ood_map, to_mask(ood_map, self.detecting.threshold, everywhere, 0.0, self.detecting.dilate, (1.0, 1.0))
+
+    def judged(self, row: Row) -> dict[str, Any]:
+        """Figures of a row, digit by digit: the class named, PSNR, SSIM, share of B; FID of the unseen classes as a set."""
+        whole, mask = self.images(row)
+        image, true = without_margin(whole), without_margin(self.cases.images)
+        named = torch.cat(apart(lambda one: self.judge(one[None]).argmax(dim=1), image))
+        distance = fid(features(image[self.unseen]), self.true_features)
+        pairs = list(zip(image[:, 0].numpy(), true[:, 0].numpy(), strict=True))
+        return {
+            "label": self.cases.labels.tolist(), "named": named.tolist(), "psnr": [sr.decibels(*pair) for pair in pairs],
+            "ssim": [sr.similarity(*pair) for pair in pairs], "ood": without_margin(mask).float().mean(dim=(1, 2, 3)).tolist(),
+            "fid": distance.value, "fid_missing": distance.reason,
+        }  # fmt: skip
 
 
 def summary_row(row: Row, own: dict[str, Any], plain: dict[str, Any] | None) -> dict[str, str]:
@@ -255,12 +263,12 @@ def factor_table(digits: Digits, factor: int, options: argparse.Namespace) -> Ta
     trainings = upsampler_training(digits, factor), classifier_training(digits)
     network, judge = (obtain(each, options.work, command) for each in trainings)
     sampling, detecting = sr.Sampling(), Detecting()
-    bench = Bench(factor, network, judge, detection_of(digits, factor, detecting), sampling)
     cases = digits.part(options.split, (*UNSEEN, TRAINED), PER_CLASS)
+    bench = Bench(digits, cases, factor, network, judge, sampling, detecting)
     results = {}
     for row in ROWS:
         key = [*(t.digest for t in trainings), factor, asdict(row), asdict(sampling), asdict(detecting), cases.places.tolist()]
-        results[row] = sr.measured_once(options.work / "digits", key, partial(judged, bench, row, cases))
+        results[row] = sr.measured_once(options.work / "digits", key, partial(bench.judged, row))
         print(f"digits {factor}x, {row.label}: {len(cases.labels)} digits", flush=True)
     plain = next(result for row, result in results.items() if row.source == "none")
     rows = [summary_row(row, own, plain if row.source in ("patchcore", "oracle") else None) for row, own in results.items()]

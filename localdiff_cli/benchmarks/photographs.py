@@ -39,7 +39,7 @@ FACTOR, WINDOW, BATCH = 2, 128, 1
 GOOD = ("train", "train", "val", "test")
 DEFECTIVE = ("val", "test", "test")
 NETWORK = NetworkSettings(4, (32, 64, 64), 1, (False, False, False), 32)
-LOOP = LoopSettings(steps=400, batch_size=4, rate=1e-3, warmup=30, ema=0.99, precision="bf16")
+LOOP = LoopSettings(steps=400, batch_size=4, rate=4e-4, warmup=30, ema=0.99, precision="bf16")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def upsampler_training(photographs: list[Photograph]) -> Training:
     """The super-resolution network, on the good photographs of the train split of all categories."""
     images = good(photographs, "train")
     about = "MVTec AD subset, luminance, train split: of the good photographs of each category, by name, the first two of every four"
-    return sr.training("photographs-2x", about, images, FACTOR, NETWORK, LOOP, min(WINDOW, *images.shape[-2:]))
+    return sr.training("photographs-2x", about, images, FACTOR, NETWORK, LOOP, min(WINDOW, *images.shape[-2:]), sr.Refiner)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +144,11 @@ class Category:
 
 def category_of(photographs: list[Photograph], name: str, settings: Detecting) -> Category:
     """Fit both detectors on the good photographs of a category: banks of the train split, thresholds of the validation split."""
-    true = [good(photographs, split, name) for split in ("train", "val")]
-    finder = sr.fit_patchcore(*(sr.low_resolution(images, FACTOR) for images in true), 1.0, settings.false_alarm, settings.bank)
-    judge = sr.fit_patchcore(*true, 1.0, settings.false_alarm, settings.bank)
-    scores = [float(judge(image[None], torch.ones_like(image[None], dtype=torch.bool)).slice_score) for image in true[1]]
+    known, held_out = (good(photographs, split, name) for split in ("train", "val"))
+    small = sr.low_resolution(known, FACTOR), sr.low_resolution(held_out, FACTOR)
+    finder = sr.fit_patchcore(small[0], small[1], 1.0, settings.false_alarm, settings.bank)
+    judge = sr.fit_patchcore(known, held_out, 1.0, settings.false_alarm, settings.bank)
+    scores = [float(judge(image[None], torch.ones_like(image[None], dtype=torch.bool)).slice_score) for image in held_out]
     return Category(finder, judge, float(np.mean(scores)), float(np.max(scores) / np.mean(scores)))
 
 

@@ -55,15 +55,29 @@ def low_resolution(images: Tensor, factor: int) -> Tensor:
     return F.interpolate(small, size=images.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
 
 
+class Refiner(nn.Module):
+    """A translator network that answers with its condition plus a correction: it need not learn to copy (Li et al. 2022, SRDiff)."""
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        self.correction = TranslatorNetwork(settings)
+
+    def forward(self, x_t: Tensor, condition: Tensor, t: Tensor) -> Tensor:
+        """As :class:`TranslatorNetwork`, for a schedule that predicts x_0."""
+        answer: Tensor = 2 * condition - 1 + self.correction(x_t, condition, t)
+        return answer
+
+
 def training(
-    name: str, about: str, images: Tensor, factor: int, network: NetworkSettings, loop: LoopSettings, window: int
-) -> Training:
+    name: str, about: str, images: Tensor, factor: int, network: NetworkSettings, loop: LoopSettings, window: int,
+    kind: type[TranslatorNetwork] | type[Refiner] = TranslatorNetwork,
+) -> Training:  # fmt: skip
     """The training of a ``factor`` × super-resolution network on ``images`` ``(N, 1, H, W)`` in [0, 1], random windows of them."""
     identity = {
         "task": f"{factor}x super-resolution", "images": len(images), "images_sha256": digest_of(images.numpy()), "window": window,
-        "network": asdict(network), "schedule": asdict(SCHEDULE),
+        "kind": kind.__name__, "network": asdict(network), "schedule": asdict(SCHEDULE),
     }  # fmt: skip
-    return Training(name, lambda: TranslatorNetwork(network), _loss(images, factor, window, loop.batch_size), loop, identity, about)
+    return Training(name, lambda: kind(network), _loss(images, factor, window, loop.batch_size), loop, identity, about)
 
 
 def _loss(images: Tensor, factor: int, window: int, batch_size: int) -> LossOf:
