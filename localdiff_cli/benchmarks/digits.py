@@ -40,6 +40,7 @@ from localdiff_cli.training.loop import LoopSettings
 
 TRAINED, UNSEEN = 8, (3, 5)
 ENDINGS = {"train": (0, 1, 2, 3, 4, 5), "val": (6, 7), "test": (8, 9)}
+ORIGIN = "MNIST t10k (LeCun, Cortes and Burges; CC BY-SA 3.0)"
 TRAIN_SPLIT = "train split: places in the file that end in 0 to 5"
 FACTORS = (2, 4)
 PER_CLASS = 100
@@ -153,14 +154,14 @@ def classifier_training(digits: Digits) -> Training:
         return F.cross_entropy(network(shifted), labels[rows])
 
     identity = {"task": "classifier of ten digits", "images": len(labels), "images_sha256": digest_of(known.images.numpy())}
-    about = f"MNIST t10k, all classes, {TRAIN_SPLIT}; shifted by up to 2 pixels"
+    about = f"{ORIGIN}, all classes, {TRAIN_SPLIT}; shifted by up to 2 pixels"
     return Training("digits-classifier", classifier, loss_of, CLASSIFIER_LOOP, identity, about)
 
 
 def upsampler_training(digits: Digits, factor: int) -> Training:
     """The super-resolution network of a factor, on the 8s of the train split."""
     images = digits.part("train", (TRAINED,)).images
-    about = f"MNIST t10k, class {TRAINED} only, {TRAIN_SPLIT}"
+    about = f"{ORIGIN}, class {TRAINED} only, {TRAIN_SPLIT}"
     return sr.training(f"digits-{factor}x", about, images, factor, NETWORK, LOOP, images.shape[-1])
 
 
@@ -199,30 +200,35 @@ class Bench:
         """Features of the true digits of the unseen classes."""
         return features(without_margin(self.cases.images[self.unseen]))
 
+    @cached_property
+    def condition(self) -> Tensor:
+        """The cases at low resolution, on the canvas."""
+        return sr.low_resolution(self.cases.images, self.factor)
+
+    @cached_property
+    def plain(self) -> Tensor:
+        """What plain sampling makes of them."""
+        return sr.upsample(self.network, self.sampling, self.condition, self.cases.places, None, None, BATCH)
+
+    @cached_property
+    def regions(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """M and B by source, as :class:`Row` has them."""
+        everywhere, d = torch.ones_like(self.condition, dtype=torch.bool), self.detecting
+        maps = {
+            "patchcore": self.detector(self.condition, everywhere).ood_map,
+            "oracle": ((self.plain - self.cases.images).abs() > 0.3).float(),
+        }
+        return {name: (m, to_mask(m, d.threshold, everywhere, 0.0, d.dilate, (1.0, 1.0))) for name, m in maps.items()}
+
     def images(self, row: Row) -> tuple[Tensor, Tensor]:
         """What a row makes of the cases, and its OOD regions B; both ``(N, 1, 32, 32)``."""
-        condition = sr.low_resolution(self.cases.images, self.factor)
-        nothing = torch.zeros_like(condition, dtype=torch.bool)
-        if row.source in ("true", "bicubic"):
-            return (self.cases.images if row.source == "true" else condition), nothing
-        if row.source == "none":
-            return self._plain(condition), nothing
-        ood_map, mask = self._oracle(condition) if row.source == "oracle" else self._found(condition)
+        nothing = torch.zeros_like(self.condition, dtype=torch.bool)
+        if row.source in ("true", "bicubic", "none"):
+            made = self.plain if row.source == "none" else self.cases.images if row.source == "true" else self.condition
+            return made, nothing
+        ood_map, mask = self.regions[row.source]
         sampling = replace(self.sampling, local=row.local)
-        return sr.upsample(self.network, sampling, condition, self.cases.places, ood_map, mask, BATCH), mask
-
-    def _plain(self, condition: Tensor) -> Tensor:
-        return sr.upsample(self.network, self.sampling, condition, self.cases.places, None, None, BATCH)
-
-    def _oracle(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        wrong = ((self._plain(condition) - self.cases.images).abs() > 0.3).float()
-        mask = to_mask(wrong, 0.5, torch.ones_like(wrong, dtype=torch.bool), 0.0, self.detecting.dilate, (1.0, 1.0))
-        return mask.float(), mask
-
-    def _found(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        everywhere = torch.ones_like(condition, dtype=torch.bool)
-        ood_map = self.detector(condition, everywhere).ood_map
-        return ood_map, to_mask(ood_map, self.detecting.threshold, everywhere, 0.0, self.detecting.dilate, (1.0, 1.0))
+        return sr.upsample(self.network, sampling, self.condition, self.cases.places, ood_map, mask, BATCH), mask
 
     def judged(self, row: Row) -> dict[str, Any]:
         """Figures of a row, digit by digit: the class named, PSNR, SSIM, share of B; FID of the unseen classes as a set."""

@@ -36,6 +36,7 @@ from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.training.loop import LoopSettings
 
 FACTOR, WINDOW, BATCH = 2, 128, 1
+ORIGIN = "subset of MVTec AD (Bergmann et al. 2019; CC BY-NC-SA 4.0: weights for non-commercial use)"
 GOOD = ("train", "train", "val", "test")
 DEFECTIVE = ("val", "test", "test")
 NETWORK = NetworkSettings(4, (32, 64, 64), 1, (False, False, False), 32)
@@ -126,7 +127,7 @@ def good(photographs: list[Photograph], split: str, category: str | None = None)
 def upsampler_training(photographs: list[Photograph]) -> Training:
     """The super-resolution network, on the good photographs of the train split of all categories."""
     images = good(photographs, "train")
-    about = "MVTec AD subset, luminance, train split: of the good photographs of each category, by name, the first two of every four"
+    about = f"{ORIGIN}, luminance, train split: of the good photographs of each category, by name, the first two of every four"
     return sr.training("photographs-2x", about, images, FACTOR, NETWORK, LOOP, min(WINDOW, *images.shape[-2:]), sr.Refiner)
 
 
