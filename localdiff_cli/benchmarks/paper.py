@@ -16,7 +16,19 @@ from functools import partial
 from pathlib import Path
 
 from localdiff_cli.batch.report import recorded_arguments
-from localdiff_cli.benchmarks import detectors, inserted, resolution, rows, sizes, speed, steps, subtle, texture
+from localdiff_cli.benchmarks import (
+    detectors,
+    digits,
+    inserted,
+    photographs,
+    resolution,
+    rows,
+    sizes,
+    speed,
+    steps,
+    subtle,
+    texture,
+)
 from localdiff_cli.benchmarks.table import Table, save, to_markdown
 from localdiff_cli.volumes.whole import write_text
 
@@ -38,6 +50,8 @@ PARTS = {
     "sizes": Part("Size and complexity of the lesion", lambda options: [*sizes.measure(options), *inserted.measure(options)]),
     "subtle": Part("Subtle anomalies", subtle.measure),
     "texture": Part("Textures that are no lesion", texture.measure),
+    "digits": Part("Super-resolution: digits of an unseen class", digits.measure),
+    "photographs": Part("Super-resolution: photographs of defects", photographs.measure),
     "resolution": Part("Resolution, and from slice to slice", resolution.measure),
     "sampling": Part("Sampler and steps", partial(rows.measure, "sampling")),
     "expert": Part("How many healthy regions the expert learns", partial(rows.measure, "expert")),

@@ -1,0 +1,274 @@
+"""Photographs: 2× super-resolution trained on good parts, tested on defective ones. Does the defect survive?
+
+``python -m localdiff_cli.benchmarks.paper --part photographs --data PHOTOGRAPHS --split test`` measures;
+``python -m localdiff_cli.benchmarks.photographs --data PHOTOGRAPHS --out models/bench`` makes the weights again.
+
+Photographs are used in luminance. Of each category's good ones, by name, the first two of every four train, the third validates, the
+fourth tests; of the defective ones every third validates, the others test. The validation photographs also set the thresholds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skimage.color import rgb2gray
+from skimage.io import imread
+from torch import Tensor, nn
+
+from localdiff_cli.batch.report import recorded_arguments
+from localdiff_cli.benchmarks import super_resolution as sr
+from localdiff_cli.benchmarks.table import Table, decimal, percent
+from localdiff_cli.benchmarks.weights import Training, digest_of, fit, obtain
+from localdiff_cli.diffusion.fusion import LocalSettings
+from localdiff_cli.diffusion.network import NetworkSettings
+from localdiff_cli.errors import UsageError
+from localdiff_cli.evaluation.ood_maps import auroc
+from localdiff_cli.evaluation.statistics import Bootstrap
+from localdiff_cli.ood.detector import PatchCoreDetector
+from localdiff_cli.ood.threshold import to_mask
+from localdiff_cli.training.loop import LoopSettings
+
+FACTOR, WINDOW, BATCH = 2, 128, 1
+ORIGIN = "subset of MVTec AD (Bergmann et al. 2019; CC BY-NC-SA 4.0: weights for non-commercial use)"
+GOOD = ("train", "train", "val", "test")
+DEFECTIVE = ("val", "test", "test")
+NETWORK = NetworkSettings(4, (32, 64, 64), 1, (False, False, False), 32)
+LOOP = LoopSettings(steps=400, batch_size=4, rate=4e-4, warmup=30, ema=0.99, precision="bf16")
+
+
+@dataclass(frozen=True)
+class Detecting:
+    """PatchCore: bank size, share of held-out good pixels it may flag, cut on M, opening and dilation in pixels."""
+
+    bank: int = 2000
+    false_alarm: float = 0.02
+    threshold: float = 0.5
+    open: float = 1.0
+    dilate: float = 4.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to make the high-resolution photograph; ``source``: true, bicubic, none (plain), patchcore, or truth (the defect's mask)."""
+
+    label: str
+    source: str
+    local: LocalSettings = sr.PUBLISHED
+
+
+ROWS = (
+    Row("true photograph", "true"),
+    Row("bicubic", "bicubic"),
+    Row("plain", "none"),
+    *(Row(f"local, patchcore, fusion_step {k}", "patchcore", LocalSettings(context=0.5, fusion_step=k)) for k in (0, 1, 2)),
+    Row("local, true mask, fusion_step 1", "truth"),
+    Row("local, true mask, fusion_step 1, context 0.95", "truth", LocalSettings(context=0.95, fusion_step=1)),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """Luminance ``(1, H, W)`` in [0, 1], the defect's mask of that shape (empty on good ones), its split and its number among all."""
+
+    category: str
+    kind: str
+    name: str
+    split: str
+    number: int
+    image: Tensor
+    mask: Tensor
+
+    @property
+    def defective(self) -> bool:
+        """Whether it shows a defect."""
+        return self.kind != "good"
+
+
+def read_photographs(folder: Path) -> list[Photograph]:
+    """All photographs of a folder of MVTec categories. Raises :class:`UsageError` where there are none."""
+    paths = sorted(folder.glob("*/test/*/*.png"))
+    if not any(path.parent.name == "good" for path in paths):
+        raise UsageError(f"{folder}: found no <category>/test/good/*.png; expected MVTec categories with test and ground_truth")
+    places: dict[tuple[str, bool], int] = {}
+    found = []
+    for number, path in enumerate(paths):
+        category, kind = path.parents[2].name, path.parent.name
+        place = places.setdefault((category, kind == "good"), 0)
+        places[category, kind == "good"] += 1
+        splits = GOOD if kind == "good" else DEFECTIVE
+        image, mask = _read(path, folder / category / "ground_truth" / kind / f"{path.stem}_mask.png")
+        found.append(Photograph(category, kind, path.stem, splits[place % len(splits)], number, image, mask))
+    return found
+
+
+def _read(path: Path, mask_path: Path) -> tuple[Tensor, Tensor]:
+    pixels = imread(path)
+    grey = rgb2gray(pixels) if pixels.ndim == 3 else pixels / 255
+    image = torch.from_numpy(grey.astype(np.float32))[None]
+    if path.parent.name == "good":
+        return image, torch.zeros_like(image, dtype=torch.bool)
+    if not mask_path.is_file():
+        raise UsageError(f"{path}: its defect mask {mask_path} is not there; expected one beside every defective photograph")
+    return image, torch.from_numpy(imread(mask_path).reshape(*grey.shape, -1)[..., 0] > 0)[None]
+
+
+def good(photographs: list[Photograph], split: str, category: str | None = None) -> Tensor:
+    """The good photographs of a split, of one category or all, ``(N, 1, H, W)``."""
+    return torch.stack([p.image for p in photographs if p.split == split and not p.defective and category in (None, p.category)])
+
+
+def upsampler_training(photographs: list[Photograph]) -> Training:
+    """The super-resolution network, on the good photographs of the train split of all categories."""
+    images = good(photographs, "train")
+    about = f"{ORIGIN}, luminance, train split: of the good photographs of each category, by name, the first two of every four"
+    return sr.training("photographs-2x", about, images, FACTOR, NETWORK, LOOP, min(WINDOW, *images.shape[-2:]), sr.Refiner)
+
+
+@dataclass(frozen=True, eq=False)
+class Category:
+    """What is known of one category: PatchCore on conditions (finds B), and PatchCore on true photographs (judges the results)."""
+
+    finder: PatchCoreDetector
+    judge: PatchCoreDetector
+    usual: float
+    """Mean score the judge gives to the true good photographs of the validation split."""
+    highest: float
+    """The highest of them, as a multiple of ``usual``."""
+
+
+def category_of(photographs: list[Photograph], name: str, settings: Detecting) -> Category:
+    """Fit both detectors on the good photographs of a category: banks of the train split, thresholds of the validation split."""
+    known, held_out = (good(photographs, split, name) for split in ("train", "val"))
+    small = sr.low_resolution(known, FACTOR), sr.low_resolution(held_out, FACTOR)
+    finder = sr.fit_patchcore(small[0], small[1], 1.0, settings.false_alarm, settings.bank)
+    judge = sr.fit_patchcore(known, held_out, 1.0, settings.false_alarm, settings.bank)
+    scores = [float(judge(image[None], torch.ones_like(image[None], dtype=torch.bool)).slice_score) for image in held_out]
+    return Category(finder, judge, float(np.mean(scores)), float(np.max(scores) / np.mean(scores)))
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Everything that the rows need; the detectors are fitted when first asked."""
+
+    photographs: list[Photograph]
+    network: nn.Module
+    sampling: sr.Sampling
+    detecting: Detecting
+
+    @cached_property
+    def categories(self) -> dict[str, Category]:
+        """By name."""
+        return {name: category_of(self.photographs, name, self.detecting) for name in sorted({p.category for p in self.photographs})}
+
+    @cached_property
+    def cut(self) -> float:
+        """A photograph counts as defective above this multiple of its category's usual score: no true good validation one does."""
+        return max(category.highest for category in self.categories.values())
+
+    def image(self, row: Row, case: Photograph) -> tuple[Tensor, Tensor]:
+        """What a row makes of a photograph, and its OOD region B; both ``(1, 1, H, W)``."""
+        condition = sr.low_resolution(case.image[None], FACTOR)
+        nothing = torch.zeros_like(condition, dtype=torch.bool)
+        if row.source in ("true", "bicubic"):
+            return (case.image[None] if row.source == "true" else condition), nothing
+        number = np.array([case.number])
+        if row.source == "none":
+            return sr.upsample(self.network, self.sampling, condition, number, None, None, BATCH), nothing
+        ood_map, mask = (case.mask[None].float(), case.mask[None]) if row.source == "truth" else self._found(condition, case.category)
+        return sr.upsample(self.network, replace(self.sampling, local=row.local), condition, number, ood_map, mask, BATCH), mask
+
+    def _found(self, condition: Tensor, category: str) -> tuple[Tensor, Tensor]:
+        everywhere, d = torch.ones_like(condition, dtype=torch.bool), self.detecting
+        ood_map = self.categories[category].finder(condition, everywhere).ood_map
+        return ood_map, to_mask(ood_map, d.threshold, everywhere, d.open, d.dilate, (1.0, 1.0))
+
+    def judged(self, row: Row, case: Photograph) -> dict[str, Any]:
+        """Figures of one photograph: the judge's score as a multiple of the usual one, PSNR (whole, defect), SSIM, share of B."""
+        image, mask = self.image(row, case)
+        category = self.categories[case.category]
+        score = float(category.judge(image, torch.ones_like(image, dtype=torch.bool)).slice_score) / category.usual
+        made, true, inside = image[0, 0].numpy(), case.image[0].numpy(), case.mask[0].numpy()
+        return {
+            "defective": case.defective, "score": score, "flagged": score > self.cut, "psnr": sr.decibels(made, true),
+            "psnr_defect": sr.decibels(made[inside], true[inside]), "ssim": sr.similarity(made, true), "ood": float(mask.float().mean()),
+        }  # fmt: skip
+
+
+def summary_row(row: Row, own: list[dict[str, Any]], plain: list[dict[str, Any]] | None) -> dict[str, str]:
+    """One line of the table; intervals are 95 % bootstrap intervals over photographs (5,000 resamples, seed 0)."""
+    defective, flagged = (np.array([case[key] for case in own]) for key in ("defective", "flagged"))
+    line = {"row": row.label, "defective": str(int(defective.sum())), "good": str(int((~defective).sum()))}
+    line["misdetected defects %"] = sr.mean_of(~flagged[defective], percent)
+    line["false alarms %"] = sr.mean_of(flagged[~defective], percent)
+    line["accuracy %"] = sr.mean_of(flagged == defective, percent)
+    before = None if plain is None else np.array([not case["flagged"] for case in plain])
+    line["fewer misdetected than plain %"] = (
+        "" if before is None else percent(sr.reduction(~flagged[defective], before[defective], Bootstrap()))
+    )
+    scores = np.array([case["score"] for case in own])
+    line["AUROC"] = f"{auroc(scores[defective], np.sort(scores[~defective])):.3f}"
+    for key, digits in (("psnr", 2), ("psnr_defect", 2), ("ssim", 3)):
+        line[key] = sr.mean_of(np.array([case[key] for case in own if case[key] is not None]), partial(decimal, digits=digits))
+    for name, chosen in (("defective", defective), ("good", ~defective)):
+        line[f"OOD region of {name} %"] = f"{100 * np.array([case['ood'] for case in own])[chosen].mean():.1f}"
+    return line
+
+
+def measure(options: argparse.Namespace) -> list[Table]:
+    """The part: one table."""
+    photographs = read_photographs(options.data[0])
+    training, sampling, detecting = upsampler_training(photographs), sr.Sampling(), Detecting()
+    network = obtain(training, options.work, f"measured without shipped weights, split {options.split}")
+    bench = Bench(photographs, network, sampling, detecting)
+    cases = [p for p in photographs if p.split == options.split]
+    seen = digest_of(np.stack([p.image.numpy() for p in photographs]))
+    results = {}
+    for row in ROWS:
+        key = [training.digest, seen, asdict(row), asdict(sampling), asdict(detecting)]
+        results[row] = [
+            sr.measured_once(options.work / "photographs", [*key, case.number], partial(bench.judged, row, case)) for case in cases
+        ]
+        print(f"photographs, {row.label}: {len(cases)} photographs", flush=True)
+    plain = next(result for row, result in results.items() if row.source == "none")
+    rows = [summary_row(row, own, plain if row.source in ("patchcore", "truth") else None) for row, own in results.items()]
+    account = {
+        "split": options.split, "photographs": [f"{p.category}/{p.kind}/{p.name}" for p in cases], "weights": training.digest,
+        "sampling": asdict(sampling), "detector": asdict(detecting), "rows": [asdict(row) for row in ROWS],
+    }  # fmt: skip
+    bad = sum(p.defective for p in cases)
+    about = f"2x, trained on {len(good(photographs, 'train'))} good photographs; {options.split}: {bad} defective, {len(cases) - bad} good"
+    stem = f"photographs-{options.split}"
+    return [Table(stem, rows, f"{about}; unit: the photograph", account, lambda canvas: _draw(canvas, stem, rows))]
+
+
+def _draw(canvas: Any, title: str, rows: list[dict[str, str]]) -> None:
+    """Misdetected defects and false alarms, side by side."""
+    axes = canvas.subplots()
+    places = np.arange(len(rows))
+    for shift, key in ((-0.2, "misdetected defects %"), (0.2, "false alarms %")):
+        axes.barh(places + shift, [float(line[key].split(" ")[0]) for line in rows], 0.4, label=key)
+    axes.set(yticks=places, yticklabels=[line["row"] for line in rows], xlabel="% of photographs", title=title)
+    axes.invert_yaxis()
+    axes.legend()
+
+
+def main() -> None:
+    """Make the weights again."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, type=Path, help="folder of MVTec categories")
+    parser.add_argument("--work", type=Path, default=Path("bench.work"), help="checkpoints; an interrupted training goes on from there")
+    parser.add_argument("--out", type=Path, default=Path("models/bench"))
+    options = parser.parse_args()
+    command = f"python -m localdiff_cli.benchmarks.photographs {recorded_arguments(sys.argv[1:])}"
+    fit(upsampler_training(read_photographs(options.data)), options.out, options.work, command)
+
+
+if __name__ == "__main__":
+    main()
