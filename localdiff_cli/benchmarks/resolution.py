@@ -284,4 +284,4 @@ def _draw_noise(canvas: Any, lines: list[dict[str, str]]) -> None:
     axes.set_yticks(places, [line["row"] for line in lines])
     axes.invert_yaxis()
     axes.axvline(1, color="grey", linewidth=0.5)
-    axes.legend()
+    canvas.legend(loc="outside lower center", ncols=2)
