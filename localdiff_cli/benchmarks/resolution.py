@@ -2,8 +2,8 @@
 
 Resolution: slices padded to 256² at 1 mm and up-sampled to 512² and 1024² are sampled plainly, locally, and locally with ``ood_crop``.
 The network learnt at 1 mm, so finer grids lie outside its training scale: their fidelity says what happens when it is used there all
-the same. The honest alternative is a row of its own: the network at 1 mm, its result up-sampled. Up-sampling adds no detail; no data
-finer than 1 mm is at hand.
+the same. The honest alternative is a row of its own: the network at 1 mm, its result up-sampled (its memory is that of the run at 1 mm).
+Up-sampling adds no detail; no data finer than 1 mm is at hand.
 
 Through-plane: slices are drawn one by one (a 2.5D condition, the neighbouring slices as further channels, is not built), sharing their
 noise or each with its own. Flicker is the mean |I_k − I_{k+1}| inside the brain that both slices have in common, over the true
@@ -273,7 +273,7 @@ def _draw_sizes(canvas: Any, lines: list[dict[str, str]]) -> None:
             axes.set(xscale="log", yscale="log", xticks=[SIDE * factor for factor in FACTORS])
             axes.set_xticklabels([str(SIDE * factor) for factor in FACTORS])
             axes.minorticks_off()
-            axes.legend(fontsize=7)
+            canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
 
 
 def _draw_noise(canvas: Any, lines: list[dict[str, str]]) -> None:
@@ -284,4 +284,4 @@ def _draw_noise(canvas: Any, lines: list[dict[str, str]]) -> None:
     axes.set_yticks(places, [line["row"] for line in lines])
     axes.invert_yaxis()
     axes.axvline(1, color="grey", linewidth=0.5)
-    axes.legend()
+    canvas.legend(loc="outside lower center", ncols=2)
