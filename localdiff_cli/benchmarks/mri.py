@@ -31,6 +31,7 @@ from localdiff_cli.benchmarks.wrong_maps import spoil
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.translate import TranslateOptions, sample_settings
 from localdiff_cli.diffusion.device import on_device
+from localdiff_cli.diffusion.fusion import LocalSettings
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.image import DataRange, Region, region_figures, ssim_maps
 from localdiff_cli.evaluation.lesion import contrast_agreement, lesion_contrast, ring_around
@@ -244,13 +245,21 @@ def run(bench: Bench, rows: tuple[Row, ...], cases: list[PatientSlices], every: 
     results: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         for patient in cases:
-            key = json.dumps([bench.hashes, _weights(bench, row), asdict(row), asdict(bench.settings), patient.name, every], default=str)
-            path = cache / f"{_digest(key)}.json"
+            path = cache / f"{_digest(_key(bench, row, patient.name, every))}.json"
             if not path.is_file():
                 write_text(path, json.dumps(measure(bench, row, patient, every)))
             results.setdefault(row.label, []).append(json.loads(path.read_text(encoding="utf-8")))
         print(f"{row.label}: {len(cases)} patients", flush=True)
     return results
+
+
+def _key(bench: Bench, row: Row, patient: str, every: int) -> str:
+    """Everything that decides a measurement. What only branches need does not count for rows that have none."""
+    weights, settings = [bench.bundle.metadata["files"], *bench.hashes[1:], _weights(bench, row)], bench.settings
+    defaults = asdict(bench.bundle.defaults)
+    if row.source in ("true", "polynomial", "regression", "none"):
+        settings, defaults = replace(settings, local=LocalSettings(), guided=False, ood_crop=False), {}
+    return json.dumps([weights, defaults, asdict(row), asdict(settings), patient, every], default=str)
 
 
 def _weights(bench: Bench, row: Row) -> str:
