@@ -49,7 +49,7 @@ def test_both_tables_are_made_and_not_measured_twice(bench, patient, lesions, tm
     options = argparse.Namespace(model="", data=[], split="val", every=1, work=tmp_path)
     tables = steps.measure(options)
     assert [table.stem for table in tables] == ["steps-t1-to-t2-val", "steps-loss-t1-to-t2-val"]
-    assert len(tables[0].rows) == 3 * bench.settings.steps
+    assert len(tables[0].rows) == 3 * steps.STEPS
     monkeypatch.setattr(steps, "_judge", None)
     assert steps.measure(options)[0].rows == tables[0].rows
     from matplotlib.figure import Figure
