@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from localdiff_cli.errors import ModelError
+from localdiff_cli.ood import patchcore
 from localdiff_cli.ood.patchcore import (
     MemoryBank,
     cells_in_brain,
@@ -248,6 +249,15 @@ def test_damaged_banks_are_refused():
 def test_bank_of_another_backbone_is_refused(bank):
     with pytest.raises(ModelError, match="another backbone"):
         patch_scores(bank, _random(4, 13))
+    with pytest.raises(ModelError, match="another backbone"):
+        bank.nearest(_random(4, 13), 1)
+
+
+@pytest.mark.parametrize("block", [1, 7, 4096])
+def test_the_closest_entry_is_the_first_of_the_nearest(monkeypatch, bank, block):
+    monkeypatch.setattr(patchcore, "QUERY_BLOCK", block)
+    queries = _random(30, 12, seed=1)
+    assert torch.equal(bank.closest(queries), bank.nearest(queries, 3)[:, 0])
 
 
 def test_search_is_exact(bank):
