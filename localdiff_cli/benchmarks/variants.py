@@ -99,17 +99,23 @@ def all_slices(patients: list[PatientSlices]) -> HealthySlices:
 
 
 def _start(base: Bundle, variant: Variant, device: torch.device) -> nn.Module:
-    """A regression starts anew, with the translator's seed; the others from the translator's weights.
+    """A regression starts as the translator did, anew or from the regression of the bundle it started from; others from its weights.
 
-    Raises :class:`UsageError` for a regression like an adapted network (adapters/): there is nothing to start it from.
+    Raises :class:`UsageError` for a regression like an adapted network (adapters/), or where that other regression is missing.
     """
     network = load_translator(base, device).requires_grad_(True)
     if variant.kind != "regression":
         return network
     if not isinstance(network, TranslatorNetwork):
         raise UsageError(f"--base {base.name}: an adapted network; expected one that localdiff fit has made")
-    torch.manual_seed(0)
-    return TranslatorNetwork(network.settings).to(device)
+    begun = base.metadata["training"]["translator"].get("start")
+    if begun is None:
+        torch.manual_seed(0)
+        return TranslatorNetwork(network.settings).to(device)
+    first = load(open_bundle(begun["bundle"]), "regression", FOLDER)
+    if first is None:
+        raise UsageError(f"{FOLDER / begun['bundle']}: no regression there; expected one, since {base.name} started from that bundle")
+    return first.to(device).requires_grad_(True)
 
 
 def _loss(base: Bundle, variant: Variant, patients: list[PatientSlices], batch_size: int) -> tuple[LossOf, HealthySlices]:

@@ -111,15 +111,16 @@ def fit_translator(
     channels: tuple[int, ...],
     space_to_depth: int,
     region_augment: float,
+    start: str | None = None,
 ) -> int:
-    """Train a translator; the exit code."""
+    """Train a translator, from the weights of the bundle ``start`` where it is given; the exit code."""
     _check_options(options)
     _check(train)
     _check_channels(channels, fewest=1, unit=32)
     check_choice("--prediction", prediction, ("epsilon", "sample", "v_prediction"))
     check_choice("--schedule", schedule, ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine"))
     check_range("--region-augment", region_augment, 0, 1)
-    from localdiff_cli.bundle import Defaults
+    from localdiff_cli.bundle import Defaults, open_bundle
     from localdiff_cli.diffusion.network import NetworkSettings
     from localdiff_cli.diffusion.schedule import Schedule
     from localdiff_cli.training import fit
@@ -138,6 +139,7 @@ def fit_translator(
         AugmentSettings(region=region_augment),
         loop,
         Defaults(),
+        None if start is None else open_bundle(start),
     )
     say(f"wrote {bundle.path}")
     return EXIT_OK

@@ -187,16 +187,21 @@ def _picture(path: Path, rows: list[NDArray]) -> None:
 
 
 def fit_translator(
-    job: FitJob, network: NetworkSettings, schedule: Schedule, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults
-) -> Bundle:
-    """Train the conditional diffusion network on lesion-free slices and write it into the bundle."""
+    job: FitJob, network: NetworkSettings, schedule: Schedule, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
+    start: Bundle | None = None,
+) -> Bundle:  # fmt: skip
+    """Train the conditional diffusion network on lesion-free slices and write it into the bundle.
+
+    ``start``: a translator whose weights it starts from, of another pair of contrasts for instance; random ones without it.
+    Raises :class:`UsageError` where its network or schedule is another.
+    """
     _check_out(job, "translate")
+    model = _first_network(network, schedule, loop.seed, start, job.device)
+    begun = {} if start is None else {"start": {"bundle": start.name, "weights": start.metadata["files"][TRANSLATOR]}}
     patients = job.patients()
     used = healthy_slices(patients, "train")
     held_out = healthy_slices(patients, "val") if any(p.split == "val" for p in patients) else used
     job.say(f"{used.count} lesion-free slices of {len(used.patients)} patients")
-    torch.manual_seed(loop.seed)
-    model = TranslatorNetwork(network).to(job.device)
     checkpoint = job.work / f"{job.out.name}-translator.pt"
     average, curve = train(
         model,
@@ -205,7 +210,7 @@ def fit_translator(
         checkpoint,
         progress(job.say),
         _watch(job, held_out, schedule),
-        identity(patients, network=network, schedule=schedule, augment=augment),
+        identity(patients, network=network, schedule=schedule, augment=augment) | begun,
     )
     yardstick = polynomial_map(used)
     metadata = _base_metadata(job, "translate") | {
@@ -216,7 +221,7 @@ def fit_translator(
             "translator": {
                 "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
                 "slices": used.count, "patients": _data_account(patients), "curve": curve, "polynomial": yardstick.tolist(),
-                "monai": version("monai"), "torch": torch.__version__,
+                "monai": version("monai"), "torch": torch.__version__, **begun,
             }
         },
     }  # fmt: skip
@@ -227,6 +232,21 @@ def fit_translator(
         bundle = drop_expert(bundle)
         write_text(bundle.path / "README.md", card(dict(bundle.metadata)))
     return bundle
+
+
+def _first_network(
+    network: NetworkSettings, schedule: Schedule, seed: int, start: Bundle | None, device: torch.device
+) -> nn.Module:
+    """The network before its first step."""
+    if start is None:
+        torch.manual_seed(seed)
+        return TranslatorNetwork(network).to(device)
+    model = load_translator(start, device)
+    found = (model.settings, schedule_of(start))
+    if found != (network, schedule):
+        raise UsageError(f"--start {start.name}: has {found[0]}, {found[1]}; expected {network}, {schedule}. Give its --channels, "
+                         "--space-to-depth, --schedule and --prediction, or another bundle")
+    return model.requires_grad_(True)
 
 
 def version(package: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from localdiff_cli.benchmarks import mri, variants
 from localdiff_cli.benchmarks.variants import Variant
 from localdiff_cli.bundle import EXPERT, load_expert, load_tensors, open_bundle
+from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.translator import HealthySlices
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
@@ -62,6 +63,19 @@ def test_an_expert_of_another_translator_is_not_taken(bench, made):  # noqa: F81
     other = replace(bench.bundle, metadata=bench.bundle.metadata | {"files": files})
     assert variants.load(other, "expert-5", made) is None
     assert variants.load(other, "regression", made) is not None
+
+
+def test_a_regression_starts_where_its_translator_started(bench, made, tmp_path, monkeypatch):  # noqa: F811
+    training = bench.bundle.metadata.get("training", {})
+    begun = training | {"translator": training.get("translator", {}) | {"start": {"bundle": str(bench.bundle.path)}}}
+    base = replace(bench.bundle, metadata=bench.bundle.metadata | {"training": begun})
+    monkeypatch.setattr(variants, "FOLDER", made)
+    start = variants._start(base, SHORT["regression"], torch.device("cpu"))
+    first = variants.load(bench.bundle, "regression", made)
+    assert all(torch.equal(a, b) and a.requires_grad for a, b in zip(start.parameters(), first.parameters(), strict=True))
+    monkeypatch.setattr(variants, "FOLDER", tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="no regression there"):
+        variants._start(base, SHORT["regression"], torch.device("cpu"))
 
 
 def test_rows_take_the_variant_in_the_place_they_name(bench, patient, made):  # noqa: F811

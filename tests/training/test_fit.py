@@ -190,6 +190,21 @@ def test_no_training_pairs_is_no_input(fit, data):
     assert fit("translator", "--target", "FLAIR").exit_code == 3
 
 
+def test_a_translator_starts_from_anothers_weights_and_says_so(data, tmp_path):
+    still = command.TrainOptions(steps=1, batch_size=2, rate=1e-8, seed=0)
+    network = {"prediction": "sample", "schedule": "cosine", "channels": (32, 64), "space_to_depth": 2, "region_augment": 0.0}
+    small = {"spacing": 4.0, "shape": (48, 48)}
+    assert command.fit_translator(options(data, tmp_path, **small), command.TrainOptions(3, 2, 1e-3, 0), **network) == 0
+    first, second = str(tmp_path / "bundle"), options(data, tmp_path / "second", **small)
+    assert command.fit_translator(second, still, **network, start=first) == 0
+    begun, made = (load_translator(open_bundle(str(path)), torch.device("cpu")) for path in (first, second.out))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(begun.parameters(), made.parameters(), strict=True))
+    told = open_bundle(str(second.out)).metadata["training"]["translator"]["start"]
+    assert told == {"bundle": "bundle", "weights": open_bundle(first).metadata["files"]["models/translator.safetensors"]}
+    with pytest.raises(UsageError, match="--start bundle"):
+        command.fit_translator(options(data, tmp_path / "third", **small), still, **(network | {"channels": (32, 32)}), start=first)
+
+
 def options(data, tmp_path, **more):
     return command.FitOptions((data,), tmp_path / "bundle", "T1w", "T2w", None, (), (), "none", "cpu", "unstated", **more)
 
