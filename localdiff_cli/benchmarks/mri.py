@@ -24,10 +24,11 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from localdiff_cli.benchmarks import variants
+from localdiff_cli.benchmarks.noisy_maps import sample_redrawn
 from localdiff_cli.benchmarks.table import decimal, percent, to_tsv
 from localdiff_cli.benchmarks.translation import chunk_of, patients
 from localdiff_cli.benchmarks.variants import regress
-from localdiff_cli.benchmarks.wrong_maps import spoil
+from localdiff_cli.benchmarks.wrong_maps import REDRAWN, noisy, spoil
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.translate import TranslateOptions, sample_settings
 from localdiff_cli.diffusion.device import on_device
@@ -54,7 +55,7 @@ UNIT = DataRange(1.0, "robust z window mapped to [0, 1]")
 SOURCES = ("true", "polynomial", "regression", "none", "patchcore", "segmenter", "truth")
 REGIONS = ("whole", "brain", "lesion", "ring", "outside", "healthy")
 PIXELWISE = tuple(f"{figure}_{region}" for region in REGIONS for figure in ("psnr", "ssim", "mae"))
-FIGURES = (*PIXELWISE, "contrast", "bias", "dice", "seam", "seconds")
+FIGURES = (*PIXELWISE, "contrast", "bias", "dice", "seam", "mask_dice", "seconds")
 SHOWN = (
     "row", "patients", "missed %", "invented %", "fewer missed than plain %", "psnr_brain", "psnr_healthy", "psnr_lesion", "psnr_ring",
     "ssim_brain", "mae_lesion", "contrast", "slope", "dice", "seam", "kid", "seconds",
@@ -82,6 +83,9 @@ class Row:
     variant: str = ""
 
 
+PUBLISHED = (("steps", 50), ("fusion_step", 2), ("soft", False))
+"""The paper's sampling, whatever the bundle's defaults."""
+
 TABLE = (
     Row("true target contrast", "true"),
     Row("polynomial", "polynomial"),
@@ -92,6 +96,7 @@ TABLE = (
     Row("local, patchcore", "patchcore"),
     Row("local, segmenter map", "segmenter"),
     Row("local, true mask", "truth"),
+    Row("local, patchcore, as published: 50 steps, hard, 2 joint", "patchcore", changes=PUBLISHED),
     Row("local, patchcore, expert", "patchcore", expert=True),
     Row("local, segmenter map, expert", "segmenter", expert=True),
     Row("local, true mask, expert", "truth", expert=True),
@@ -157,9 +162,13 @@ class Bench:
         changes = dict(row.changes)
         local = replace(self.settings.local, **{k: changes.pop(k) for k in list(changes) if hasattr(self.settings.local, k)})
         settings = replace(self.settings, mode="plain" if row.source == "none" else "local", samples=row.samples, local=local, **changes)
+        networks = self.networks_of(row)
+        if row.wrong is not None and row.wrong[0] == REDRAWN:
+            masks = [noisy(lesion, chunk.brain, row.wrong[1], draw) for draw in range(settings.steps)]
+            return sample_redrawn(networks, settings, chunk, masks, patient.name)[:, 0].numpy()
         nothing = torch.zeros_like(chunk.brain)
         ood_map, mask = (nothing.float(), nothing) if row.source == "none" else self.region(row, chunk, lesion)
-        return SliceSampler(self.networks_of(row), settings, patient.name)(chunk, ood_map, mask)[0][:, 0].numpy()
+        return SliceSampler(networks, settings, patient.name)(chunk, ood_map, mask)[0][:, 0].numpy()
 
 
 def load(model: str, segmenter: str | None, ood_segmenter: str | None) -> Bench:
@@ -207,8 +216,18 @@ def measure(bench: Bench, row: Row, patient: PatientSlices, every: int) -> dict[
         "contrast": contrast, "bias": None if contrast is None or true is None else contrast - true,
         "dice": float(2 * (mask & lesion).sum() / overlap) if overlap else None, "seconds": seconds / len(target),
         "missed": counts.missed, "found": counts.found, "invented": counts.invented, "free": counts.lesion_free,
-        "seam": seam(image, inside, brain), "features": np.round(bench.features(image, brain), 4).tolist(),
+        "seam": seam(image, inside, brain), "mask_dice": _mask_dice(row, chunk, lesion),
+        "features": np.round(bench.features(image, brain), 4).tolist(),
     }  # fmt: skip
+
+
+def _mask_dice(row: Row, chunk: Chunk, lesion: NDArray[np.bool_]) -> float | None:
+    """Dice of a wrong B with the true lesion inside the brain; None for rows whose B was not made wrong, or without a lesion."""
+    if row.wrong is None or not lesion.any():
+        return None
+    true = torch.from_numpy(lesion)[:, None] & chunk.brain
+    wrong = spoil(true, chunk.brain, *row.wrong)
+    return float(2 * (wrong & true).sum() / (wrong.sum() + true.sum()))
 
 
 def seam(image: NDArray, region: NDArray[np.bool_], brain: NDArray[np.bool_]) -> float | None:
@@ -321,8 +340,9 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, str]]:
 
 def account_of(bench: Bench, rows: tuple[Row, ...], cases: list[PatientSlices], split: str, every: int) -> dict[str, Any]:
     """The exact settings of a table, JSON-able."""
+    spoilt = ("mask_dice",) if any(row.wrong for row in rows) else ()
     return {
-        "shown": SHOWN, "bundle": bench.bundle.name, "hashes": bench.hashes, "split": split, "every": every,
+        "shown": (*SHOWN, *spoilt), "bundle": bench.bundle.name, "hashes": bench.hashes, "split": split, "every": every,
         "patients": [p.name for p in cases], "sampling": asdict(bench.settings), "defaults": asdict(bench.bundle.defaults),
         "rows": [asdict(row) for row in rows],
     }  # fmt: skip

@@ -9,9 +9,11 @@ from localdiff_cli.benchmarks import mri as bench_mri
 from localdiff_cli.benchmarks.mri import Row
 from localdiff_cli.benchmarks.table import Table
 from localdiff_cli.benchmarks.translation import patients
-from localdiff_cli.benchmarks.wrong_maps import FAULTS
+from localdiff_cli.benchmarks.wrong_maps import FAULTS, REDRAWN
 
-SIZES = {"erode": (2, 4, 8), "dilate": (4, 8, 16), "shift": (4, 8, 16), "holes": (0.25, 0.5, 0.75), "islands": (1, 3)}
+SIZES = {
+    "erode": (2, 4, 8), "dilate": (4, 8, 16), "shift": (4, 8, 16), "holes": (0.25, 0.5, 0.75), "islands": (1, 3), "noise": (0.25, 0.5, 1),
+}  # fmt: skip
 PLAIN = Row("plain", "none")
 TEN = (("steps", 10),)
 LATE = (*TEN, ("fusion_step", 1))
@@ -48,6 +50,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         PLAIN,
         Row("true mask", "truth", True),
         *(Row(f"{fault} {size:g}", "truth", True, wrong=(fault, size)) for fault in FAULTS for size in SIZES[fault]),
+        *(Row(f"{REDRAWN}, {size:g}", "truth", True, wrong=(REDRAWN, size)) for size in SIZES["noise"]),
     ),
     "expert": (
         PLAIN,

@@ -7,18 +7,32 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-FAULTS = ("erode", "dilate", "shift", "holes", "islands")
+FAULTS = ("erode", "dilate", "shift", "holes", "islands", "noise")
+REDRAWN = "noise redrawn each step"
+"""The fault ``noise``, drawn anew for every step of the reverse process: see noisy_maps.py."""
+NOISE_SIGMA = 2.0
+"""The noise on M is as smooth as white noise after a Gaussian of this many pixels."""
 
 
 def spoil(mask: Tensor, brain: Tensor, fault: str, size: float) -> Tensor:
     """``mask`` bool ``(N, 1, H, W)`` with a fault, inside ``brain``; slices without a mask stay without, but for ``islands``.
 
     ``erode``, ``dilate``, ``shift`` (to the right) by ``size`` pixels; ``holes``: that share of the mask is cut out in discs of 4 pixels;
-    ``islands``: that many false discs of radius 8 a slice. Raises ``ValueError`` for another fault.
+    ``islands``: that many false discs of radius 8 a slice; ``noise``: M plus smooth noise of that standard deviation, cut at 0.5, on
+    every slice. Raises ``ValueError`` for another fault.
     """
+    if fault in ("noise", REDRAWN):
+        return noisy(mask, brain, size, draw=0)
     rng = np.random.default_rng(0)
     spoilt = [_spoil(m, b, fault, size, rng) for m, b in zip(mask[:, 0].numpy(), brain[:, 0].numpy(), strict=True)]
     return torch.from_numpy(np.stack(spoilt))[:, None] & brain
+
+
+def noisy(mask: Tensor, brain: Tensor, size: float, draw: int) -> Tensor:
+    """``mask`` as M in {0, 1} plus smooth Gaussian noise of standard deviation ``size``, cut at 0.5; each ``draw`` has its own noise."""
+    white = np.random.default_rng(draw).standard_normal(mask.shape)
+    smooth = ndimage.gaussian_filter(white, (0, 0, NOISE_SIGMA, NOISE_SIGMA), mode="wrap")
+    return (mask + torch.from_numpy(size * smooth / smooth.std()) >= 0.5) & brain
 
 
 def _spoil(mask: np.ndarray, brain: np.ndarray, fault: str, size: float, rng: np.random.Generator) -> np.ndarray:

@@ -86,6 +86,23 @@ def test_rows_use_the_mask_the_expert_and_the_settings_they_name(bench, patient)
     assert not np.array_equal(image("none,steps=2"), plain)
 
 
+def test_a_mask_redrawn_each_step_is_the_hard_mask_where_all_draws_agree(bench, patient, monkeypatch):
+    chunk, target, lesion = mri.chunk_of(patient, 1)
+    hard = (("soft", False), ("steps", 3), ("fusion_step", 1))
+    redrawn = mri.Row("redrawn", "truth", True, changes=hard, wrong=(mri.REDRAWN, 0.0))
+
+    def image(row):
+        return bench.image(row, patient, chunk, target, torch.from_numpy(lesion)[:, None])
+
+    once = image(mri.Row("once", "truth", True, changes=hard, wrong=("noise", 0.0)))
+    np.testing.assert_allclose(image(redrawn), once, atol=1e-6)
+    stronger = image(replace(redrawn, wrong=(mri.REDRAWN, 1.0)))
+    assert np.abs(stronger - once).max() > 0.01
+    figures = mri.measure(bench, replace(redrawn, wrong=(mri.REDRAWN, 1.0)), patient, 1)
+    assert 0 < figures["mask_dice"] < 1
+    assert mri.measure(bench, redrawn, patient, 1)["mask_dice"] == 1
+
+
 def test_a_run_is_not_measured_twice_and_its_table_has_intervals(bench, patient, tmp_path, monkeypatch):
     cases = [replace(patient, name=name) for name in "abcd"]
     rows = (mri.Row("plain", "none"), mri.Row("local", "truth"))

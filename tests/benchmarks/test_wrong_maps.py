@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from localdiff_cli.benchmarks.wrong_maps import spoil
+from localdiff_cli.benchmarks.wrong_maps import REDRAWN, noisy, spoil
 
 
 @pytest.fixture
@@ -29,6 +29,17 @@ def test_holes_take_away_and_islands_add(masks):
     assert more[1].any()
     assert not (more & ~brain).any()
     assert torch.equal(more, spoil(mask, brain, "islands", 2))
+
+
+def test_noise_on_m_flips_more_the_stronger_it_is_and_differs_by_draw(masks):
+    mask, brain = masks
+    assert torch.equal(noisy(mask, brain, 0.0, draw=0), mask & brain)
+    flipped = [int((spoil(mask, brain, "noise", size) ^ mask).sum()) for size in (0.2, 0.5, 1.0)]
+    assert flipped[0] < flipped[1] < flipped[2] < int(brain.sum()) / 2
+    assert spoil(mask, brain, "noise", 1.0)[1].any()
+    assert not (spoil(mask, brain, "noise", 1.0) & ~brain).any()
+    assert torch.equal(spoil(mask, brain, REDRAWN, 0.5), noisy(mask, brain, 0.5, draw=0))
+    assert not torch.equal(noisy(mask, brain, 0.5, draw=0), noisy(mask, brain, 0.5, draw=1))
 
 
 def test_an_unknown_fault_is_refused(masks):
