@@ -340,9 +340,8 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, str]]:
 
 def account_of(bench: Bench, rows: tuple[Row, ...], cases: list[PatientSlices], split: str, every: int) -> dict[str, Any]:
     """The exact settings of a table, JSON-able."""
-    spoilt = ("mask_dice",) if any(row.wrong for row in rows) else ()
     return {
-        "shown": (*SHOWN, *spoilt), "bundle": bench.bundle.name, "hashes": bench.hashes, "split": split, "every": every,
+        "bundle": bench.bundle.name, "hashes": bench.hashes, "split": split, "every": every,
         "patients": [p.name for p in cases], "sampling": asdict(bench.settings), "defaults": asdict(bench.bundle.defaults),
         "rows": [asdict(row) for row in rows],
     }  # fmt: skip

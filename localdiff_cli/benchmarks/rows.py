@@ -87,7 +87,8 @@ def measure(part: str, options: argparse.Namespace) -> list[Table]:
     cases = [p for p in patients(bench.bundle, options.data, options.split, options.work) if p.masked]
     lines = bench_mri.table(bench_mri.run(bench, rows, cases, options.every, options.work / "mri"))
     stem = f"{part}-{bench.bundle.name}-{options.split}"
-    account = bench_mri.account_of(bench, rows, cases, options.split, options.every)
+    shown = (*bench_mri.SHOWN, *(("mask_dice",) if part == "wrong-map" else ()))
+    account = {"shown": shown} | bench_mri.account_of(bench, rows, cases, options.split, options.every)
     about = f"{len(cases)} {options.split} patients, every {options.every}. slice"
     return [Table(stem, lines, about, account, lambda canvas: _missed_and_invented(canvas, stem, lines))]
 

@@ -1,13 +1,16 @@
 """The parts as tables, and the page that is made of them."""
 
 import argparse
+import json
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from localdiff_cli.benchmarks import mri, paper, rows
+from localdiff_cli.benchmarks.table import to_markdown
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 
 
@@ -58,3 +61,14 @@ def test_a_part_without_data_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         paper.main()
     assert "--data" in capsys.readouterr().err
+
+
+def test_the_page_shows_what_tells_the_lines_of_each_shipped_table_apart():
+    tables = sorted((Path(__file__).parents[2] / "examples" / "benchmarks").glob("*.tsv"))
+    assert tables
+    for path in tables:
+        account = json.loads(path.with_suffix(".json").read_text())
+        head, _, *lines = to_markdown(path, account.get("shown")).splitlines()
+        first = path.read_text().split("\t", 1)[0]
+        assert head.startswith(f"| {first} |"), path.name
+        assert len(set(lines)) == len(lines), path.name
