@@ -5,19 +5,21 @@ The network learnt at 1 mm, so finer grids lie outside its training scale: their
 the same. The honest alternative is a row of its own: the network at 1 mm, its result up-sampled (its memory is that of the run at 1 mm).
 Up-sampling adds no detail; no data finer than 1 mm is at hand.
 
-Through-plane: slices are drawn one by one (a 2.5D condition, the neighbouring slices as further channels, is not built), sharing their
-noise or each with its own. Flicker is the mean |I_k − I_{k+1}| inside the brain that both slices have in common, over the true
+Through-plane: slices are drawn one by one, sharing their noise or each with its own, or by a network that sees the neighbouring slices
+as well (neighbours.py). Flicker is the mean |I_k − I_{k+1}| inside the brain that both slices have in common, over the true
 contrast's own; that of the error I − target tells noise from anatomy.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import multiprocessing
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,10 +32,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from localdiff_cli.batch.volume import peak_megabytes
-from localdiff_cli.benchmarks import mri
+from localdiff_cli.benchmarks import mri, neighbours
 from localdiff_cli.benchmarks.mri import Bench, Row
 from localdiff_cli.benchmarks.table import Table, decimal
 from localdiff_cli.benchmarks.translation import chunk_of, patients
+from localdiff_cli.bundle import load_translator
+from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.statistics import Bootstrap, bootstrap_mean
 from localdiff_cli.ood.threshold import to_mask
@@ -47,6 +51,7 @@ SIDE, FACTORS, SLICES = 256, (1, 2, 4), 3
 """Side of the padded slice at 1 mm, how much finer the grids are, and the number of patients (by name), each with its largest lesion."""
 WAYS = ("plain", "local", "local, ood_crop")
 DILATE_MM = 3.0
+COMMAND = "python -m localdiff_cli.benchmarks.paper --part resolution"
 RUN, RUNS = 6, 8
 """Neighbouring slices about the largest lesion, and the number of patients (by name)."""
 
@@ -61,12 +66,17 @@ class Job:
     slices: str
 
 
-def around_largest(patient: PatientSlices, count: int) -> PatientSlices:
+def rows_around_largest(patient: PatientSlices, count: int) -> slice:
     """``count`` neighbouring slices about the one on which the lesion is largest."""
     k = int(patient.lesion.sum(axis=(1, 2)).argmax())
     first = min(max(0, k - count // 2), max(0, len(patient.lesion) - count))
-    fields = ("condition", "target", "brain", "lesion")
-    return replace(patient, **{name: getattr(patient, name)[first : first + count] for name in fields})
+    return slice(first, first + count)
+
+
+def around_largest(patient: PatientSlices, count: int) -> PatientSlices:
+    """The patient with these slices only."""
+    rows = rows_around_largest(patient, count)
+    return replace(patient, **{name: getattr(patient, name)[rows] for name in ("condition", "target", "brain", "lesion")})
 
 
 def padded(stack: Tensor, side: int) -> Tensor:
@@ -194,6 +204,7 @@ def noise_rows(bench: Bench) -> tuple[Row, ...]:
             for label, row_source, with_expert in ways
             for noise in ("shared", "independent")
         ),
+        *(row for row in (Row("2D, 400 steps more", "none", variant="further"),) if bench.can(row)),
     )
 
 
@@ -203,31 +214,62 @@ def flicker(images: NDArray, brain: NDArray[np.bool_]) -> float | None:
     return float(np.abs(np.diff(images, axis=0))[both].mean()) if both.any() else None
 
 
+def calmness(image: NDArray, patient: PatientSlices) -> dict[str, float | None]:
+    """Flicker of images of a patient's slices, of their error and of the true contrast; PSNR (dB) inside the brain."""
+    _, target, _ = chunk_of(patient, 1)
+    brain = patient.brain
+    flickers = {"image": flicker(image, brain), "error": flicker(image - target, brain), "true": flicker(target, brain)}
+    return flickers | {"psnr": psnr(image, target, brain) if (image != target).any() else None}
+
+
 def through_plane(bench: Bench, row: Row, patient: PatientSlices) -> dict[str, float | None]:
-    """Flicker of a row's images and of their error, and of the true contrast, on neighbouring slices."""
+    """What a row makes of neighbouring slices."""
     chunk, target, lesion = chunk_of(patient, 1)
-    brain = chunk.brain[:, 0].numpy()
-    image = bench.image(row, patient, chunk, target, torch.from_numpy(lesion)[:, None])
-    return {"image": flicker(image, brain), "error": flicker(image - target, brain), "true": flicker(target, brain)}
+    return calmness(bench.image(row, patient, chunk, target, torch.from_numpy(lesion)[:, None]), patient)
 
 
-def noise_lines(bench: Bench, cases: list[PatientSlices], work: Path) -> list[dict[str, str]]:
-    """One line a row: both flickers as ratios to the true contrast's, means over patients."""
+Drawn = Callable[[PatientSlices], dict[str, float | None]]
+
+
+def noise_ways(bench: Bench, options: argparse.Namespace) -> dict[str, tuple[list[Any], Drawn]]:
+    """Every way to draw neighbouring slices of a whole patient, by label, with what else decides the result."""
+
+    def of_row(row: Row) -> tuple[list[Any], Drawn]:
+        return [asdict(row)], lambda patient: through_plane(bench, row, around_largest(patient, RUN))
+
+    ways = {row.label: of_row(row) for row in noise_rows(bench)}
+    if not isinstance(load_translator(bench.bundle, torch.device("cpu")), TranslatorNetwork):
+        return ways
+    network = functools.cache(lambda: neighbours.trained(bench, options, COMMAND))
+
+    def seeing(patient: PatientSlices) -> dict[str, float | None]:
+        rows = rows_around_largest(patient, RUN)
+        return calmness(neighbours.translate(network(), bench, patient, rows), around_largest(patient, RUN))
+
+    return ways | {"2.5D, 400 steps more": ([neighbours.SEEN], seeing)}
+
+
+def noise_lines(bench: Bench, cases: list[PatientSlices], options: argparse.Namespace) -> list[dict[str, str]]:
+    """One line a way: both flickers as ratios to the true contrast's, and PSNR, means over patients."""
     lines = []
-    for row in noise_rows(bench):
-        ratios: dict[str, list[float]] = {"image": [], "error": []}
+    for label, (how, draw) in noise_ways(bench, options).items():
+        measured: dict[str, list[float]] = {"image": [], "error": [], "psnr": []}
         for patient in cases:
-            key = json.dumps([bench.hashes, asdict(row), asdict(bench.settings), patient.name, patient.condition.shape])
-            path = work / f"noise-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+            key = json.dumps([bench.hashes, how, asdict(bench.settings), patient.name, patient.condition.shape])
+            path = options.work / "resolution" / f"noise-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
             if not path.is_file():
-                write_text(path, json.dumps(through_plane(bench, row, patient)))
+                write_text(path, json.dumps(draw(patient)))
             numbers = json.loads(path.read_text(encoding="utf-8"))
-            for name, values in ratios.items():
-                if numbers["true"]:
-                    values.append(numbers[name] / numbers["true"])
-        image, error = (decimal(bootstrap_mean(values, Bootstrap()), 3) for values in ratios.values())
-        lines.append({"row": row.label, "patients": str(len(cases)), "flicker over true": image, "flicker of the error over true": error})
-        print(f"{row.label}: {len(cases)} patients", flush=True)
+            if numbers["true"]:
+                measured["image"].append(numbers["image"] / numbers["true"])
+                measured["error"].append(numbers["error"] / numbers["true"])
+            measured["psnr"] += [numbers["psnr"]] if numbers["psnr"] is not None else []
+        image, error, decibels = (decimal(bootstrap_mean(values, Bootstrap()), 3 - (k == 2)) for k, values in enumerate(measured.values()))
+        lines.append({
+            "row": label, "patients": str(len(cases)), "flicker over true": image, "flicker of the error over true": error,
+            "PSNR in the brain": decibels,
+        })  # fmt: skip
+        print(f"{label}: {len(cases)} patients", flush=True)
     return lines
 
 
@@ -239,7 +281,7 @@ def measure(options: argparse.Namespace) -> list[Table]:
         raise UsageError(f"no {options.split} patient with both contrasts and a lesion in the data; expected some: give --data with masks")
     cases, work = sorted(found, key=lambda p: p.name), options.work / "resolution"
     measured = sizes(bench, options.model, cases[:SLICES], work)
-    grown, calm = size_lines(measured), noise_lines(bench, [around_largest(p, RUN) for p in cases[:RUNS]], work)
+    grown, calm = size_lines(measured), noise_lines(bench, cases[:RUNS], options)
     stem, threads = f"{bench.bundle.name}-{options.split}", next(iter(measured.values()))["threads"]
     account = {"bundle": bench.bundle.name, "hashes": bench.hashes, "sampling": asdict(bench.settings)}
     names = [p.name for p in cases]
@@ -252,7 +294,7 @@ def measure(options: argparse.Namespace) -> list[Table]:
         ),
         Table(
             f"resolution-through-plane-{stem}", calm, f"{RUN} neighbouring slices of {len(names[:RUNS])} {options.split} patients",
-            account | {"patients": names[:RUNS], "2.5D condition": "not built"}, lambda canvas: _draw_noise(canvas, calm),
+            account | {"patients": names[:RUNS]}, lambda canvas: _draw_noise(canvas, calm),
         ),
     ]  # fmt: skip
 

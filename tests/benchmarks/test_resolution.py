@@ -8,10 +8,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from localdiff_cli.benchmarks import resolution
+from localdiff_cli.benchmarks import neighbours, resolution
 from localdiff_cli.benchmarks.mri import Row
+from localdiff_cli.benchmarks.variants import Variant
 from localdiff_cli.errors import UsageError
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
+from tests.training.data import slices
 
 
 def test_a_finer_grid_averages_back_to_the_slice():
@@ -64,6 +66,8 @@ def options(bench, patient, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(resolution, "SIDE", 48)
     monkeypatch.setattr(resolution, "FACTORS", (1, 2))
     monkeypatch.setattr(resolution, "in_fresh_process", resolution.measure_size)
+    monkeypatch.setattr(neighbours, "patients", lambda *_: [slices("t", n=4)])
+    monkeypatch.setattr(neighbours, "VARIANTS", {"further": Variant("further", 2, 1e-4)})
     return argparse.Namespace(model="t1-to-t2", data=[tmp_path], split="val", every=2, work=tmp_path / "work")
 
 
@@ -79,6 +83,8 @@ def test_both_tables_and_their_figures(options, monkeypatch):
     assert abs(float(enlarged["against 256²"].split(" ")[0])) < 3
     assert [line["row"] for line in noise.rows][:2] == ["true target contrast", "polynomial"]
     assert noise.rows[0]["flicker over true"] == "1.000"
+    assert noise.rows[-1]["row"] == "2.5D, 400 steps more"
+    assert float(noise.rows[-1]["PSNR in the brain"].split(" ")[0]) > 0
     for table in (sizes, noise):
         table.draw(Figure())
     monkeypatch.setattr(resolution, "in_fresh_process", None)
