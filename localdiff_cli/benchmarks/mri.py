@@ -103,6 +103,7 @@ TABLE = (
     Row("local, segmenter map, expert, guided", "segmenter", expert=True, changes=(("guided", True), ("fusion_step", 2))),
     Row("local, segmenter map, expert of 5 patients", "segmenter", expert=True, variant="expert-5"),
     Row("local, segmenter map, expert of 20 patients", "segmenter", expert=True, variant="expert-20"),
+    Row("local, segmenter map, expert of 60 patients, trained as briefly", "segmenter", expert=True, variant="share-0.25"),
     Row("local, patchcore, expert of 5 patients", "patchcore", expert=True, variant="expert-5"),
     Row("local, patchcore, expert of 20 patients", "patchcore", expert=True, variant="expert-20"),
 )
