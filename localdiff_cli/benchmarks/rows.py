@@ -70,7 +70,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("true target contrast", "true"),
         Row("polynomial", "polynomial"),
         Row("regression", "regression", variant="regression"),
-        Row("plain, ddim, 10 steps, mean of 10", "none", samples=10, changes=(("steps", 10),)),
+        *(Row(f"plain, ddim, {n} steps, mean of 10", "none", samples=10, changes=(("steps", n),)) for n in (2, 4, 10)),
         *(Row(f"plain, ddim, {n} steps", "none", changes=(("steps", n),)) for n in (1, 2, 4, 10)),
         *(Row(f"plain, dpmpp, {n} steps", "none", changes=(("sampler", "dpmpp"), ("steps", n))) for n in (4, 10)),
         Row("plain, ddpm, 50 steps", "none", changes=(("sampler", "ddpm"), ("steps", 50))),
