@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from localdiff_cli.benchmarks import variants
 from localdiff_cli.benchmarks.record import record, show
-from localdiff_cli.bundle import Bundle, load_detector, load_translator, open_bundle, schedule_of
+from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.translate import TranslateOptions, sample_settings
 from localdiff_cli.diffusion.device import choose_device, on_device
+from localdiff_cli.ood.detector import Detector
 from localdiff_cli.ood.threshold import to_mask
+from localdiff_cli.segmentation.detector import SegmenterDetector
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import Networks, SampleSettings, SliceSampler
 from localdiff_cli.training.fit import psnr
@@ -54,29 +58,46 @@ def _score(image: NDArray, target: NDArray, brain: NDArray[np.bool_], lesion: ND
     return f"{psnr(image, target, brain):.2f}{inside}"
 
 
+def default_detector(bundle: Bundle, device: torch.device) -> Detector | None:
+    """The detector that the bundle uses by default; None where it has none."""
+    if bundle.defaults.detector == "segmenter":
+        return SegmenterDetector(load_segmenter(open_bundle(bundle.condition.segmenter), device))
+    return load_detector(bundle, bundle.defaults.false_alarm, device) if bundle.has_detector else None
+
+
 def measure(
     bundle: Bundle, patient: PatientSlices, settings: SampleSettings, samples: int, every: int, device: torch.device
 ) -> dict[str, Any]:
-    """One patient's row: polynomial, one plain sample, the mean of several, one local sample (automatic detector)."""
+    """One patient's row: polynomial, regression (if trained), one plain sample, the mean of several, one local sample as by default."""
     network = load_translator(bundle, device)
-    networks = Networks(on_device(network, device, "fp32"), schedule_of(bundle), device, network.settings.multiple)
+    expert = on_device(load_expert(bundle, device), device, "fp32") if bundle.has_expert else None
+    networks = Networks(on_device(network, device, "fp32"), schedule_of(bundle), device, network.settings.multiple, expert=expert)
     chunk, target, lesion = chunk_of(patient, every)
     brain, condition = chunk.brain[:, 0].numpy(), chunk.condition[:, 0].numpy()
     nothing = torch.zeros_like(chunk.brain)
+
+    def score(images: Tensor) -> str:
+        return _score(images[:, 0].numpy(), target, brain, lesion)
+
+    def sampled(mode: str, number: int, ood_map: Tensor, mask: Tensor) -> str:
+        return score(SliceSampler(networks, replace(settings, mode=mode, samples=number), patient.name)(chunk, ood_map, mask)[0])
+
     polynomial = np.clip(np.polyval(bundle.metadata["training"]["translator"]["polynomial"], condition), 0, 1)
     row: dict[str, Any] = {"patient": patient.name, "slices": len(target), "polynomial": _score(polynomial, target, brain, lesion)}
+    regression = variants.load(bundle, "regression")
+    if regression is not None:
+        with torch.inference_mode():
+            row["regression"] = score(variants.regress(on_device(regression, device, "fp32"), chunk.condition).clamp(0, 1) * chunk.brain)
     started = time.monotonic()
-    plain = SliceSampler(networks, replace(settings, mode="plain", samples=1), patient.name)(chunk, chunk.condition, nothing)[0]
-    row["plain, 1 sample"] = _score(plain[:, 0].numpy(), target, brain, lesion)
+    row["plain, 1 sample"] = sampled("plain", 1, chunk.condition, nothing)
     row["s a slice"] = f"{(time.monotonic() - started) / len(target):.2f}"
-    mean = SliceSampler(networks, replace(settings, mode="plain", samples=samples), patient.name)(chunk, chunk.condition, nothing)[0]
-    row[f"plain, mean of {samples}"] = _score(mean[:, 0].numpy(), target, brain, lesion)
-    if bundle.has_detector:
+    row[f"plain, mean of {samples}"] = sampled("plain", samples, chunk.condition, nothing)
+    detector = default_detector(bundle, device)
+    if detector is not None:
         d = bundle.defaults
-        found = load_detector(bundle, d.false_alarm, device)(chunk.condition.to(device), chunk.brain.to(device))
-        mask = to_mask(found.ood_map.cpu(), d.threshold, chunk.brain, d.open_mm, d.dilate_mm, (bundle.grid.spacing,) * 2)
-        local = SliceSampler(networks, replace(settings, mode="local", samples=1), patient.name)(chunk, found.ood_map.cpu(), mask)[0]
-        row["local, 1 sample"] = _score(local[:, 0].numpy(), target, brain, lesion)
+        ood_map = detector(chunk.condition.to(device), chunk.brain.to(device)).ood_map.cpu()
+        mask = to_mask(ood_map, d.threshold, chunk.brain, d.open_mm, d.dilate_mm, (bundle.grid.spacing,) * 2)
+        row["local, 1 sample"] = sampled("local", 1, ood_map, mask)
         row["OOD share"] = f"{float(mask.sum()) / float(chunk.brain.sum()):.3f}"
     return row
 
