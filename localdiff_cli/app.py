@@ -225,7 +225,7 @@ def fit_translator(
     channels: Annotated[str, typer.Option("--channels", help="Channels by level, multiples of 32. Example: --channels 64,96,128", rich_help_panel="Network")] = "64,96,128",
     space_to_depth: Annotated[int, typer.Option("--space-to-depth", min=1, max=16, help="Pixels a side that become channels before the network. Example: --space-to-depth 2", rich_help_panel="Network")] = 4,
     region_augment: Annotated[float, typer.Option("--region-augment", help="Probability, 0 to 1, that condition and target are both restricted to a random blob. Example: --region-augment 0.5", rich_help_panel="Training")] = 0.0,
-    start: Annotated[str | None, typer.Option("--start", metavar="<str>", help="Bundle whose translator's weights the training starts from, of other contrasts for instance; its network and schedule must be these. (default: random weights) Example: --start t1-to-flair", rich_help_panel="Training")] = None,
+    start: Annotated[str | None, typer.Option("--start", metavar="<str>", help="Weights that the training starts from: BUNDLE for its translator, of other contrasts for instance, or BUNDLE:PART for its models/PART.safetensors; its network and schedule must be these. (default: random weights) Example: --start t1-to-flair", rich_help_panel="Training")] = None,
     device: o.Device = "auto", licence: Licence = "unstated", debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Train a translator on lesion-free slices.

@@ -14,7 +14,7 @@ from localdiff_cli.errors import EXIT_OK, ModelError, UsageError
 
 if TYPE_CHECKING:
     from localdiff_cli.diffusion.schedule import Prediction
-    from localdiff_cli.training.fit import FitJob
+    from localdiff_cli.training.fit import FitJob, Start
 
 SPACING, SHAPE = 1.0, (208, 176)
 MAX_SEED = 2**63 - 1
@@ -120,7 +120,7 @@ def fit_translator(
     check_choice("--prediction", prediction, ("epsilon", "sample", "v_prediction"))
     check_choice("--schedule", schedule, ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine"))
     check_range("--region-augment", region_augment, 0, 1)
-    from localdiff_cli.bundle import Defaults, open_bundle
+    from localdiff_cli.bundle import Defaults
     from localdiff_cli.diffusion.network import NetworkSettings
     from localdiff_cli.diffusion.schedule import Schedule
     from localdiff_cli.training import fit
@@ -139,10 +139,19 @@ def fit_translator(
         AugmentSettings(region=region_augment),
         loop,
         Defaults(),
-        None if start is None else open_bundle(start),
+        None if start is None else _start(start),
     )
     say(f"wrote {bundle.path}")
     return EXIT_OK
+
+
+def _start(text: str) -> Start:
+    """``BUNDLE`` or ``BUNDLE:PART`` as weights to start from."""
+    from localdiff_cli.bundle import open_bundle
+    from localdiff_cli.training.fit import Start
+
+    name, colon, part = text.rpartition(":")
+    return Start(open_bundle(name), part) if colon and part.isidentifier() else Start(open_bundle(text))
 
 
 def fit_expert(

@@ -188,16 +188,15 @@ def _picture(path: Path, rows: list[NDArray]) -> None:
 
 def fit_translator(
     job: FitJob, network: NetworkSettings, schedule: Schedule, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
-    start: Bundle | None = None,
+    start: Start | None = None,
 ) -> Bundle:  # fmt: skip
-    """Train the conditional diffusion network on lesion-free slices and write it into the bundle.
+    """Train the conditional diffusion network on lesion-free slices and write it into the bundle; random weights without ``start``.
 
-    ``start``: a translator whose weights it starts from, of another pair of contrasts for instance; random ones without it.
-    Raises :class:`UsageError` where its network or schedule is another.
+    Raises :class:`UsageError` where the network or schedule of ``start`` is another.
     """
     _check_out(job, "translate")
     model = _first_network(network, schedule, loop.seed, start, job.device)
-    begun = {} if start is None else {"start": {"bundle": start.name, "weights": start.metadata["files"][TRANSLATOR]}}
+    begun = {} if start is None else {"start": start.account}
     patients = job.patients()
     used = healthy_slices(patients, "train")
     held_out = healthy_slices(patients, "val") if any(p.split == "val" for p in patients) else used
@@ -234,17 +233,38 @@ def fit_translator(
     return bundle
 
 
+@dataclass(frozen=True)
+class Start:
+    """Weights that a training starts from: the ``part`` of a ``bundle``, its translator or another network of that architecture."""
+
+    bundle: Bundle
+    part: str = "translator"
+
+    @property
+    def weights(self) -> str:
+        """The weight file inside the bundle. Raises :class:`UsageError` where there is none."""
+        name, files = f"models/{self.part}.safetensors", self.bundle.metadata["files"]
+        if name not in files:
+            raise UsageError(f"--start {self.bundle.name}:{self.part}: no such weights; the bundle has {', '.join(files)}", code="choice")
+        return name
+
+    @property
+    def account(self) -> dict[str, str]:
+        """What the metadata of the trained bundle says of it."""
+        return {"bundle": self.bundle.name, "part": self.part, "weights": self.bundle.metadata["files"][self.weights]}
+
+
 def _first_network(
-    network: NetworkSettings, schedule: Schedule, seed: int, start: Bundle | None, device: torch.device
+    network: NetworkSettings, schedule: Schedule, seed: int, start: Start | None, device: torch.device
 ) -> nn.Module:
     """The network before its first step."""
     if start is None:
         torch.manual_seed(seed)
         return TranslatorNetwork(network).to(device)
-    model = load_translator(start, device)
-    found = (model.settings, schedule_of(start))
+    model = load_translator(start.bundle, device, start.weights)
+    found = (model.settings, schedule_of(start.bundle))
     if found != (network, schedule):
-        raise UsageError(f"--start {start.name}: has {found[0]}, {found[1]}; expected {network}, {schedule}. Give its --channels, "
+        raise UsageError(f"--start {start.bundle.name}: has {found[0]}, {found[1]}; expected {network}, {schedule}. Give its --channels, "
                          "--space-to-depth, --schedule and --prediction, or another bundle")
     return model.requires_grad_(True)
 

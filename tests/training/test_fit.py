@@ -200,9 +200,13 @@ def test_a_translator_starts_from_anothers_weights_and_says_so(data, tmp_path):
     begun, made = (load_translator(open_bundle(str(path)), torch.device("cpu")) for path in (first, second.out))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(begun.parameters(), made.parameters(), strict=True))
     told = open_bundle(str(second.out)).metadata["training"]["translator"]["start"]
-    assert told == {"bundle": "bundle", "weights": open_bundle(first).metadata["files"]["models/translator.safetensors"]}
+    weights = open_bundle(first).metadata["files"]["models/translator.safetensors"]
+    assert told == {"bundle": "bundle", "part": "translator", "weights": weights}
+    with pytest.raises(UsageError, match="no such weights"):
+        command.fit_translator(options(data, tmp_path / "third", **small), still, **network, start=f"{first}:regression")
+    assert command.fit_translator(options(data, tmp_path / "third", **small), still, **network, start=f"{first}:translator") == 0
     with pytest.raises(UsageError, match="--start bundle"):
-        command.fit_translator(options(data, tmp_path / "third", **small), still, **(network | {"channels": (32, 32)}), start=first)
+        command.fit_translator(options(data, tmp_path / "fourth", **small), still, **(network | {"channels": (32, 32)}), start=first)
 
 
 def options(data, tmp_path, **more):
