@@ -109,7 +109,7 @@ def _start(base: Bundle, variant: Variant, device: torch.device) -> nn.Module:
     if not isinstance(network, TranslatorNetwork):
         raise UsageError(f"--base {base.name}: an adapted network; expected one that localdiff fit has made")
     begun = base.metadata["training"]["translator"].get("start")
-    if begun is None:
+    if begun is None or begun["part"] == "regression":  # a translator that started from a regression came after it
         torch.manual_seed(0)
         return TranslatorNetwork(network.settings).to(device)
     first = load(open_bundle(begun["bundle"]), "regression", FOLDER)
@@ -164,11 +164,16 @@ def _save(base: Bundle, out: Path, name: str, account: dict[str, Any], average: 
 
 
 def load(base: Bundle, name: str, folder: Path = FOLDER) -> nn.Module | None:
-    """A variant of the base's network, frozen; None where it was not made, or was made from another translator."""
+    """A variant of the base's network, frozen; None where it was not made, or was made from another translator.
+
+    A regression is one's own where it is of the same network, contrasts and grid.
+    """
     path = folder / base.name
     if not (path / METADATA).is_file():
         return None
     bundle = open_bundle(str(path))
+    if any(bundle.metadata.get(key) != base.metadata.get(key) for key in ("network", "condition", "target", "grid")):
+        return None
     account = bundle.metadata.get("training", {}).get(name)
     if account is None or (account["variant"]["kind"] != "regression" and account["base"] != base.metadata["files"][TRANSLATOR]):
         return None

@@ -67,12 +67,16 @@ def test_an_expert_of_another_translator_is_not_taken(bench, made):  # noqa: F81
 
 def test_a_regression_starts_where_its_translator_started(bench, made, tmp_path, monkeypatch):  # noqa: F811
     training = bench.bundle.metadata.get("training", {})
-    begun = training | {"translator": training.get("translator", {}) | {"start": {"bundle": str(bench.bundle.path)}}}
+    begun = training | {"translator": training.get("translator", {}) | {"start": {"bundle": str(bench.bundle.path), "part": "translator"}}}
     base = replace(bench.bundle, metadata=bench.bundle.metadata | {"training": begun})
     monkeypatch.setattr(variants, "FOLDER", made)
     start = variants._start(base, SHORT["regression"], torch.device("cpu"))
     first = variants.load(bench.bundle, "regression", made)
     assert all(torch.equal(a, b) and a.requires_grad for a, b in zip(start.parameters(), first.parameters(), strict=True))
+    begun["translator"]["start"]["part"] = "regression"
+    anew = variants._start(base, SHORT["regression"], torch.device("cpu"))
+    assert not all(torch.equal(a, b) for a, b in zip(anew.parameters(), first.parameters(), strict=True))
+    begun["translator"]["start"]["part"] = "translator"
     monkeypatch.setattr(variants, "FOLDER", tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no regression there"):
         variants._start(base, SHORT["regression"], torch.device("cpu"))
