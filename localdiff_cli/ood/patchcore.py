@@ -78,9 +78,8 @@ class MemoryBank:
         thread that the slice has (faiss would take all threads for every slice at once). Raises :class:`ModelError` as nearest does.
         """
         self._check(queries)
-        # min is vectorised on CPUs, where argmin takes almost as long as the product.
-        blocks = (torch.addmm(self._squared, block, self.embeddings.T, alpha=-2).min(dim=1) for block in queries.split(QUERY_BLOCK))
-        return torch.cat([found.indices for found in blocks])
+        blocks = (torch.addmm(self._squared, block, self.embeddings.T, alpha=-2).argmin(dim=1) for block in queries.split(QUERY_BLOCK))
+        return torch.cat([*blocks])
 
     def _check(self, queries: Tensor) -> None:
         if queries.shape[1] != self.embeddings.shape[1]:
