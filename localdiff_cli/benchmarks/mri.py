@@ -84,7 +84,7 @@ class Row:
 
 
 PUBLISHED = (("steps", 50), ("fusion_step", 2), ("soft", False))
-"""The paper's sampling, whatever the bundle's defaults."""
+"""The paper's number of steps, mask and fusion; the rest is as the bundle has it."""
 
 TABLE = (
     Row("true target contrast", "true"),
@@ -223,10 +223,13 @@ def measure(bench: Bench, row: Row, patient: PatientSlices, every: int) -> dict[
 
 
 def _mask_dice(row: Row, chunk: Chunk, lesion: NDArray[np.bool_]) -> float | None:
-    """Dice of a wrong B with the true lesion inside the brain; None for rows whose B was not made wrong, or without a lesion."""
-    if row.wrong is None or not lesion.any():
-        return None
+    """Dice of a wrong B with the true lesion inside the brain; None for rows whose B was not made wrong, or without a lesion.
+
+    Of noise redrawn at each step it is the first draw's.
+    """
     true = torch.from_numpy(lesion)[:, None] & chunk.brain
+    if row.wrong is None or not true.any():
+        return None
     wrong = spoil(true, chunk.brain, *row.wrong)
     return float(2 * (wrong & true).sum() / (wrong.sum() + true.sum()))
 
@@ -275,14 +278,14 @@ def run(bench: Bench, rows: tuple[Row, ...], cases: list[PatientSlices], every: 
 
 def _key(bench: Bench, row: Row, patient: str, every: int) -> str:
     """Everything that decides a measurement. What only branches need does not count for rows that have none."""
-    weights, settings = [bench.bundle.metadata["files"], *bench.hashes[1:], _weights(bench, row)], bench.settings
+    weights, settings = [bench.bundle.metadata["files"], *bench.hashes[1:], weights_of_row(bench, row)], bench.settings
     defaults = asdict(bench.bundle.defaults)
     if row.source in ("true", "polynomial", "regression", "none"):
         settings, defaults = replace(settings, local=LocalSettings(), guided=False, ood_crop=False), {}
-    return json.dumps([weights, defaults, asdict(row), asdict(settings), patient, every], default=str)
+    return json.dumps([weights, defaults, asdict(row), asdict(settings), patient, every, FIGURES], default=str)
 
 
-def _weights(bench: Bench, row: Row) -> str:
+def weights_of_row(bench: Bench, row: Row) -> str:
     """What tells the weights of a row's variant from others of that name."""
     network = bench.variant(row.variant) if row.variant else None
     return "" if network is None else _digest(str([float(p.double().sum()) for p in network.parameters()]))

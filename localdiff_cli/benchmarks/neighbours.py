@@ -1,7 +1,7 @@
 """A 2.5D condition, for the through-plane experiment: the translator sees the slices above and below as well.
 
 It starts from the translator's weights, with new input channels that say nothing at first, and is trained as long as the variant
-``further`` (variants.py) trains the 2D network: what differs between the two is what they see.
+``further`` (variants.py) trains the 2D network, here always in fp32.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from localdiff_cli.tasks.translation import Networks, SampleSettings
 
 @torch.inference_mode()
 def sample_redrawn(networks: Networks, settings: SampleSettings, chunk: Chunk, masks: list[Tensor], fingerprint: str) -> Tensor:
-    """One sample, ``(N, 1, H, W)`` in [0, 1]; ``masks`` has a B ``(N, 1, H, W)`` for each step, the last of them is fused by.
+    """One sample, ``(N, 1, H, W)`` in [0, 1]; ``masks`` has a B ``(N, 1, H, W)`` for each step; that of the last branched step fuses.
 
     With equal masks it is the sample of :class:`SliceSampler` with a hard mask. Branches part at the first step.
     """

@@ -235,7 +235,7 @@ def noise_ways(bench: Bench, options: argparse.Namespace) -> dict[str, tuple[lis
     """Every way to draw neighbouring slices of a whole patient, by label, with what else decides the result."""
 
     def of_row(row: Row) -> tuple[list[Any], Drawn]:
-        return [asdict(row)], lambda patient: through_plane(bench, row, around_largest(patient, RUN))
+        return [asdict(row), mri.weights_of_row(bench, row)], lambda patient: through_plane(bench, row, around_largest(patient, RUN))
 
     ways = {row.label: of_row(row) for row in noise_rows(bench)}
     if not isinstance(load_translator(bench.bundle, torch.device("cpu")), TranslatorNetwork):
@@ -255,7 +255,7 @@ def noise_lines(bench: Bench, cases: list[PatientSlices], options: argparse.Name
     for label, (how, draw) in noise_ways(bench, options).items():
         measured: dict[str, list[float]] = {"image": [], "error": [], "psnr": []}
         for patient in cases:
-            key = json.dumps([bench.hashes, how, asdict(bench.settings), patient.name, patient.condition.shape])
+            key = json.dumps([bench.hashes, how, RUN, asdict(bench.settings), patient.name, patient.condition.shape])
             path = options.work / "resolution" / f"noise-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
             if not path.is_file():
                 write_text(path, json.dumps(draw(patient)))

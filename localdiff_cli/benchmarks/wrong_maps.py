@@ -15,7 +15,7 @@ NOISE_SIGMA = 2.0
 
 
 def spoil(mask: Tensor, brain: Tensor, fault: str, size: float) -> Tensor:
-    """``mask`` bool ``(N, 1, H, W)`` with a fault, inside ``brain``; slices without a mask stay without, but for ``islands``.
+    """``mask`` bool ``(N, 1, H, W)`` with a fault, inside ``brain``; slices without a mask stay without, but for ``islands`` and ``noise``.
 
     ``erode``, ``dilate``, ``shift`` (to the right) by ``size`` pixels; ``holes``: that share of the mask is cut out in discs of 4 pixels;
     ``islands``: that many false discs of radius 8 a slice; ``noise``: M plus smooth noise of that standard deviation, cut at 0.5, on

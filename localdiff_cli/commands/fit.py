@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,7 +152,7 @@ def _start(text: str) -> Start:
     from localdiff_cli.training.fit import Start
 
     name, colon, part = text.rpartition(":")
-    return Start(open_bundle(name), part) if colon and part.isidentifier() else Start(open_bundle(text))
+    return Start(open_bundle(name), part) if colon and re.fullmatch(r"[\w.-]+", part) else Start(open_bundle(text))
 
 
 def fit_expert(

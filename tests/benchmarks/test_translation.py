@@ -29,10 +29,12 @@ def test_a_row_has_the_yardsticks_and_the_default_detectors_sample(bench, patien
 
 def test_the_bundles_default_detector_is_asked(bench, patient, monkeypatch):  # noqa: F811
     supervised = replace(bench.bundle, metadata=bench.bundle.metadata | {"defaults": {"detector": "segmenter"}})
-    monkeypatch.setattr(translation, "open_bundle", lambda name: name)
+    opened = []
+    monkeypatch.setattr(translation, "open_bundle", opened.append)
     monkeypatch.setattr(translation, "load_segmenter", lambda bundle, device: bundle)
     detector = translation.default_detector(supervised, CPU)
     assert isinstance(detector, SegmenterDetector)
+    assert opened == [bench.bundle.condition.segmenter]
     assert not isinstance(translation.default_detector(bench.bundle, CPU), SegmenterDetector)
 
 

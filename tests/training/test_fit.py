@@ -203,7 +203,7 @@ def test_a_translator_starts_from_anothers_weights_and_says_so(data, tmp_path):
     weights = open_bundle(first).metadata["files"]["models/translator.safetensors"]
     assert told == {"bundle": "bundle", "part": "translator", "weights": weights}
     with pytest.raises(UsageError, match="no such weights"):
-        command.fit_translator(options(data, tmp_path / "third", **small), still, **network, start=f"{first}:regression")
+        command.fit_translator(options(data, tmp_path / "third", **small), still, **network, start=f"{first}:expert-5")
     assert command.fit_translator(options(data, tmp_path / "third", **small), still, **network, start=f"{first}:translator") == 0
     with pytest.raises(UsageError, match="--start bundle"):
         command.fit_translator(options(data, tmp_path / "fourth", **small), still, **(network | {"channels": (32, 32)}), start=first)
