@@ -142,11 +142,20 @@ class Bench:
     def region(self, row: Row, chunk: Chunk, lesion: Tensor) -> tuple[Tensor, Tensor]:
         """M and B of a chunk, ``(N, 1, H, W)``."""
         if row.source == "truth":
-            mask = lesion if row.wrong is None else spoil(lesion, chunk.brain, *row.wrong)
+            mask = self.wrong_masks(row, chunk, lesion)[0] if row.wrong else lesion
             return mask.float(), mask
         d = replace(self.bundle.defaults, **dict(row.mask_changes))
         found = self.detector(row.source, d.false_alarm)(chunk.condition, chunk.brain)
         return found.ood_map, to_mask(found.ood_map, d.threshold, chunk.brain, d.open_mm, d.dilate_mm, (self.bundle.grid.spacing,) * 2)
+
+    def wrong_masks(self, row: Row, chunk: Chunk, lesion: Tensor) -> list[Tensor]:
+        """The masks that a row's fault makes of the true one, ``(N, 1, H, W)``: one, or one for each step where they are redrawn."""
+        if row.wrong is None:
+            return []
+        fault, size = row.wrong
+        if fault == REDRAWN:
+            return [noisy(lesion, chunk.brain, size, draw) for draw in range(dict(row.changes).get("steps", self.settings.steps))]
+        return [spoil(lesion, chunk.brain, fault, size)]
 
     def image(self, row: Row, patient: PatientSlices, chunk: Chunk, target: NDArray, lesion: Tensor) -> NDArray:
         """The image that a row makes of a chunk, ``(N, H, W)`` in [0, 1]."""
@@ -165,8 +174,7 @@ class Bench:
         settings = replace(self.settings, mode="plain" if row.source == "none" else "local", samples=row.samples, local=local, **changes)
         networks = self.networks_of(row)
         if row.wrong is not None and row.wrong[0] == REDRAWN:
-            masks = [noisy(lesion, chunk.brain, row.wrong[1], draw) for draw in range(settings.steps)]
-            return sample_redrawn(networks, settings, chunk, masks, patient.name)[:, 0].numpy()
+            return sample_redrawn(networks, settings, chunk, self.wrong_masks(row, chunk, lesion), patient.name)[:, 0].numpy()
         nothing = torch.zeros_like(chunk.brain)
         ood_map, mask = (nothing.float(), nothing) if row.source == "none" else self.region(row, chunk, lesion)
         return SliceSampler(networks, settings, patient.name)(chunk, ood_map, mask)[0][:, 0].numpy()
@@ -217,21 +225,18 @@ def measure(bench: Bench, row: Row, patient: PatientSlices, every: int) -> dict[
         "contrast": contrast, "bias": None if contrast is None or true is None else contrast - true,
         "dice": float(2 * (mask & lesion).sum() / overlap) if overlap else None, "seconds": seconds / len(target),
         "missed": counts.missed, "found": counts.found, "invented": counts.invented, "free": counts.lesion_free,
-        "seam": seam(image, inside, brain), "mask_dice": _mask_dice(row, chunk, lesion),
+        "seam": seam(image, inside, brain), "mask_dice": _mask_dice(bench, row, chunk, lesion),
         "features": np.round(bench.features(image, brain), 4).tolist(),
     }  # fmt: skip
 
 
-def _mask_dice(row: Row, chunk: Chunk, lesion: NDArray[np.bool_]) -> float | None:
-    """Dice of a wrong B with the true lesion inside the brain; None for rows whose B was not made wrong, or without a lesion.
-
-    Of noise redrawn at each step it is the first draw's.
-    """
-    true = torch.from_numpy(lesion)[:, None] & chunk.brain
-    if row.wrong is None or not true.any():
+def _mask_dice(bench: Bench, row: Row, chunk: Chunk, lesion: NDArray[np.bool_]) -> float | None:
+    """Dice of a wrong B (mean over its draws) with the true lesion inside the brain; None for rows with another B, or without a lesion."""
+    whole = torch.from_numpy(lesion)[:, None]
+    true, masks = whole & chunk.brain, bench.wrong_masks(row, chunk, whole)
+    if not masks or not true.any():
         return None
-    wrong = spoil(true, chunk.brain, *row.wrong)
-    return float(2 * (wrong & true).sum() / (wrong.sum() + true.sum()))
+    return float(np.mean([float(2 * (wrong & true).sum() / (wrong.sum() + true.sum())) for wrong in masks]))
 
 
 def seam(image: NDArray, region: NDArray[np.bool_], brain: NDArray[np.bool_]) -> float | None:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from localdiff_cli.diffusion.branching import branch_denoiser, split
-from localdiff_cli.diffusion.fusion import fuse
+from localdiff_cli.diffusion.fusion import Process, fuse
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey
-from localdiff_cli.diffusion.samplers import State, advance, denoiser, step_of
+from localdiff_cli.diffusion.samplers import State, step_of
 from localdiff_cli.diffusion.schedule import step_pairs
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import Networks, SampleSettings
@@ -20,23 +20,18 @@ def sample_redrawn(networks: Networks, settings: SampleSettings, chunk: Chunk, m
 
     With equal masks it is the sample of :class:`SliceSampler` with a hard mask. Branches part at the first step.
     """
-    schedule, numbers = networks.schedule, list(chunk.active_numbers)
-    shape = (chunk.condition.shape[2], chunk.condition.shape[3])
+    schedule, numbers, condition = networks.schedule, list(chunk.active_numbers), chunk.condition
+    shape = (condition.shape[2], condition.shape[3])
     key = NoiseKey(settings.seed, 0, fingerprint, settings.noise == "shared")
-    step, pairs = step_of(settings.sampler, settings.eta), list(enumerate(step_pairs(schedule.num_train_timesteps, settings.steps)))
-    fusion = len(pairs) - settings.local.fusion_step
 
     def noise(number: int) -> Tensor:
         return key.batch(number, numbers, shape)
 
-    state = split(State(noise(INITIAL)))
-    for number, pair in pairs[:fusion]:
-        denoise = branch_denoiser(
-            networks.model, schedule, chunk.condition, masks[number], settings.local.context, expert=networks.expert
-        )
-        state = advance(step, denoise, schedule, state, number, pair, lambda n: torch.cat([noise(n)] * 2))
-    state = fuse(state, masks[fusion - 1].float())
-    joint = denoiser(networks.model, schedule, chunk.condition)
-    for number, pair in pairs[fusion:]:
-        state = advance(step, joint, schedule, state, number, pair, noise)
-    return ((state.x + 1) / 2).clamp(0, 1) * chunk.brain
+    pairs = step_pairs(schedule.num_train_timesteps, settings.steps)
+    process = Process(networks.model, schedule, step_of(settings.sampler, settings.eta), pairs, noise, networks.expert)
+    state, fusion = split(State(noise(INITIAL))), len(pairs) - settings.local.fusion_step
+    for k in range(fusion):
+        branched = branch_denoiser(networks.model, schedule, condition, masks[k], settings.local.context, expert=networks.expert)
+        state = process.walk(branched, state, k, k + 1, lambda number: torch.cat([noise(number)] * 2))
+    x0 = process.walk(process.joint(condition), fuse(state, masks[fusion - 1].float()), fusion, len(pairs)).x
+    return ((x0 + 1) / 2).clamp(0, 1) * chunk.brain

@@ -66,12 +66,15 @@ def default_detector(bundle: Bundle, device: torch.device) -> Detector | None:
 
 
 def measure(
-    bundle: Bundle, patient: PatientSlices, settings: SampleSettings, samples: int, every: int, device: torch.device
+    bundle: Bundle, patient: PatientSlices, settings: SampleSettings, samples: int, every: int, device: torch.device, *, expert: bool = True
 ) -> dict[str, Any]:
-    """One patient's row: polynomial, regression (if trained), one plain sample, the mean of several, one local sample as by default."""
+    """One patient's row: polynomial, regression (if trained), one plain sample, the mean of several, one local sample as by default.
+
+    ``expert``: whether the bundle's expert takes part where there is one.
+    """
     network = load_translator(bundle, device)
-    expert = on_device(load_expert(bundle, device), device, "fp32") if bundle.has_expert else None
-    networks = Networks(on_device(network, device, "fp32"), schedule_of(bundle), device, network.settings.multiple, expert=expert)
+    own = on_device(load_expert(bundle, device), device, "fp32") if bundle.has_expert and expert else None
+    networks = Networks(on_device(network, device, "fp32"), schedule_of(bundle), device, network.settings.multiple, expert=own)
     chunk, target, lesion = chunk_of(patient, every)
     brain, condition = chunk.brain[:, 0].numpy(), chunk.condition[:, 0].numpy()
     nothing = torch.zeros_like(chunk.brain)
@@ -112,12 +115,13 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=2, help="every n-th slice")
     parser.add_argument("--work", type=Path, default=Path("bench.work"), help="cache folder")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--expert", default="auto", choices=("auto", "none"), help="none: the local sample is training-free")
     parser.add_argument("--record", action="store_true", help="write the table into the bundle")
     options = parser.parse_args()
     bundle, device = open_bundle(options.model), choose_device(options.device)
     settings = sample_settings(TranslateOptions(model=options.model), bundle)
     rows = [
-        measure(bundle, p, settings, options.samples, options.every, device)
+        measure(bundle, p, settings, options.samples, options.every, device, expert=options.expert == "auto")
         for p in patients(bundle, options.data, options.split, options.work)
     ]
     title = f"PSNR (dB) inside the brain / inside the lesion, {options.split} patients"

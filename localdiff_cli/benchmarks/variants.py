@@ -25,7 +25,7 @@ from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
 from localdiff_cli.training.card import card
 from localdiff_cli.training.expert import RegionSettings, expert_loss, lesion_slices
-from localdiff_cli.training.fit import FitJob, identity, progress, version
+from localdiff_cli.training.fit import FitJob, Start, identity, progress, version
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.pairs import read_pairs, without
 from localdiff_cli.training.slices import PatientSlices
@@ -98,6 +98,12 @@ def all_slices(patients: list[PatientSlices]) -> HealthySlices:
     return HealthySlices(used, tuple(np.arange(len(p.condition)) for p in used))
 
 
+def _begun(base: Bundle) -> dict[str, Any] | None:
+    """What the base's translator started from; None for random weights, or a regression, which then came before the translator."""
+    begun: dict[str, Any] | None = base.metadata.get("training", {}).get("translator", {}).get("start")
+    return None if begun is None or begun["part"] == "regression" else begun
+
+
 def _start(base: Bundle, variant: Variant, device: torch.device) -> nn.Module:
     """A regression starts as the translator did, anew or from the regression of the bundle it started from; others from its weights.
 
@@ -108,14 +114,21 @@ def _start(base: Bundle, variant: Variant, device: torch.device) -> nn.Module:
         return network
     if not isinstance(network, TranslatorNetwork):
         raise UsageError(f"--base {base.name}: an adapted network; expected one that localdiff fit has made")
-    begun = base.metadata["training"]["translator"].get("start")
-    if begun is None or begun["part"] == "regression":  # a translator that started from a regression came after it
+    begun = _begun(base)
+    if begun is None:
         torch.manual_seed(0)
         return TranslatorNetwork(network.settings).to(device)
     first = load(open_bundle(begun["bundle"]), "regression", FOLDER)
     if first is None:
         raise UsageError(f"{FOLDER / begun['bundle']}: no regression there; expected one, since {base.name} started from that bundle")
     return first.to(device).requires_grad_(True)
+
+
+def _regression_account(base: Bundle) -> dict[str, Any]:
+    """What a regression of a base that started from another bundle says of the regression it starts from itself."""
+    begun = _begun(base)
+    assert begun is not None
+    return Start(open_bundle(str(FOLDER / begun["bundle"])), "regression").account
 
 
 def _loss(base: Bundle, variant: Variant, patients: list[PatientSlices], batch_size: int) -> tuple[LossOf, HealthySlices]:
@@ -145,12 +158,13 @@ def fit(base: Bundle, name: str, job: FitJob, precision: str, steps: int | None 
     loss, slices = _loss(base, variant, patients, loop.batch_size)
     job.say(f"{name}: {slices.count} slices of {len(slices.patients)} patients")
     checkpoint = job.work / f"bench-{base.name}-{name}.pt"
-    kept = identity(list(slices.patients), variant=variant) | {"base": base.metadata["files"][TRANSLATOR]}
+    begun = {"start": _regression_account(base)} if variant.kind == "regression" and _begun(base) else {}
+    kept = identity(list(slices.patients), variant=variant) | {"base": base.metadata["files"][TRANSLATOR]} | begun
     average, curve = train(_start(base, variant, job.device), loss, loop, checkpoint, progress(job.say), None, kept)
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "variant": asdict(variant),
         "slices": slices.count, "patients": {"train": sorted(p.name for p in slices.patients)}, "curve": curve,
-        "base": base.metadata["files"][TRANSLATOR], "monai": version("monai"), "torch": torch.__version__,
+        "base": base.metadata["files"][TRANSLATOR], "monai": version("monai"), "torch": torch.__version__, **begun,
     }  # fmt: skip
     return _save(base, job.out, name, account, average)
 

@@ -21,7 +21,7 @@ def spoil(mask: Tensor, brain: Tensor, fault: str, size: float) -> Tensor:
     ``islands``: that many false discs of radius 8 a slice; ``noise``: M plus smooth noise of that standard deviation, cut at 0.5, on
     every slice. Raises ``ValueError`` for another fault.
     """
-    if fault in ("noise", REDRAWN):
+    if fault == "noise":
         return noisy(mask, brain, size, draw=0)
     rng = np.random.default_rng(0)
     spoilt = [_spoil(m, b, fault, size, rng) for m, b in zip(mask[:, 0].numpy(), brain[:, 0].numpy(), strict=True)]

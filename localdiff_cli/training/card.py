@@ -43,6 +43,9 @@ def _made(part: str, account: dict[str, Any]) -> str:
     if account.get("curve"):
         first, last = account["curve"][0], account["curve"][-1]
         lines.append(f"Loss {first[1]:.4f} at step {first[0]}, {last[1]:.4f} at step {last[0]}; the curve is in `configs/metadata.json`.")
+    if "start" in account:
+        start, seen = account["start"], account["start"]["patients"]
+        lines.append(f"- started from the {start['part']} of {start['bundle']}, which learnt from ({len(seen)}): {', '.join(seen)}")
     for split, names in account["patients"].items():
         lines.append(f"- {split} ({len(names)}): {', '.join(names)}")
     return "\n".join(lines)

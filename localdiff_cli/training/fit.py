@@ -198,6 +198,8 @@ def fit_translator(
     model = _first_network(network, schedule, loop.seed, start, job.device)
     begun = {} if start is None else {"start": start.account}
     patients = job.patients()
+    if start is not None:
+        _check_held_out(patients, start.account)
     used = healthy_slices(patients, "train")
     held_out = healthy_slices(patients, "val") if any(p.split == "val" for p in patients) else used
     job.say(f"{used.count} lesion-free slices of {len(used.patients)} patients")
@@ -249,9 +251,21 @@ class Start:
         return name
 
     @property
-    def account(self) -> dict[str, str]:
-        """What the metadata of the trained bundle says of it."""
-        return {"bundle": self.bundle.name, "part": self.part, "weights": self.bundle.metadata["files"][self.weights]}
+    def account(self) -> dict[str, Any]:
+        """What the metadata of the trained bundle says of it, with the patients that these weights have learnt from."""
+        told = self.bundle.metadata.get("training", {}).get(self.part, {})
+        seen = {*told.get("patients", {}).get("train", []), *told.get("start", {}).get("patients", [])}
+        return {
+            "bundle": self.bundle.name, "part": self.part, "weights": self.bundle.metadata["files"][self.weights], "patients": sorted(seen),
+        }  # fmt: skip
+
+
+def _check_held_out(patients: list[PatientSlices], start: dict[str, Any]) -> None:
+    """Refuse to hold out who the first weights have learnt from. Raises :class:`UsageError`."""
+    known = sorted({p.name for p in patients if p.split == "val"} & set(start["patients"]))
+    if known:
+        names = ", ".join(known)
+        raise UsageError(f"--start {start['bundle']}: has learnt from {names}, now in the val split; leave them out with --exclude")
 
 
 def _first_network(

@@ -44,3 +44,10 @@ def test_the_expert_takes_part_in_the_local_sample(bench, patient, monkeypatch):
         pytest.fail("the tiny detector finds nothing: the test says nothing")
     monkeypatch.setattr(translation, "load_expert", lambda bundle, device: load_translator(bundle, device))
     assert measured(bench, patient, bench.bundle)["local, 1 sample"] != with_expert["local, 1 sample"]
+
+
+def test_without_the_expert_the_local_sample_is_training_free(bench, patient, monkeypatch):  # noqa: F811
+    changed = replace(patient, target=(0.9 * patient.target).astype(np.uint16))
+    both = [translation.measure(bench.bundle, changed, bench.settings, 2, 1, CPU, expert=flag) for flag in (True, False)]
+    assert both[0]["local, 1 sample"] != both[1]["local, 1 sample"]
+    assert both[0]["plain, 1 sample"] == both[1]["plain, 1 sample"]

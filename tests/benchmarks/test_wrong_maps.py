@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from localdiff_cli.benchmarks.wrong_maps import REDRAWN, noisy, spoil
+from localdiff_cli.benchmarks.wrong_maps import noisy, spoil
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_noise_on_m_flips_more_the_stronger_it_is_and_differs_by_draw(masks):
     assert flipped[0] < flipped[1] < flipped[2] < int(brain.sum()) / 2
     assert spoil(mask, brain, "noise", 1.0)[1].any()
     assert not (spoil(mask, brain, "noise", 1.0) & ~brain).any()
-    assert torch.equal(spoil(mask, brain, REDRAWN, 0.5), noisy(mask, brain, 0.5, draw=0))
+    assert torch.equal(spoil(mask, brain, "noise", 0.5), noisy(mask, brain, 0.5, draw=0))
     assert not torch.equal(noisy(mask, brain, 0.5, draw=0), noisy(mask, brain, 0.5, draw=1))
 
 
