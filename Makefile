@@ -18,7 +18,7 @@ PARTS ?= mri detectors fusion steps wrong-map sizes subtle texture resolution sa
 SPLIT ?= val
 MODEL ?= t1-to-flair
 EVERY ?= 4
-PAPER = $(BIN)/python -m localdiff_cli.benchmarks.paper --model $(MODEL) --split $(SPLIT) --every $(EVERY)
+PAPER = $(BIN)/python -m examples.benchmarks.paper --model $(MODEL) --split $(SPLIT) --every $(EVERY)
 
 .PHONY: demo test fuzz lint torture bench bench-paper bench-speed clean
 
@@ -46,14 +46,14 @@ torture: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.kill --every 1 --random 100
 
 bench: $(STAMP)
-	$(if $(DATA),$(PAPER) --part mri detectors fusion --data $(DATA) --out bench,$(BIN)/python -m localdiff_cli.benchmarks.engine --volumes 1000)
+	$(if $(DATA),$(PAPER) --part mri detectors fusion --data $(DATA) --out bench,$(BIN)/python -m examples.benchmarks.engine --volumes 1000)
 
 bench-paper: $(STAMP)
 	$(if $(DATA),,$(error DATA=folder is needed: pairs with lesion masks, as for localdiff fit))
 	$(PAPER) --part $(PARTS) --data $(DATA) --page
 
 bench-speed: $(STAMP)
-	$(BIN)/python -m localdiff_cli.benchmarks.speed --model $(MODEL) $(if $(DATA),--data $(DATA) --split $(SPLIT))
+	$(BIN)/python -m examples.benchmarks.speed --model $(MODEL) $(if $(DATA),--data $(DATA) --split $(SPLIT))
 
 clean:
 	rm -rf $(VENV) demo bench build dist

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli.benchmarks import anomalib_process, anomalib_script
+from examples.benchmarks import anomalib_process, anomalib_script
 from localdiff_cli.errors import UsageError
 
 ANSWERS = """

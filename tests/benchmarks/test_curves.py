@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from localdiff_cli.benchmarks.curves import draw_lines, legend_below
+from examples.benchmarks.curves import draw_lines, legend_below
 from localdiff_cli.evaluation.statistics import Interval
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from localdiff_cli.benchmarks.detection import brightness
+from examples.benchmarks.detection import brightness
 from localdiff_cli.training.slices import PatientSlices
 
 

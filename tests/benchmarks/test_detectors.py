@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli.benchmarks import detectors
-from localdiff_cli.benchmarks.mri import Row
+from examples.benchmarks import detectors
+from examples.benchmarks.mri import Row
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.ood_maps import auroc
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401

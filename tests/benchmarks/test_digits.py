@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli.benchmarks import digits, weights
+from examples.benchmarks import digits, weights
 from localdiff_cli.errors import UsageError
 from tests.benchmarks.test_super_resolution import Blur
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from localdiff_cli.benchmarks import inserted, judged
+from examples.benchmarks import inserted, judged
 from tests.benchmarks.test_judged import finder  # noqa: F401
 from tests.benchmarks.test_mri import bench  # noqa: F401
 from tests.benchmarks.test_sizes import cases  # noqa: F401

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from localdiff_cli.benchmarks import insertions
-from localdiff_cli.benchmarks.insertions import donor_of, erase, insert, ring_of, spoil_texture
+from examples.benchmarks import insertions
+from examples.benchmarks.insertions import donor_of, erase, insert, ring_of, spoil_texture
 
 
 def block(rows, columns, shape=(60, 50)):

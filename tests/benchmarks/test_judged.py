@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from localdiff_cli.benchmarks import judged
-from localdiff_cli.benchmarks.judged import Slices
-from localdiff_cli.benchmarks.mri import Row
+from examples.benchmarks import judged
+from examples.benchmarks.judged import Slices
+from examples.benchmarks.mri import Row
 from tests.benchmarks.test_mri import Threshold, bench, patient  # noqa: F401
 from tests.bundles import make_segmenter
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli.benchmarks import mri
+from examples.benchmarks import mri
 from localdiff_cli.bundle import EXPERT, TRANSLATOR, copy_bundle, load_tensors, open_bundle, save_bundle
 from localdiff_cli.errors import UsageError
 from tests.training.data import slices

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli.benchmarks import neighbours
-from localdiff_cli.benchmarks.mri import Row
-from localdiff_cli.benchmarks.neighbours import NeighbourNetwork, with_neighbours
-from localdiff_cli.benchmarks.translation import chunk_of
-from localdiff_cli.benchmarks.variants import Variant
+from examples.benchmarks import neighbours
+from examples.benchmarks.mri import Row
+from examples.benchmarks.neighbours import NeighbourNetwork, with_neighbours
+from examples.benchmarks.translation import chunk_of
+from examples.benchmarks.variants import Variant
 from localdiff_cli.bundle import load_translator
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.translator import HealthySlices

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from localdiff_cli.benchmarks.other_samplers import Published, monai, published
+from examples.benchmarks.other_samplers import Published, monai, published
 from localdiff_cli.diffusion.device import on_device
 from localdiff_cli.diffusion.fusion import LocalSettings, Process, Region, local
 from localdiff_cli.diffusion.network import TranslatorNetwork

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from localdiff_cli.benchmarks import mri, paper, rows
-from localdiff_cli.benchmarks.table import to_markdown
+from examples.benchmarks import mri, paper, rows
+from examples.benchmarks.table import to_markdown
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.io import imsave
 
-from localdiff_cli.benchmarks import photographs
+from examples.benchmarks import photographs
 from localdiff_cli.errors import UsageError
 from tests.benchmarks.test_super_resolution import Blur
 

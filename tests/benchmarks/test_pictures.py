@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.image import imread
 
-from localdiff_cli.benchmarks import pictures
+from examples.benchmarks import pictures
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 
 

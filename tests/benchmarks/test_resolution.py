@@ -8,9 +8,9 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from localdiff_cli.benchmarks import neighbours, resolution
-from localdiff_cli.benchmarks.mri import Row
-from localdiff_cli.benchmarks.variants import Variant
+from examples.benchmarks import neighbours, resolution
+from examples.benchmarks.mri import Row
+from examples.benchmarks.variants import Variant
 from localdiff_cli.errors import UsageError
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 from tests.training.data import slices

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli.benchmarks import scorers
+from examples.benchmarks import scorers
 from localdiff_cli.ood.fit import fit_bank
 from tests.benchmarks.test_mri import bench  # noqa: F401
 

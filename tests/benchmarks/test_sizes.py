@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from localdiff_cli.benchmarks import judged, sizes
+from examples.benchmarks import judged, sizes
 from localdiff_cli.errors import UsageError
 from tests.benchmarks.test_judged import finder  # noqa: F401
 from tests.benchmarks.test_mri import bench  # noqa: F401

@@ -9,8 +9,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from localdiff_cli.benchmarks import speed, speed_patchcore
-from localdiff_cli.benchmarks.other_samplers import Published
+from examples.benchmarks import speed, speed_patchcore
+from examples.benchmarks.other_samplers import Published
 from localdiff_cli.errors import NoInputError, UsageError
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 from tests.training.data import write_patient

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli.benchmarks import speed_patchcore
-from localdiff_cli.benchmarks.anomalib_process import VERSION
-from localdiff_cli.benchmarks.speed_patchcore import Patches, Scored, lines_of, our_fit, our_scores, patches_of, timings_of
-from localdiff_cli.benchmarks.timing import Timing
+from examples.benchmarks import speed_patchcore
+from examples.benchmarks.anomalib_process import VERSION
+from examples.benchmarks.speed_patchcore import Patches, Scored, lines_of, our_fit, our_scores, patches_of, timings_of
+from examples.benchmarks.timing import Timing
 from localdiff_cli.bundle import load_detector, open_bundle
 from localdiff_cli.errors import UsageError
 from localdiff_cli.ood.patchcore import MemoryBank

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli.benchmarks import mri, steps
+from examples.benchmarks import mri, steps
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 
 

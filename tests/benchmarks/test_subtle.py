@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from localdiff_cli.benchmarks import judged, subtle
-from localdiff_cli.benchmarks.inserted import donors_of
+from examples.benchmarks import judged, subtle
+from examples.benchmarks.inserted import donors_of
 from tests.benchmarks.test_judged import finder  # noqa: F401
 from tests.benchmarks.test_mri import Threshold, bench  # noqa: F401
 from tests.training.data import slices

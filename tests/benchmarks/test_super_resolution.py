@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from localdiff_cli.benchmarks import super_resolution as sr
+from examples.benchmarks import super_resolution as sr
 from localdiff_cli.diffusion.network import NetworkSettings
 from localdiff_cli.evaluation.statistics import Bootstrap
 from localdiff_cli.training.loop import LoopSettings, step_generator

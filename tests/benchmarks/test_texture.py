@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from localdiff_cli.benchmarks import judged, texture
-from localdiff_cli.benchmarks.mri import Row
+from examples.benchmarks import judged, texture
+from examples.benchmarks.mri import Row
 from tests.benchmarks.test_judged import finder  # noqa: F401
 from tests.benchmarks.test_mri import bench  # noqa: F401
 from tests.training.data import slices

@@ -1,6 +1,6 @@
 """Runs take turns; the least time counts and the first result is kept."""
 
-from localdiff_cli.benchmarks.timing import Timing, by_turns, clocked
+from examples.benchmarks.timing import Timing, by_turns, clocked
 
 
 def test_runs_take_turns_and_the_first_result_is_kept():

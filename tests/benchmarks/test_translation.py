@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli.benchmarks import translation, variants
+from examples.benchmarks import translation, variants
 from localdiff_cli.bundle import load_translator
 from localdiff_cli.segmentation.detector import SegmenterDetector
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401

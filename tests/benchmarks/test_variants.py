@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from localdiff_cli.benchmarks import mri, variants
-from localdiff_cli.benchmarks.variants import Variant
+from examples.benchmarks import mri, variants
+from examples.benchmarks.variants import Variant
 from localdiff_cli.bundle import EXPERT, load_expert, load_tensors, open_bundle
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings

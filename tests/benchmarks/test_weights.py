@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from localdiff_cli.benchmarks import weights
+from examples.benchmarks import weights
 from localdiff_cli.training.loop import LoopSettings
 
 

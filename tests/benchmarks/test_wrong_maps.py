@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from localdiff_cli.benchmarks.wrong_maps import noisy, spoil
+from examples.benchmarks.wrong_maps import noisy, spoil
 
 
 @pytest.fixture

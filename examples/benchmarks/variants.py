@@ -1,6 +1,6 @@
 """Networks that only experiments need: the regression yardstick, the network trained on, experts of fewer patients.
 
-``python -m localdiff_cli.benchmarks.variants --variant regression --base t1-to-flair --data DATA``
+``python -m examples.benchmarks.variants --variant regression --base t1-to-flair --data DATA``
 
 Each is the base's network again, with weights of its own: a file in ``models/bench/<base>``, a bundle like the others, outside the wheel.
 """
@@ -215,7 +215,7 @@ def main() -> None:
 def _job(base: Bundle, options: argparse.Namespace, say: Callable[[str], None]) -> FitJob:
     contrasts = (base.condition.contrast, base.target.contrast)
     pairs = without(read_pairs(options.data, *contrasts), tuple(options.exclude))
-    command = f"python -m localdiff_cli.benchmarks.variants {recorded_arguments(sys.argv[1:])}"
+    command = f"python -m examples.benchmarks.variants {recorded_arguments(sys.argv[1:])}"
     prepare = PrepareSettings(bias=base.bias, spacing=base.grid.spacing, shape=base.grid.shape)
     out = options.out or FOLDER / base.name
     return FitJob(tuple(pairs), contrasts, out, options.work, prepare, command, torch.device("cpu"), say)

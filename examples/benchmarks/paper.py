@@ -1,4 +1,4 @@
-"""The experiments as tables: ``python -m localdiff_cli.benchmarks.paper --part mri --data DATA``, and the page made of them.
+"""The experiments as tables: ``python -m examples.benchmarks.paper --part mri --data DATA``, and the page made of them.
 
 Each part leaves its TSV, the exact settings and a figure in ``--out``; ``--page`` writes ``RESULTS.md`` from what lies there: for each
 part its tables, figures and the reading in ``<part>.md``, which a person writes. What a part has measured stays in ``--work``, so that
@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from localdiff_cli.batch.report import recorded_arguments
-from localdiff_cli.benchmarks import (
+from examples.benchmarks import (
     detectors,
     digits,
     inserted,
@@ -29,7 +28,8 @@ from localdiff_cli.benchmarks import (
     subtle,
     texture,
 )
-from localdiff_cli.benchmarks.table import Table, save, to_markdown
+from examples.benchmarks.table import Table, save, to_markdown
+from localdiff_cli.batch.report import recorded_arguments
 from localdiff_cli.volumes.whole import write_text
 
 
@@ -90,7 +90,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.part and not options.data:
         parser.error("--part needs --data")
-    command = f"python -m localdiff_cli.benchmarks.paper {recorded_arguments(sys.argv[1:])}"
+    command = f"python -m examples.benchmarks.paper {recorded_arguments(sys.argv[1:])}"
     for name in options.part:
         for table in PARTS[name].measure(options):
             save(table, options.out, command)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from localdiff_cli.benchmarks import mri as bench_mri
-from localdiff_cli.benchmarks.mri import Row
-from localdiff_cli.benchmarks.table import Table
-from localdiff_cli.benchmarks.translation import patients
-from localdiff_cli.benchmarks.wrong_maps import FAULTS, REDRAWN
+from examples.benchmarks import mri as bench_mri
+from examples.benchmarks.mri import Row
+from examples.benchmarks.table import Table
+from examples.benchmarks.translation import patients
+from examples.benchmarks.wrong_maps import FAULTS, REDRAWN
 
 SIZES = {
     "erode": (2, 4, 8), "dilate": (4, 8, 16), "shift": (4, 8, 16), "holes": (0.25, 0.5, 0.75), "islands": (1, 3), "noise": (0.25, 0.5, 1),

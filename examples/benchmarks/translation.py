@@ -1,6 +1,6 @@
 """A translator against its yardstick, the best polynomial intensity map: PSNR inside the brain, patient by patient.
 
-``python -m localdiff_cli.benchmarks.translation --model t1-to-t2 --data DATA --split test --samples 10``
+``python -m examples.benchmarks.translation --model t1-to-t2 --data DATA --split test --samples 10``
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from localdiff_cli.benchmarks import variants
-from localdiff_cli.benchmarks.record import record, show
+from examples.benchmarks import variants
+from examples.benchmarks.record import record, show
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.translate import TranslateOptions, sample_settings
 from localdiff_cli.diffusion.device import choose_device, on_device
@@ -130,7 +130,7 @@ def main() -> None:
         note = (
             f"Every {options.every}th axial slice on the network's grid, data range 1; the polynomial was fitted on the training patients."
         )
-        record(bundle, title, rows, "python -m localdiff_cli.benchmarks.translation", note)
+        record(bundle, title, rows, "python -m examples.benchmarks.translation", note)
 
 
 if __name__ == "__main__":

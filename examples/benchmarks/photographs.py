@@ -1,7 +1,7 @@
 """Photographs: 2× super-resolution trained on good parts, tested on defective ones. Does the defect survive?
 
-``python -m localdiff_cli.benchmarks.paper --part photographs --data PHOTOGRAPHS --split test`` measures;
-``python -m localdiff_cli.benchmarks.photographs --data PHOTOGRAPHS --out models/bench`` makes the weights again.
+``python -m examples.benchmarks.paper --part photographs --data PHOTOGRAPHS --split test`` measures;
+``python -m examples.benchmarks.photographs --data PHOTOGRAPHS --out models/bench`` makes the weights again.
 
 Photographs are used in luminance. Of each category's good ones, by name, the first two of every four train, the third validates, the
 fourth tests; of the defective ones every third validates, the others test. The validation photographs also set the thresholds.
@@ -22,10 +22,10 @@ from skimage.color import rgb2gray
 from skimage.io import imread
 from torch import Tensor, nn
 
+from examples.benchmarks import super_resolution as sr
+from examples.benchmarks.table import Table, decimal, percent
+from examples.benchmarks.weights import Training, digest_of, fit, obtain
 from localdiff_cli.batch.report import recorded_arguments
-from localdiff_cli.benchmarks import super_resolution as sr
-from localdiff_cli.benchmarks.table import Table, decimal, percent
-from localdiff_cli.benchmarks.weights import Training, digest_of, fit, obtain
 from localdiff_cli.diffusion.fusion import LocalSettings
 from localdiff_cli.diffusion.network import NetworkSettings
 from localdiff_cli.errors import UsageError
@@ -266,7 +266,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench.work"), help="checkpoints; an interrupted training goes on from there")
     parser.add_argument("--out", type=Path, default=Path("models/bench"))
     options = parser.parse_args()
-    command = f"python -m localdiff_cli.benchmarks.photographs {recorded_arguments(sys.argv[1:])}"
+    command = f"python -m examples.benchmarks.photographs {recorded_arguments(sys.argv[1:])}"
     fit(upsampler_training(read_photographs(options.data)), options.out, options.work, command)
 
 

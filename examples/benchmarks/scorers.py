@@ -17,7 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
-from localdiff_cli.benchmarks.detection import HIGHEST, smoothed_brightness
+from examples.benchmarks.detection import HIGHEST, smoothed_brightness
 from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.ood.backbone import Backbone, pad_slices
 from localdiff_cli.ood.patchcore import MemoryBank, brain_patches, score_slice, upsample_and_smooth

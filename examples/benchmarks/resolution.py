@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
+from examples.benchmarks import mri, neighbours
+from examples.benchmarks.mri import Bench, Row
+from examples.benchmarks.table import Table, decimal
+from examples.benchmarks.translation import chunk_of, patients
 from localdiff_cli.batch.volume import peak_megabytes
-from localdiff_cli.benchmarks import mri, neighbours
-from localdiff_cli.benchmarks.mri import Bench, Row
-from localdiff_cli.benchmarks.table import Table, decimal
-from localdiff_cli.benchmarks.translation import chunk_of, patients
 from localdiff_cli.bundle import load_translator
 from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError
@@ -51,7 +51,7 @@ SIDE, FACTORS, SLICES = 256, (1, 2, 4), 3
 """Side of the padded slice at 1 mm, how much finer the grids are, and the number of patients (by name), each with its largest lesion."""
 WAYS = ("plain", "local", "local, ood_crop")
 DILATE_MM = 3.0
-COMMAND = "python -m localdiff_cli.benchmarks.paper --part resolution"
+COMMAND = "python -m examples.benchmarks.paper --part resolution"
 RUN, RUNS = 6, 8
 """Neighbouring slices about the largest lesion, and the number of patients (by name)."""
 

@@ -1,6 +1,6 @@
 """What the engine itself costs: tiny volumes copied slice by slice, no network.
 
-``python -m localdiff_cli.benchmarks.engine --volumes 1000`` prints milliseconds a volume and the memory after each tenth of them.
+``python -m examples.benchmarks.engine --volumes 1000`` prints milliseconds a volume and the memory after each tenth of them.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from localdiff_cli.benchmarks.weights import Training, digest_of
+from examples.benchmarks.weights import Training, digest_of
 from localdiff_cli.diffusion.fusion import LocalSettings, Process, Region, local, plain
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey

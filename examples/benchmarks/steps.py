@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from localdiff_cli.benchmarks import mri
-from localdiff_cli.benchmarks.mri import UNIT, Bench
-from localdiff_cli.benchmarks.table import Table, decimal
-from localdiff_cli.benchmarks.translation import chunk_of, patients
+from examples.benchmarks import mri
+from examples.benchmarks.mri import UNIT, Bench
+from examples.benchmarks.table import Table, decimal
+from examples.benchmarks.translation import chunk_of, patients
 from localdiff_cli.diffusion.branching import branch_denoiser, ind_condition, ood_condition, split
 from localdiff_cli.diffusion.fusion import fuse
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from localdiff_cli.benchmarks.anomalib_process import VERSION, Anomalib, anomalib
-from localdiff_cli.benchmarks.table import Table
-from localdiff_cli.benchmarks.timing import Clocked, Timing, by_turns, clocked
-from localdiff_cli.benchmarks.translation import chunk_of
+from examples.benchmarks.anomalib_process import VERSION, Anomalib, anomalib
+from examples.benchmarks.table import Table
+from examples.benchmarks.timing import Clocked, Timing, by_turns, clocked
+from examples.benchmarks.translation import chunk_of
 from localdiff_cli.bundle import Bundle, load_detector
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.ood_maps import auroc

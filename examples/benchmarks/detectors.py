@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from localdiff_cli.benchmarks import mri, scorers
-from localdiff_cli.benchmarks.mri import Bench, Row
-from localdiff_cli.benchmarks.scorers import Scorer
-from localdiff_cli.benchmarks.table import Table, decimal, percent
-from localdiff_cli.benchmarks.translation import chunk_of, patients
+from examples.benchmarks import mri, scorers
+from examples.benchmarks.mri import Bench, Row
+from examples.benchmarks.scorers import Scorer
+from examples.benchmarks.table import Table, decimal, percent
+from examples.benchmarks.translation import chunk_of, patients
 from localdiff_cli.bundle import load_detector, load_segmenter, load_translator, open_bundle
 from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from localdiff_cli.benchmarks import mri as bench_mri
-from localdiff_cli.benchmarks.curves import draw_lines, legend_below
-from localdiff_cli.benchmarks.insertions import Donor, Mask, donor_of, insert
-from localdiff_cli.benchmarks.judged import LOCAL_ROWS, Slices, judged, mean, slices_of, usable
-from localdiff_cli.benchmarks.mri import Bench, Row
-from localdiff_cli.benchmarks.sizes import DELTA, LEAST_PIXELS, Results, draw_missed, line_of
-from localdiff_cli.benchmarks.table import Table
-from localdiff_cli.benchmarks.translation import patients
+from examples.benchmarks import mri as bench_mri
+from examples.benchmarks.curves import draw_lines, legend_below
+from examples.benchmarks.insertions import Donor, Mask, donor_of, insert
+from examples.benchmarks.judged import LOCAL_ROWS, Slices, judged, mean, slices_of, usable
+from examples.benchmarks.mri import Bench, Row
+from examples.benchmarks.sizes import DELTA, LEAST_PIXELS, Results, draw_missed, line_of
+from examples.benchmarks.table import Table
+from examples.benchmarks.translation import patients
 
 CONTROL = "healthy tissue (control)"
 

@@ -1,7 +1,7 @@
 """Digits: super-resolution trained on one class, tested on others. Does Local Diffusion keep a 3 from becoming an 8?
 
-``python -m localdiff_cli.benchmarks.paper --part digits --data MNIST --split test`` measures;
-``python -m localdiff_cli.benchmarks.digits --data MNIST --out models/bench`` makes the weights again.
+``python -m examples.benchmarks.paper --part digits --data MNIST --split test`` measures;
+``python -m examples.benchmarks.digits --data MNIST --out models/bench`` makes the weights again.
 
 The t10k file is split by each digit's place in it: places ending in 0 to 5 train, 6 and 7 validate, 8 and 9 test. The same writer may
 have digits on both sides. The super-resolution networks see the 8s of the train split, the classifier all ten classes of it.
@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from examples.benchmarks import super_resolution as sr
+from examples.benchmarks.table import Table, decimal, percent
+from examples.benchmarks.weights import Training, digest_of, fit, obtain
 from localdiff_cli.batch.report import recorded_arguments
-from localdiff_cli.benchmarks import super_resolution as sr
-from localdiff_cli.benchmarks.table import Table, decimal, percent
-from localdiff_cli.benchmarks.weights import Training, digest_of, fit, obtain
 from localdiff_cli.diffusion.fusion import LocalSettings
 from localdiff_cli.diffusion.network import NetworkSettings
 from localdiff_cli.errors import UsageError
@@ -314,7 +314,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="names of the weights to make (default: all)")
     options = parser.parse_args()
     digits = read_digits(options.data)
-    command = f"python -m localdiff_cli.benchmarks.digits {recorded_arguments(sys.argv[1:])}"
+    command = f"python -m examples.benchmarks.digits {recorded_arguments(sys.argv[1:])}"
     for training in (classifier_training(digits), *(upsampler_training(digits, factor) for factor in FACTORS)):
         if not options.only or training.name in options.only:
             fit(training, options.out, options.work, command)

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from localdiff_cli.benchmarks import mri as bench_mri
-from localdiff_cli.benchmarks.curves import draw_lines, legend_below
-from localdiff_cli.benchmarks.insertions import TEXTURES, disc_in, spoil_texture
-from localdiff_cli.benchmarks.judged import (
+from examples.benchmarks import mri as bench_mri
+from examples.benchmarks.curves import draw_lines, legend_below
+from examples.benchmarks.insertions import TEXTURES, disc_in, spoil_texture
+from examples.benchmarks.judged import (
     Record,
     Slices,
     count,
@@ -37,9 +37,9 @@ from localdiff_cli.benchmarks.judged import (
     translate,
     usable,
 )
-from localdiff_cli.benchmarks.mri import Bench, Row
-from localdiff_cli.benchmarks.table import Table, decimal, percent
-from localdiff_cli.benchmarks.translation import patients
+from examples.benchmarks.mri import Bench, Row
+from examples.benchmarks.table import Table, decimal, percent
+from examples.benchmarks.translation import patients
 from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings
 from localdiff_cli.evaluation.statistics import Interval
 

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from skimage.measure import perimeter_crofton
 
-from localdiff_cli.benchmarks import mri as bench_mri
-from localdiff_cli.benchmarks.curves import draw_lines, legend_below
-from localdiff_cli.benchmarks.insertions import Mask, components
-from localdiff_cli.benchmarks.judged import LOCAL_ROWS, Record, Slices, count, in_mask, judged, mean, slices_of, usable
-from localdiff_cli.benchmarks.mri import Bench, Row
-from localdiff_cli.benchmarks.table import Table, decimal, percent
-from localdiff_cli.benchmarks.translation import patients
+from examples.benchmarks import mri as bench_mri
+from examples.benchmarks.curves import draw_lines, legend_below
+from examples.benchmarks.insertions import Mask, components
+from examples.benchmarks.judged import LOCAL_ROWS, Record, Slices, count, in_mask, judged, mean, slices_of, usable
+from examples.benchmarks.mri import Bench, Row
+from examples.benchmarks.table import Table, decimal, percent
+from examples.benchmarks.translation import patients
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings
 

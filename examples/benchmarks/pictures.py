@@ -1,6 +1,6 @@
 """One page of pictures of patients chosen by rule.
 
-``python -m localdiff_cli.benchmarks.pictures --model t1-to-flair --data DATA --out PAGE.png``
+``python -m examples.benchmarks.pictures --model t1-to-flair --data DATA --out PAGE.png``
 
 The rule: every patient with a lesion in order of names, up to ``--count``, each on the slice where the expert mask is largest, or on
 ``--slices`` spread evenly over those with a lesion.
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from localdiff_cli.benchmarks import mri
-from localdiff_cli.benchmarks.mri import Bench, Row
-from localdiff_cli.benchmarks.translation import chunk_of, patients
+from examples.benchmarks import mri
+from examples.benchmarks.mri import Bench, Row
+from examples.benchmarks.translation import chunk_of, patients
 from localdiff_cli.training.slices import PatientSlices
 from localdiff_cli.volumes.whole import whole_file
 

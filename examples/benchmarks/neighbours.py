@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from localdiff_cli.benchmarks.mri import Bench
-from localdiff_cli.benchmarks.translation import patients
-from localdiff_cli.benchmarks.variants import VARIANTS
-from localdiff_cli.benchmarks.weights import Training, obtain
+from examples.benchmarks.mri import Bench
+from examples.benchmarks.translation import patients
+from examples.benchmarks.variants import VARIANTS
+from examples.benchmarks.weights import Training, obtain
 from localdiff_cli.bundle import TRANSLATOR, load_translator
 from localdiff_cli.diffusion.device import on_device
 from localdiff_cli.diffusion.fusion import Process, plain

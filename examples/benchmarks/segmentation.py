@@ -1,6 +1,6 @@
 """A segmenter bundle on expert masks, patient by patient: Dice, lesion-wise sensitivity, false-positive lesions.
 
-``python -m localdiff_cli.benchmarks.segmentation --model lesion-flair --data DATA --split test``
+``python -m examples.benchmarks.segmentation --model lesion-flair --data DATA --split test``
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from localdiff_cli.benchmarks.record import record, show
+from examples.benchmarks.record import record, show
 from localdiff_cli.bundle import load_segmenter, open_bundle
 from localdiff_cli.evaluation.segmentation import components, dice, lesion_wise
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
@@ -61,7 +61,7 @@ def main() -> None:
             bundle,
             title,
             [*rows, mean],
-            "python -m localdiff_cli.benchmarks.segmentation",
+            "python -m examples.benchmarks.segmentation",
             "All slices, on the network's grid, 3D components.",
         )
 

@@ -1,6 +1,6 @@
 """How fast, side by side in one run: ratios, never promises. Translation against other samplers of the same network, and by stage.
 
-``python -m localdiff_cli.benchmarks.speed`` works on the volume in ``examples/data``; ``--data`` takes patients of your own.
+``python -m examples.benchmarks.speed`` works on the volume in ``examples/data``; ``--data`` takes patients of your own.
 
 The runs take turns and the least time counts (timing.py). Nothing that is timed is kept from another run: only figures of one run
 stand side by side. PatchCore against anomalib is in speed_patchcore.py.
@@ -23,14 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from examples.benchmarks import mri, speed_patchcore
+from examples.benchmarks.mri import Bench, Row
+from examples.benchmarks.other_samplers import Published, monai, published
+from examples.benchmarks.table import Table, save, to_tsv
+from examples.benchmarks.timing import Timing, by_turns, clocked
+from examples.benchmarks.translation import chunk_of, patients
 from localdiff_cli.batch.discover import discover
 from localdiff_cli.batch.report import recorded_arguments
-from localdiff_cli.benchmarks import mri, speed_patchcore
-from localdiff_cli.benchmarks.mri import Bench, Row
-from localdiff_cli.benchmarks.other_samplers import Published, monai, published
-from localdiff_cli.benchmarks.table import Table, save, to_tsv
-from localdiff_cli.benchmarks.timing import Timing, by_turns, clocked
-from localdiff_cli.benchmarks.translation import chunk_of, patients
 from localdiff_cli.bundle import load_translator
 from localdiff_cli.commands.detector import DetectorOptions
 from localdiff_cli.commands.translate import TranslateOptions, TranslateRecipe
@@ -261,7 +261,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench.work"), help="prepared slices, and anomalib's environment")
     parser.add_argument("--out", type=Path, help="folder for TSV, settings and figures")
     options = parser.parse_args()
-    command = f"python -m localdiff_cli.benchmarks.speed {recorded_arguments(sys.argv[1:])}".strip()
+    command = f"python -m examples.benchmarks.speed {recorded_arguments(sys.argv[1:])}".strip()
     for table in measure(options):
         print(f"\n{table.stem} ({table.about})\n{to_tsv(table.rows)}")
         if options.out:

@@ -1,6 +1,6 @@
 """Does the lesion survive? Rows of sampling modes, detectors and the OOD expert on real patients, missed beside invented lesions.
 
-``python -m localdiff_cli.benchmarks.mri --model t1-to-flair --data DATA --split val``
+``python -m examples.benchmarks.mri --model t1-to-flair --data DATA --split val``
 
 Slices are judged on the network's grid; the frozen segmenter of the target contrast says what it finds on each image.
 """
@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from localdiff_cli.benchmarks import variants
-from localdiff_cli.benchmarks.noisy_maps import sample_redrawn
-from localdiff_cli.benchmarks.table import decimal, percent, to_tsv
-from localdiff_cli.benchmarks.translation import chunk_of, patients
-from localdiff_cli.benchmarks.variants import regress
-from localdiff_cli.benchmarks.wrong_maps import REDRAWN, noisy, spoil
+from examples.benchmarks import variants
+from examples.benchmarks.noisy_maps import sample_redrawn
+from examples.benchmarks.table import decimal, percent, to_tsv
+from examples.benchmarks.translation import chunk_of, patients
+from examples.benchmarks.variants import regress
+from examples.benchmarks.wrong_maps import REDRAWN, noisy, spoil
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.translate import TranslateOptions, sample_settings
 from localdiff_cli.diffusion.device import on_device

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localdiff_cli.benchmarks import mri as bench_mri
-from localdiff_cli.benchmarks.curves import draw_lines, legend_below
-from localdiff_cli.benchmarks.inserted import donors_of, with_inserted
-from localdiff_cli.benchmarks.insertions import Donor, erase
-from localdiff_cli.benchmarks.judged import LOCAL_ROWS, Record, Slices, count, detects, in_mask, judged, mean, slices_of, usable
-from localdiff_cli.benchmarks.mri import Bench, Row
-from localdiff_cli.benchmarks.sizes import DELTA, Results
-from localdiff_cli.benchmarks.table import Table, decimal, percent
-from localdiff_cli.benchmarks.translation import patients
+from examples.benchmarks import mri as bench_mri
+from examples.benchmarks.curves import draw_lines, legend_below
+from examples.benchmarks.inserted import donors_of, with_inserted
+from examples.benchmarks.insertions import Donor, erase
+from examples.benchmarks.judged import LOCAL_ROWS, Record, Slices, count, detects, in_mask, judged, mean, slices_of, usable
+from examples.benchmarks.mri import Bench, Row
+from examples.benchmarks.sizes import DELTA, Results
+from examples.benchmarks.table import Table, decimal, percent
+from examples.benchmarks.translation import patients
 
 STRENGTHS = (1.0, 0.75, 0.5, 0.25, 0.0)
 ROWS = (Row("true target contrast", "true"), *LOCAL_ROWS)

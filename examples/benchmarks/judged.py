@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from localdiff_cli.benchmarks.insertions import ring_of
-from localdiff_cli.benchmarks.mri import UNIT, Bench, Row
-from localdiff_cli.benchmarks.table import percent
-from localdiff_cli.benchmarks.translation import chunk_of
+from examples.benchmarks.insertions import ring_of
+from examples.benchmarks.mri import UNIT, Bench, Row
+from examples.benchmarks.table import percent
+from examples.benchmarks.translation import chunk_of
 from localdiff_cli.bundle import open_bundle
 from localdiff_cli.evaluation.lesion import lesion_contrast
 from localdiff_cli.evaluation.segmentation import slice_dice

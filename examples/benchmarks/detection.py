@@ -1,6 +1,6 @@
 """A bundle's detectors on real lesions: pixel and slice AUROC inside the brain, share flagged at the calibrated threshold.
 
-``python -m localdiff_cli.benchmarks.detection --model t1-to-t2 --data DATA --split val``
+``python -m examples.benchmarks.detection --model t1-to-t2 --data DATA --split val``
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from localdiff_cli.benchmarks.record import record, show
+from examples.benchmarks.record import record, show
 from localdiff_cli.bundle import Bundle, bundle_paths, load_detector, load_segmenter, open_bundle
 from localdiff_cli.evaluation.ood_maps import auroc
 from localdiff_cli.ood.detector import Detector
@@ -117,7 +117,7 @@ def main() -> None:
     title = f"Detection of {contrast} lesions, {options.split} patients of {', '.join(p.name for p in options.data)}"
     print(show(title, rows))
     if options.record:
-        record(bundle, title, rows, "python -m localdiff_cli.benchmarks.detection", "Inside the brain, on the network's grid, all slices.")
+        record(bundle, title, rows, "python -m examples.benchmarks.detection", "Inside the brain, on the network's grid, all slices.")
 
 
 if __name__ == "__main__":
