@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localdiff_cli.evaluation.statistics import Interval
+from localdiff_cli.evaluation.cohort.statistics import Interval
 
 
 def draw_lines(axes: Any, ticks: Sequence[str], lines: Mapping[str, Sequence[Interval]], scale: float = 1) -> None:

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from examples.benchmarks.record import record, show
 from localdiff_cli.bundle import Bundle, bundle_paths, load_detector, load_segmenter, open_bundle
-from localdiff_cli.evaluation.ood_maps import auroc
+from localdiff_cli.evaluation.metrics.ood_maps import auroc
 from localdiff_cli.ood.detector import Detector
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.segmentation.detector import SegmenterDetector

@@ -30,8 +30,8 @@ from examples.benchmarks.translation import chunk_of, patients
 from localdiff_cli.bundle import load_detector, load_segmenter, load_translator, open_bundle
 from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.ood_maps import auroc, ood_figures
-from localdiff_cli.evaluation.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_ratio, bootstrap_sums
+from localdiff_cli.evaluation.cohort.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_ratio, bootstrap_sums
+from localdiff_cli.evaluation.metrics.ood_maps import auroc, ood_figures
 from localdiff_cli.ood.backbone import Backbone, load_backbone
 from localdiff_cli.ood.detector import Detection
 from localdiff_cli.ood.fit import Slices, fit_bank

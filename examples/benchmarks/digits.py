@@ -30,8 +30,8 @@ from localdiff_cli.batch.report import recorded_arguments
 from localdiff_cli.diffusion.fusion import LocalSettings
 from localdiff_cli.diffusion.network import NetworkSettings
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.realism import fid
-from localdiff_cli.evaluation.statistics import Bootstrap
+from localdiff_cli.evaluation.cohort.realism import fid
+from localdiff_cli.evaluation.cohort.statistics import Bootstrap
 from localdiff_cli.ood.backbone import load_backbone
 from localdiff_cli.ood.detector import PatchCoreDetector
 from localdiff_cli.ood.threshold import to_mask

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
-from localdiff_cli.evaluation.lesion import ring_around
+from localdiff_cli.evaluation.metrics.lesion import ring_around
 
 FEATHER = 2
 RING_GAP, RING_WIDTH = 1.0, 5.0

@@ -20,9 +20,9 @@ from examples.benchmarks.mri import UNIT, Bench, Row
 from examples.benchmarks.table import percent
 from examples.benchmarks.translation import chunk_of
 from localdiff_cli.bundle import open_bundle
-from localdiff_cli.evaluation.lesion import lesion_contrast
-from localdiff_cli.evaluation.segmentation import slice_dice
-from localdiff_cli.evaluation.statistics import Bootstrap, Interval, bootstrap_ratio
+from localdiff_cli.evaluation.cohort.statistics import Bootstrap, Interval, bootstrap_ratio
+from localdiff_cli.evaluation.metrics.lesion import lesion_contrast
+from localdiff_cli.evaluation.metrics.segmentation import slice_dice
 from localdiff_cli.segmentation.network import lesion_probability
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import SliceSampler

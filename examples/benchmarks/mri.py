@@ -34,12 +34,12 @@ from localdiff_cli.commands.translate import TranslateOptions, sample_settings
 from localdiff_cli.diffusion.device import on_device
 from localdiff_cli.diffusion.fusion import LocalSettings
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.image import DataRange, Region, region_figures, ssim_maps
-from localdiff_cli.evaluation.lesion import contrast_agreement, lesion_contrast, ring_around
-from localdiff_cli.evaluation.measure import measured
-from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings, collect_evidence, judge_slices, tally
-from localdiff_cli.evaluation.realism import kid
-from localdiff_cli.evaluation.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_ratio, bootstrap_sums
+from localdiff_cli.evaluation.cohort.realism import kid
+from localdiff_cli.evaluation.cohort.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_ratio, bootstrap_sums
+from localdiff_cli.evaluation.metrics.image import DataRange, Region, region_figures, ssim_maps
+from localdiff_cli.evaluation.metrics.lesion import contrast_agreement, lesion_contrast, ring_around
+from localdiff_cli.evaluation.metrics.measure import measured
+from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings, collect_evidence, judge_slices, tally
 from localdiff_cli.ood.detector import Detector
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.segmentation.detector import SegmenterDetector

@@ -39,7 +39,7 @@ from localdiff_cli.batch.volume import peak_megabytes
 from localdiff_cli.bundle import load_translator
 from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.statistics import Bootstrap, bootstrap_mean
+from localdiff_cli.evaluation.cohort.statistics import Bootstrap, bootstrap_mean
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import SliceSampler

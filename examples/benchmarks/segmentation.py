@@ -14,7 +14,7 @@ import torch
 
 from examples.benchmarks.record import record, show
 from localdiff_cli.bundle import load_segmenter, open_bundle
-from localdiff_cli.evaluation.segmentation import components, dice, lesion_wise
+from localdiff_cli.evaluation.metrics.segmentation import components, dice, lesion_wise
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.training.pairs import read_pairs
 from localdiff_cli.training.slices import PatientSlices, load_slices

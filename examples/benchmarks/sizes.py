@@ -26,7 +26,7 @@ from examples.benchmarks.mri import Bench, Row
 from examples.benchmarks.table import Table, decimal, percent
 from examples.benchmarks.translation import patients
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings
+from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
 
 DELTA = MisdiagnosisSettings().delta
 LEAST_PIXELS = 30

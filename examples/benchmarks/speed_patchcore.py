@@ -20,7 +20,7 @@ from examples.benchmarks.timing import Clocked, Timing, by_turns, clocked
 from examples.benchmarks.translation import chunk_of
 from localdiff_cli.bundle import Bundle, load_detector
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.ood_maps import auroc
+from localdiff_cli.evaluation.metrics.ood_maps import auroc
 from localdiff_cli.ood.detector import PatchCoreDetector
 from localdiff_cli.ood.fit import sample_rows
 from localdiff_cli.ood.patchcore import MemoryBank, brain_patches, cells_in_brain, greedy_k_centre, patch_scores, slice_score

@@ -29,9 +29,9 @@ from localdiff_cli.diffusion.fusion import fuse
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey
 from localdiff_cli.diffusion.samplers import Model, State, advance, denoiser, step_of
 from localdiff_cli.diffusion.schedule import step_pairs
-from localdiff_cli.evaluation.image import ssim_maps, ssim_of_slices
-from localdiff_cli.evaluation.lesion import lesion_contrast, ring_around
-from localdiff_cli.evaluation.statistics import Bootstrap, bootstrap_mean
+from localdiff_cli.evaluation.cohort.statistics import Bootstrap, bootstrap_mean
+from localdiff_cli.evaluation.metrics.image import ssim_maps, ssim_of_slices
+from localdiff_cli.evaluation.metrics.lesion import lesion_contrast, ring_around
 from localdiff_cli.segmentation.network import lesion_probability
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.training.slices import PatientSlices

@@ -24,8 +24,8 @@ from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey
 from localdiff_cli.diffusion.samplers import step_of
 from localdiff_cli.diffusion.schedule import Schedule, step_pairs
-from localdiff_cli.evaluation.image import DataRange, ssim_maps, ssim_of_slices
-from localdiff_cli.evaluation.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_sums
+from localdiff_cli.evaluation.cohort.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_sums
+from localdiff_cli.evaluation.metrics.image import DataRange, ssim_maps, ssim_of_slices
 from localdiff_cli.ood.backbone import load_backbone
 from localdiff_cli.ood.detector import PatchCoreDetector
 from localdiff_cli.ood.fit import calibrate_detector, fit_bank

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localdiff_cli.evaluation.statistics import Interval
+from localdiff_cli.evaluation.cohort.statistics import Interval
 from localdiff_cli.volumes.whole import whole_file, write_text
 
 

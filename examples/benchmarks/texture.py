@@ -40,8 +40,8 @@ from examples.benchmarks.judged import (
 from examples.benchmarks.mri import Bench, Row
 from examples.benchmarks.table import Table, decimal, percent
 from examples.benchmarks.translation import patients
-from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings
-from localdiff_cli.evaluation.statistics import Interval
+from localdiff_cli.evaluation.cohort.statistics import Interval
+from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
 
 RADIUS = 12
 """Of the disc, pixels (mm on the bundles' grid)."""

@@ -20,8 +20,8 @@ from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, NoInputError, UsageE
 from localdiff_cli.volumes.contrast import content_of, read_sidecar
 
 if TYPE_CHECKING:
-    from localdiff_cli.evaluation.case import CaseResult
-    from localdiff_cli.evaluation.summary import Unpaired
+    from localdiff_cli.evaluation.cohort.summary import Unpaired
+    from localdiff_cli.evaluation.metrics.case import CaseResult
     from localdiff_cli.tasks.evaluation import CaseFiles, EvaluationOptions
 
 
@@ -101,7 +101,7 @@ def _source_contrast(translations: Index) -> str | None:
 
 def pair(indices: dict[str, Index]) -> tuple[list[CaseFiles], list[Unpaired]]:
     """Every translation with its partners; what lacks one is listed with the reason, in both directions."""
-    from localdiff_cli.evaluation.summary import Unpaired
+    from localdiff_cli.evaluation.cohort.summary import Unpaired
     from localdiff_cli.tasks.evaluation import CaseFiles
 
     cases, unpaired, used = [], [], {name: set[Path]() for name in indices}
@@ -213,12 +213,12 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
     """Evaluate every pair; write the report; the exit code."""
     _check(options)
     how = execution(run.how)
-    from localdiff_cli.evaluation.headline import headline
-    from localdiff_cli.evaluation.limits import check_fail_under, parse_limits
-    from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings
-    from localdiff_cli.evaluation.report import write_evaluation
+    from localdiff_cli.evaluation.cohort.limits import check_fail_under, parse_limits
+    from localdiff_cli.evaluation.cohort.summary import Unpaired, summarise
+    from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
+    from localdiff_cli.evaluation.report.headline import headline
+    from localdiff_cli.evaluation.report.page import write_evaluation
     from localdiff_cli.evaluation.settings import EvaluationSettings
-    from localdiff_cli.evaluation.summary import Unpaired, summarise
     from localdiff_cli.tasks.evaluation import EvaluationOptions
 
     parse_limits(list(options.fail_under))

@@ -1,1 +1,1 @@
-"""Did the translation keep the disease? Metrics, statistics, tables and the report: pure functions of arrays, no files read."""
+"""Did the translation keep the disease? Arrays of one case → figures, all cases → statistics, statistics → a report; no volume is read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings
+from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
 
 
 @dataclass(frozen=True)

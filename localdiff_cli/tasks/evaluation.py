@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.evaluation.case import Case, CaseResult, evaluate_case
-from localdiff_cli.evaluation.image import DataRange
+from localdiff_cli.evaluation.metrics.case import Case, CaseResult, evaluate_case
+from localdiff_cli.evaluation.metrics.image import DataRange
 from localdiff_cli.evaluation.settings import EvaluationSettings
 from localdiff_cli.threads import apart
 from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid, support

@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from examples.benchmarks.curves import draw_lines, legend_below
-from localdiff_cli.evaluation.statistics import Interval
+from localdiff_cli.evaluation.cohort.statistics import Interval
 
 
 def interval(estimate, low=None, high=None):

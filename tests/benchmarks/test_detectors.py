@@ -10,7 +10,7 @@ import torch
 from examples.benchmarks import detectors
 from examples.benchmarks.mri import Row
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.ood_maps import auroc
+from localdiff_cli.evaluation.metrics.ood_maps import auroc
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 
 

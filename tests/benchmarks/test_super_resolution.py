@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from examples.benchmarks import super_resolution as sr
 from localdiff_cli.diffusion.network import NetworkSettings
-from localdiff_cli.evaluation.statistics import Bootstrap
+from localdiff_cli.evaluation.cohort.statistics import Bootstrap
 from localdiff_cli.training.loop import LoopSettings, step_generator
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from localdiff_cli.evaluation.case import Case, CaseResult, evaluate_case
-from localdiff_cli.evaluation.image import DataRange
+from localdiff_cli.evaluation.cohort.summary import Summary, Unpaired, summarise
+from localdiff_cli.evaluation.metrics.case import Case, CaseResult, evaluate_case
+from localdiff_cli.evaluation.metrics.image import DataRange
 from localdiff_cli.evaluation.settings import EvaluationSettings
-from localdiff_cli.evaluation.summary import Summary, Unpaired, summarise
 
 SHAPE = (13, 40, 36)
 SPACING = (4.0, 1.0, 1.5)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.misdiagnosis import MisdiagnosisSettings
+from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
 from localdiff_cli.evaluation.settings import EvaluationSettings
 
 
