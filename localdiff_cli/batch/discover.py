@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localdiff_cli.errors import NoInputError, UsageError, VolumeError
-from localdiff_cli.volumes.contrast import IMAGES, Content, content_of
+from localdiff_cli.volumes.contrast import IMAGES, Content, content_of, content_of_series
+from localdiff_cli.volumes.dicom import series_below, series_of
+from localdiff_cli.volumes.dicom_header import Series, is_dicom
 from localdiff_cli.volumes.reader import ITK_SUFFIXES, pair_of, suffix_of
 from localdiff_cli.volumes.whole import PARTIAL
 
@@ -56,13 +58,21 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def candidates(given: str) -> tuple[list[tuple[Path, Path]], bool]:
-    """(path, relative) of all images in a file, folder or glob, and whether it named one file.
+    """(path, relative) of all images in a file, folder or glob, and whether it named one volume.
+
+    DICOM is looked for in folders without other images: what was converted from it often lies beside it. A series is named by its
+    label and contrast, never by its folders, which may bear a patient's name; a folder of one series names that volume.
 
     Raises :class:`NoInputError` where there is nothing.
     """
     path = Path(given)
     if path.is_dir():
-        return [(p, p.relative_to(path)) for p in _walk(path)], False
+        if images := [(p, p.relative_to(path)) for p in _walk(path)]:
+            return images, False
+        series = series_below(path)
+        return [_named(one) for one in series], len(series) == 1
+    if path.is_file() and suffix_of(path) is None and is_dicom(path):
+        return [_named(series_of(path))], True
     if path.exists() or path.is_symlink():
         return [(path, Path(path.name))], True
     matches = sorted(Path(p) for p in glob.glob(given, recursive=True))
@@ -71,6 +81,11 @@ def candidates(given: str) -> tuple[list[tuple[Path, Path]], bool]:
         raise NoInputError(f"--in {given}: no such file or folder, and no file matches it that is an image", code="no-input")
     root = Path(os.path.commonpath([p.parent for p in matches]))
     return [(p, p.relative_to(root)) for p in matches], False
+
+
+def _named(series: Series) -> tuple[Path, Path]:
+    contrast = content_of_series(series).contrast
+    return series.path, Path(f"{series.label}{f'_{contrast}' if contrast in IMAGES else ''}.nii.gz")
 
 
 def wrong_contrast(content: Content, expected: str) -> str | None:
@@ -92,7 +107,8 @@ def discover(given: str, contrast: str) -> Found:
         content = content_of(path)
         reason = wrong_contrast(content, contrast)
         if reason and named:
-            raise VolumeError(f"{path}: {reason}. Choose another --model, or correct the sidecar", code="wrong-contrast")
+            name = path if suffix_of(path) else relative
+            raise VolumeError(f"{name}: {reason}. Choose another --model, or correct the sidecar", code="wrong-contrast")
         if reason:
             skipped.append((relative, reason))
         else:
@@ -100,7 +116,7 @@ def discover(given: str, contrast: str) -> Found:
     if not items:
         raise NoInputError(
             f"--in {given}: no {contrast} volume found ({len(skipped)} files of other kinds skipped); expected NIfTI or "
-            f"{', '.join(ITK_SUFFIXES)} files",
+            f"{', '.join(ITK_SUFFIXES)} files, or DICOM series",
             code="no-input",
         )
     return Found(tuple(items), tuple(skipped))

@@ -139,7 +139,7 @@ def find_companion(folder: Path, volume: Volume, relative: Path, prefer: tuple[s
     Raises :class:`VolumeError` where there is none, or more than one.
     """
     same = folder / relative
-    if same.is_file() and not same.samefile(volume.path):
+    if same.is_file() and not _is_part_of(same, volume):
         return same
     subject = volume.name.rsplit("_", 1)[0]
     prefixes = (f"{subject}_", f"{subject}.", f"{volume.name}_")
@@ -162,7 +162,12 @@ def _may_accompany(path: Path, volume: Volume) -> bool:
     """Another image than ``volume`` itself; the ``.hdr`` stands for its pair."""
     if suffix_of(path) not in SUFFIXES or suffix_of(path) == ".img" or not path.is_file():
         return False
-    return not any(path.samefile(part) for part in files_of(volume.path))
+    return not _is_part_of(path, volume)
+
+
+def _is_part_of(path: Path, volume: Volume) -> bool:
+    """Whether a file is one of the volume's own; a DICOM series has none that could pass for a companion."""
+    return volume.stack is None and any(path.samefile(part) for part in files_of(volume.path))
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localdiff_cli.volumes.dicom import series_of
+from localdiff_cli.volumes.dicom_header import Series, is_dicom
 from localdiff_cli.volumes.reader import stem, suffix_of
 
 ALIASES: dict[str, str] = {
@@ -62,6 +64,8 @@ def _words(name: str) -> list[str]:
 
 def content_of(path: Path) -> Content:
     """What the volume holds. A sidecar's ``Contrast`` (with ``Synthetic``) outranks the name; the name's last telling word wins."""
+    if suffix_of(path) is None and is_dicom(path):
+        return content_of_series(series_of(path))
     sidecar = read_sidecar(path)
     said = sidecar.get("Contrast")
     if isinstance(said, str) and said:
@@ -70,6 +74,15 @@ def content_of(path: Path) -> Content:
     contrast = _said_by(words, path)
     enhanced = any(word in ENHANCED for word in words) or bool(sidecar.get("ContrastBolusIngredient"))
     return Content(contrast, enhanced, False, "name" if contrast else "nothing")
+
+
+def content_of_series(series: Series) -> Content:
+    """What a DICOM series holds, by the words of its protocol and, before them, of its description."""
+    words = _words(series.words)
+    telling = [word for word in words if word in ALIASES]
+    contrast = ALIASES[telling[-1]] if telling else None
+    enhanced = series.enhanced or any(word in ENHANCED for word in words)
+    return Content(contrast, enhanced, series.synthetic, "series description" if contrast else "nothing")
 
 
 def _said_by(words: list[str], path: Path) -> str | None:

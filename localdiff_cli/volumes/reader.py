@@ -19,7 +19,9 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes import itk
+from localdiff_cli.volumes import dicom, itk
+from localdiff_cli.volumes.dicom_header import is_dicom
+from localdiff_cli.volumes.dicom_stack import Stack
 from localdiff_cli.volumes.geometry import Frame, frame_of
 from localdiff_cli.volumes.limits import MAX_DEFLATE_RATIO, check_promise, check_unpacked
 
@@ -58,7 +60,8 @@ class Volume:
 
     ``stored_shape`` is what the file says, ``shape`` its three spatial axes (a 2D image has one slice). ``affine`` maps
     stored indices to RAS mm. ``frame`` leads to canonical slices. ``header`` is nibabel's, bit for bit as in the file, or an
-    :class:`~localdiff_cli.volumes.itk.ItkHeader`.
+    :class:`~localdiff_cli.volumes.itk.ItkHeader`. Of a DICOM series ``path`` is its label, ``header`` that of the NIfTI files derived
+    from it, and ``stack`` holds its planes.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class Volume:
     affine: NDArray
     frame: Frame
     header: Any = field(repr=False)
+    stack: Stack | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -78,7 +82,7 @@ class Volume:
     @property
     def orientation_known(self) -> bool:
         """False where a NIfTI carries neither an s-form nor a q-form."""
-        return self.kind != "nifti" or int(self.header["sform_code"]) > 0 or int(self.header["qform_code"]) > 0
+        return self.kind == "itk" or int(self.header["sform_code"]) > 0 or int(self.header["qform_code"]) > 0
 
 
 def suffix_of(path: Path) -> str | None:
@@ -109,6 +113,8 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of the bytes of all files of a volume, as hex."""
+    if suffix_of(path) is None and is_dicom(path):
+        return dicom.series_hash(path)
     digest = hashlib.sha256()
     for part in files_of(path):
         with part.open("rb") as handle:
@@ -120,8 +126,10 @@ def file_hash(path: Path) -> str:
 def open_volume(path: Path) -> Volume:
     """Open ``path`` by its header alone. Raises :class:`VolumeError` for what cannot be translated."""
     suffix = suffix_of(path)
+    if suffix is None and is_dicom(path):
+        return _open_dicom(path)
     if suffix is None:
-        raise VolumeError(f"{path}: not a supported image; expected one of {', '.join(SUFFIXES)}", code="not-an-image")
+        raise VolumeError(f"{path}: not a supported image; expected one of {', '.join(SUFFIXES)}, or DICOM", code="not-an-image")
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -324,6 +332,13 @@ def _open_itk(path: Path) -> Volume:
     return Volume(path, "itk", header.shape, shape, header.dtype, affine, _frame(path, affine, shape), header)
 
 
+def _open_dicom(path: Path) -> Volume:
+    stack = dicom.open_stack(path)
+    label = Path(stack.series.label)
+    frame = _frame(label, stack.affine, _spatial_shape(label, stack.shape))
+    return Volume(label, "dicom", stack.shape, stack.shape, np.dtype(np.float32), stack.affine, frame, dicom.nifti_header(stack), stack)
+
+
 class SliceReader:
     """Canonical slices of a volume, float32, one at a time.
 
@@ -340,6 +355,8 @@ class SliceReader:
 
     def _open(self) -> Any:
         volume = self.volume
+        if volume.stack is not None:
+            return dicom.read_array(volume.stack)
         if volume.kind == "itk":
             return itk.read_array(volume.path, volume.header).reshape(volume.shape)
         data = _load_nifti(volume.path).dataobj

@@ -50,8 +50,8 @@ class SliceWriter:
         self.volume = volume
         self.dtype = np.dtype(dtype)
         self.description = description
-        self.scale = scale if volume.kind == "nifti" else (1.0, 0.0)
-        self._streams = volume.kind == "nifti" and volume.frame.slice_axis == 2
+        self.scale = scale if volume.kind != "itk" else (1.0, 0.0)
+        self._streams = volume.kind != "itk" and volume.frame.slice_axis == 2
         self._array = None if self._streams else np.zeros(volume.shape, dtype=self.dtype)
         self._stack = ExitStack()
         self._stream: Any = None
@@ -60,7 +60,7 @@ class SliceWriter:
     def __enter__(self) -> SliceWriter:
         with ExitStack() as stack:
             self._partial = stack.enter_context(whole_file(self.path))
-            if self.volume.kind == "nifti":
+            if self.volume.kind != "itk":
                 self._open_nifti(stack)
             stack.push(self._finish_unless_failed)
             self._stack = stack.pop_all()
