@@ -18,6 +18,7 @@ from pathlib import Path
 from examples.benchmarks import (
     detectors,
     digits,
+    harm,
     inserted,
     photographs,
     resolution,
@@ -42,6 +43,7 @@ class Part:
 
 
 PARTS = {
+    "harm": Part("First, do no harm", harm.measure),
     "mri": Part("Does the lesion survive?", partial(rows.measure, "mri")),
     "detectors": Part("Which detector", detectors.measure),
     "fusion": Part("Branching and fusion", partial(rows.measure, "fusion")),
