@@ -99,7 +99,7 @@ def translate(
     dtype: Annotated[str, typer.Option("--dtype", help="float32, float64, or int16 with slope and intercept. Example: --dtype int16", rich_help_panel=o.OUTPUT)] = "float32",
     save_map: Annotated[bool, typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=o.OUTPUT)] = False,
     save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused.", rich_help_panel=o.OUTPUT)] = False,
-    save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
+    save_brain: o.SaveBrain = False, dicom_out: o.DicomOut = None, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
     device: o.Device = "auto", batch_size: o.BatchSize = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU. Example: --precision bf16", rich_help_panel=o.MODEL)] = "fp32",
     jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
@@ -116,7 +116,7 @@ def translate(
     from localdiff_cli.commands.translate import translate as run
 
     how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, dicom_out)
     chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
     options = TranslateOptions(
         model=model, mode=mode, sampler=sampler, eta=eta, steps=steps, samples=samples, seed=seed, noise=noise, context=context,
@@ -134,7 +134,7 @@ def segment(
     threshold: Annotated[float | None, typer.Option("--threshold", help="Probability cut, 0 to 1. (default: the bundle's) Example: --threshold 0.5", rich_help_panel=o.OUTPUT)] = None,
     min_volume: Annotated[float | None, typer.Option("--min-volume", help="Smallest 3D lesion kept, mm³. (default: the bundle's) Example: --min-volume 50", rich_help_panel=o.OUTPUT)] = None,
     save_prob: Annotated[bool, typer.Option("--save-prob", help="Also write the lesion probability, <name>_prob.", rich_help_panel=o.OUTPUT)] = False,
-    save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
+    save_brain: o.SaveBrain = False, dicom_out: o.DicomOut = None, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
     device: o.Device = "auto", batch_size: o.BatchSize = "auto",
     jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
     shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
@@ -149,7 +149,7 @@ def segment(
     from localdiff_cli.commands.segment import segment as run
 
     how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, dicom_out)
     options = SegmentOptions(model, threshold, min_volume, brain, bias, nan, save_prob, save_brain, device, batch_size)
     _finish(guarded(lambda: run(shared, options), debug=debug))
 

@@ -53,6 +53,15 @@ Nan = Annotated[
     typer.Option("--nan", help="NaN and infinite voxels: refuse, or zero to take them as 0. Example: --nan zero", rich_help_panel=INPUT),
 ]
 SaveBrain = Annotated[bool, typer.Option("--save-brain", help="Also write the brain mask used, <name>_brain.", rich_help_panel=OUTPUT)]
+DicomOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--dicom-out",
+        help="Also write each result as DICOM, derived from the series in --in: a translation as an MR series, a lesion mask as SEG; "
+        "needs localdiff\\[dicom]. (default: none) Example: --dicom-out derived/",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Detector = Annotated[
     str | None,
     typer.Option("--detector", help="patchcore or segmenter. (default: the bundle's) Example: --detector segmenter", rich_help_panel=OOD),

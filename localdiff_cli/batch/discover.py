@@ -128,12 +128,12 @@ def contrasts_in(given: str) -> set[str]:
     return {contrast for contrast in said if contrast in IMAGES}
 
 
-def check_folders(given: str, out: Path) -> None:
+def check_folders(given: str, out: Path, option: str = "--out") -> None:
     """Refuse outputs on top of inputs. Raises :class:`UsageError`."""
     path = Path(given)
     if path.is_dir() and path.resolve() == out.resolve():
-        raise UsageError(f"--out {out}: is the input folder; expected another one, inputs are never overwritten", code="in-is-out")
+        raise UsageError(f"{option} {out}: is the input folder; expected another one, inputs are never overwritten", code="in-is-out")
     if path.is_file() and path.resolve().parent == out.resolve():
-        raise UsageError(f"--out {out}: is the input's own folder; expected another one, inputs are never overwritten", code="in-is-out")
+        raise UsageError(f"{option} {out}: is the input's own folder; expected another one, inputs are never overwritten", code="in-is-out")
     if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file; expected a folder", code="unwritable")
+        raise UsageError(f"{option} {out}: is a file; expected a folder", code="unwritable")

@@ -14,6 +14,7 @@ from localdiff_cli.batch.report import Reporter
 from localdiff_cli.batch.work import Recipe, Say
 from localdiff_cli.batch.workers import Terminated
 from localdiff_cli.bundle import Bundle
+from localdiff_cli.commands.dicom_out import check_dicom_out, write_dicom
 from localdiff_cli.errors import EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, EXIT_UNUSABLE, LocaldiffError, UsageError
 
 
@@ -42,6 +43,7 @@ class RunOptions:
     debug: bool = False
     how: Asked = Asked()
     dry_run: bool = False
+    dicom_out: Path | None = None
 
 
 def run_work(options: RunOptions, contrast: str, recipe: Recipe) -> int:
@@ -49,12 +51,17 @@ def run_work(options: RunOptions, contrast: str, recipe: Recipe) -> int:
     how = execution(options.how)
     check_folders(options.source, options.out)
     found = discover(options.source, contrast)
+    if options.dicom_out is not None:
+        check_dicom_out(options.source, options.dicom_out, found)
     with Reporter(quiet=options.quiet, verbose=options.verbose, json_log=options.json_log) as reporter:
         if options.dry_run:
             show_plan(recipe, found, how, reporter, overwrite=options.overwrite)
             return EXIT_OK
         version, overwrite, debug = __version__, options.overwrite, options.debug
         tally = run(recipe, found, options.out, reporter, how, version=version, overwrite=overwrite, debug=debug)
+        if options.dicom_out is not None:
+            derived = write_dicom(found, tally, recipe, options.out, options.dicom_out, reporter, overwrite=overwrite)
+            return max(tally.exit_code, derived)
     return tally.exit_code
 
 

@@ -41,6 +41,27 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, beside ``path``; it takes the final name, and the place of what is there, only when the block ends without an
+    error."""
+    partial: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=PARTIAL, dir=path.parent))
+        made = partial / path.name
+        made.mkdir()
+        yield made
+        if path.exists():
+            os.replace(path, partial / "before")
+        os.replace(made, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
 def unwritable(path: Path, error: OSError) -> VolumeError:
     """The error of a file that the system does not let us write."""
     reason = error.strerror or str(error) or type(error).__name__
