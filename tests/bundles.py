@@ -68,7 +68,10 @@ def make_translator(path: Path, *, detector: bool = True, target: str = "T2w") -
         backbone = load_backbone()
         bank = MemoryBank(fit_bank(healthy_slices(path.parent / "healthy", range(10, 13)), backbone, 300).embeddings.half().float())
         calibration = calibrate_detector(healthy_slices(path.parent / "healthy", range(13, 15)), backbone, bank)
-        metadata["detector"] = {"backbone": backbone.name, "input_scale": backbone.input_scale, "calibration": calibration.to_dict()}
+        metadata["detector"] = {
+            "backbone": backbone.name, "backbone_sha256": backbone.weights_hash, "input_scale": backbone.input_scale,
+            "calibration": calibration.to_dict(),
+        }  # fmt: skip
         tensors[DETECTOR] = bank.to_tensors()
     return save_bundle(path, metadata, tensors, "tiny\n")
 

@@ -2,7 +2,8 @@
 
 A claim is a small file with its owner. It is made, taken over and removed under one lock of the folder (``filelock``: ``flock``,
 which NFS passes on to its server), so two runs never hold the same one. The owner touches it every 20 s. A claim whose process is
-gone from this host is stale at once, whatever the clock says; another host's after three heartbeats that did not come.
+gone from this host is stale at once, whatever the clock says; another host's after three heartbeats that did not come. An owner that
+cannot finish a volume marks its claim as left: it is stale at once for everybody, the owner's own second try included.
 """
 
 from __future__ import annotations
@@ -57,9 +58,18 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str:
-    """A process's start in clock ticks since boot: unmoved by changes of the clock; empty where the system does not tell."""
+    """A process's start: on Linux in clock ticks since boot, which no change of the clock moves; elsewhere as psutil tells it.
+
+    Empty where nobody tells: that process is another user's.
+    """
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else ""
+    if len(fields) > 19:
+        return fields[19]
+    import psutil
+
+    with suppress(psutil.Error):
+        return str(psutil.Process(pid).create_time())
+    return ""
 
 
 def this_process() -> Owner:
@@ -96,6 +106,7 @@ class Claims:
         self.folder = out / STATE_FOLDER / "claims"
         self.heartbeat = heartbeat
         self._held: dict[str, Path] = {}
+        self._ended: set[str] = set()
         self._seen: dict[str, tuple[int, float]] = {}
         self._beating: threading.Thread | None = None
 
@@ -123,14 +134,22 @@ class Claims:
 
     def release(self, claim: Claim) -> None:
         """Give a claim back, unless another process took it over."""
-        self._held.pop(claim.token, None)
+        self._end(claim)
         with self._guard():
             if (_read(claim.path) or {}).get("Token") == claim.token:
                 claim.path.unlink(missing_ok=True)
 
-    def forget(self, claim: Claim) -> None:
-        """Leave a claim to go stale with this process: what it wrote is still to be taken up again."""
+    def leave(self, claim: Claim) -> None:
+        """Mark a claim as left: what its volume's outputs hold is half-made, and whoever takes it next inherits that."""
+        self._end(claim)
+        with self._guard():
+            held = _read(claim.path) or {}
+            if held.get("Token") == claim.token:
+                claim.path.write_text(json.dumps(held | {"Left": True}), encoding="utf-8")  # cut short, it has no owner and falls too
+
+    def _end(self, claim: Claim) -> None:
         self._held.pop(claim.token, None)
+        self._ended.add(claim.token)
 
     def clear_stale(self, key: str) -> None:
         """Remove the claim of a process that is gone."""
@@ -152,6 +171,8 @@ class Claims:
         return "nobody" if owner is None else f"process {owner.pid} on {owner.host.split(' ')[0]}"
 
     def _is_stale(self, key: str, path: Path, held: dict[str, Any]) -> bool:
+        if held.get("Left") is True or str(held.get("Token")) in self._ended:
+            return True
         owner = _owner(held)
         alive = None if owner is None else is_alive(owner)
         if alive is not None:

@@ -24,8 +24,8 @@ from localdiff_cli.volumes.whole import sweep, write_text
 from localdiff_cli.volumes.writer import output_files
 
 SOURCES = ("SourceSHA256", "CompanionSHA256")
-TRANSIENT = ("crash", "out-of-memory", "unwritable", "unreadable", "input-output")
-"""What a second try can help: a file system or a machine under load."""
+TRANSIENT = ("crash", "out-of-memory", "unwritable", "unreadable", "input-output", "input-changed")
+"""What a second try can help: a file system or a machine under load, an input that was being replaced."""
 MAX_ATTEMPTS = 2
 BUSY_POLL_SECONDS = 1.0
 
@@ -80,6 +80,15 @@ def _check_name(path: Path) -> None:
     """Refuse a name that is not UTF-8: the library that reads ``.nii.gz`` would crash the process on it."""
     if printable(path) != path.as_posix():
         raise VolumeError(f"{printable(path)}: found a name that is not UTF-8; rename the file or its folder", code="name")
+
+
+def _check_unchanged(item: Item, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Refuse a result whose input, or mask, map or reference, was replaced while it was made: nobody could say what it is of."""
+    if before != after:
+        which = "the input" if before["SourceSHA256"] != after["SourceSHA256"] else "its mask, map or reference"
+        raise VolumeError(
+            f"{item.path}: {which} changed while it was worked on; the same command again, when nothing writes there", code="input-changed"
+        )
 
 
 @dataclass(frozen=True)
@@ -182,22 +191,21 @@ class VolumeWorker:
             self._give_back(claim, outputs)
 
     def _give_back(self, claim: Claim, outputs: list[Path]) -> None:
-        """Release a claim; keep it where half of an output could not be removed, so that the next run knows whose it is."""
-        if claim.inherited and not read_sidecar(outputs[0]).get("LocaldiffVersion") and any(path.exists() for path in outputs):
-            self.claims.forget(claim)
-            return
+        """Release a claim; leave it where half of an output is still there, so that the next try or run knows whose it is."""
+        half = claim.inherited and not read_sidecar(outputs[0]).get("LocaldiffVersion") and any(path.exists() for path in outputs)
         with suppress(OSError):
-            self.claims.release(claim)
+            self.claims.leave(claim) if half else self.claims.release(claim)
 
     def _make(self, item: Item, name: str, outputs: list[Path], on_slice: OnSlice) -> Record:
-        before = [path for path in outputs if path.exists()]
+        before, made_of = [path for path in outputs if path.exists()], sources(self.work, item)
         try:
             outcome = self._halving(item, name, on_slice)
+            _check_unchanged(item, made_of, sources(self.work, item))
             written = {path.name: file_hash(path) for path in outputs}
             facts = {
                 "LocaldiffVersion": self.job.version,
                 "Sources": [name],
-                **sources(self.work, item),
+                **made_of,
                 "OutputSHA256": written,
                 "Settings": self.work.settings,
                 **outcome.facts,

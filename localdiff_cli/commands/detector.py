@@ -71,7 +71,7 @@ def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.devi
     account = {
         "Name": "patchcore", "Bundle": source.name, "BundleHash": source.hash, "Backbone": detector.backbone.name,
         "FalseAlarm": false_alarm, "TauA": detector.tau_a, "SigmaA": detector.calibration.sigma_a,
-        "BackboneWeights": file_hash(options.backbone_weights) if options.backbone_weights else None,
+        "BackboneWeights": detector.backbone.weights_hash,
     }  # fmt: skip
     return DetectorBinding(detector, device), account
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from localdiff_cli.batch.discover import contrasts_in
@@ -29,6 +30,15 @@ class SegmentOptions:
     batch_size: str = "auto"
 
 
+def _segmenters() -> list[Bundle]:
+    """All segmenters installed; what is damaged or foreign among the bundles is passed over (``localdiff models list`` names it)."""
+    bundles = []
+    for name in bundle_paths():
+        with suppress(ModelError):
+            bundles.append(open_bundle(name))
+    return sorted((bundle for bundle in bundles if bundle.task == "segment"), key=lambda bundle: (bundle.condition.contrast, bundle.name))
+
+
 def choose_segmenter(model: str | None, source: str) -> Bundle:
     """The segmenter by name, or the only one whose contrast the inputs' sidecars or names say.
 
@@ -36,12 +46,11 @@ def choose_segmenter(model: str | None, source: str) -> Bundle:
     """
     if model is not None:
         return open_bundle(model)
-    choices = {b.condition.contrast: b for name in bundle_paths() if (b := open_bundle(name)).task == "segment"}
-    said = contrasts_in(source)
-    fitting = [choices[contrast] for contrast in sorted(said) if contrast in choices]
+    choices, said = _segmenters(), contrasts_in(source)
+    fitting = [bundle for bundle in choices if bundle.condition.contrast in said]
     if len(fitting) == 1:
         return fitting[0]
-    listed = ", ".join(f"{b.name} ({contrast})" for contrast, b in sorted(choices.items())) or "none installed"
+    listed = ", ".join(f"{bundle.name} ({bundle.condition.contrast})" for bundle in choices) or "none installed"
     raise UsageError(
         f"--in {source}: names and sidecars say {', '.join(sorted(said)) or 'no contrast'}; choose a segmenter with --model: {listed}",
         code="no-model",

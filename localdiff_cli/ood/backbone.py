@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,15 @@ class Backbone(nn.Module):
     def device(self) -> torch.device:
         """Where the weights lie."""
         return next(self.taps.parameters()).device
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 over the names and values of all weights that are used, whatever file they came in."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.taps.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Feature maps of slices.

@@ -374,7 +374,10 @@ def fit_detector(job: FitJob, settings: DetectorSettings) -> Bundle:
     # The bundle stores half precision: calibrate what will be loaded.
     bank = MemoryBank(bank.embeddings.half().float())
     calibration = calibrate_detector(held_out, backbone, bank)
-    described = {"backbone": settings.backbone, "input_scale": settings.input_scale, "calibration": calibration.to_dict()}
+    described = {
+        "backbone": settings.backbone, "backbone_sha256": backbone.weights_hash, "input_scale": settings.input_scale,
+        "calibration": calibration.to_dict(),
+    }  # fmt: skip
     account = {
         "command": job.command, "seconds": round(time.monotonic() - started), "patients": _data_account([p for p in patients if p.masked]),
         "slices": len(train_slices), "held_out_slices": len(held_out), "coreset_size": settings.coreset_size, "seed": settings.seed,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -84,8 +85,40 @@ def test_a_held_claim_is_touched(tmp_path):
     while claim.path.stat().st_mtime == 0 and time.monotonic() < until:
         time.sleep(0.02)
     assert claim.path.stat().st_mtime > 0
-    claims.forget(claim)
+    claims.leave(claim)
     assert claim.path.exists()
+    os.utime(claim.path, (0, 0))
+    time.sleep(0.3)
+    assert claim.path.stat().st_mtime == 0
+
+
+def test_a_claim_that_was_left_is_inherited_at_once_by_anybody_its_former_owner_included(tmp_path):
+    mine, other = Claims(tmp_path), Claims(tmp_path)
+    for former, heir in ((mine, mine), (mine, other)):
+        claim = former.take("k", "a.nii")
+        former.leave(claim)
+        heired = heir.take("k", "a.nii")
+        assert heired.inherited
+        heir.release(heired)
+    assert not mine.path("k").exists()
+
+
+def test_a_claim_that_another_took_over_is_not_marked_as_left(tmp_path):
+    claims = Claims(tmp_path)
+    claim = claims.take("k", "a.nii")
+    hold(claims, "k", Owner("elsewhere", 1, "1"))
+    claims.leave(claim)
+    assert claims.take("k", "a.nii") is None
+
+
+def test_a_claim_that_could_not_be_given_back_does_not_stop_its_owners_next_try(tmp_path, monkeypatch):
+    claims = Claims(tmp_path)
+    claim = claims.take("k", "a.nii")
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "unlink", lambda self, missing_ok=False: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(OSError, match="Input/output"):
+            claims.release(claim)
+    assert claims.take("k", "a.nii").inherited
 
 
 def test_of_many_processes_one_gets_it(tmp_path):
@@ -116,6 +149,14 @@ def test_whether_a_process_lives():
     assert is_alive(this_process()) is True
     assert is_alive(Owner("elsewhere", os.getpid(), "1")) is None
     assert is_alive(dead_process()) is False
+
+
+def test_without_proc_the_start_of_a_process_tells_it_from_a_later_one_of_its_number(monkeypatch):
+    monkeypatch.setattr(module, "_text", lambda path: "")
+    mine = this_process()
+    assert abs(float(mine.started) - time.time()) < 24 * 3600
+    assert is_alive(mine) is True
+    assert is_alive(replace(mine, started=str(float(mine.started) - 60))) is False
 
 
 @pytest.mark.parametrize("name", ["a.nii", "größe/脳.nii.gz", "x" * 250 + ".nii", "a\nb", "\udcff.nii"])

@@ -1,5 +1,6 @@
 """The loop over volumes: what is done stays done, what fails fails alone, and everything is accounted for."""
 
+import hashlib
 import json
 import os
 import signal
@@ -283,6 +284,28 @@ def test_an_output_folder_that_cannot_be_made_is_wrong_usage(go, tmp_path):
 
 def test_without_outputs_a_volume_is_open_whatever_the_settings(found, tmp_path):
     assert state_of(Copy(tmp_path / "out"), found.items[0], [tmp_path / "out" / "a_T1w.nii"], overwrite=False) == "open"
+
+
+def test_an_input_replaced_while_it_is_worked_on_is_done_again_and_described_by_what_it_was_made_of(go, found, tmp_path):
+    once = iter(["new"])
+    work = Copy(tmp_path / "out", trouble={"b_T1w.nii": lambda: [found.items[1].path.write_text(text) for text in once]})
+    assert go(work).exit_code == 0
+    assert work.worked.count("b_T1w.nii") == 2
+    assert (tmp_path / "out" / "b_T1w.nii").read_text() == "new"
+    assert json.loads((tmp_path / "out" / "b_T1w.json").read_text())["SourceSHA256"] == hashlib.sha256(b"new").hexdigest()
+    assert len(go(work).skipped) == 3
+
+
+def test_an_input_or_companion_that_keeps_changing_fails_its_volume_alone_and_leaves_no_output(go, found, tmp_path):
+    mask, numbers = tmp_path / "mask", iter("0123456789")
+    for changed, told in ((found.items[1].path, "the input changed"), (mask, "mask, map or reference changed")):
+        mask.write_text("one")
+        work = Copy(tmp_path / "out", trouble={"b_T1w.nii": lambda: changed.write_text(next(numbers))})  # noqa: B023
+        work.companions = lambda item: [mask]
+        tally = go(work, overwrite=True)
+        assert [(name, code) for name, code, _ in tally.failures] == [("b_T1w.nii", "input-changed")]
+        assert told in tally.failures[0][2]
+        assert not [path for path in (tmp_path / "out").glob("b_*")]
 
 
 def test_a_changed_companion_is_another_input(go, found, tmp_path):

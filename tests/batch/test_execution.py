@@ -74,6 +74,17 @@ def test_a_crash_and_a_hang_fail_their_volumes_alone_and_leave_nothing_half(go, 
     assert go(Execution(jobs=0)).exit_code == 0
 
 
+@pytest.mark.parametrize("jobs", [0, 1, 2])
+def test_half_made_outputs_of_a_dead_process_and_a_first_try_that_fails_do_not_hang_the_run(go, tmp_path, jobs):
+    claims = Claims(tmp_path / "out")
+    hold(claims, key_of("sub-1_T1w.nii"), dead_process())
+    (tmp_path / "out" / "sub-1_T1w.nii").write_bytes(b"half")
+    tally = go(Execution(jobs=jobs), trouble={"sub-1_T1w.nii": "once-memory"})
+    assert (tally.failures, len(tally.done)) == ([], 6)
+    assert (tmp_path / "out" / "sub-1_T1w.nii").read_bytes() == bytes([1]) * 100
+    assert not list(claims.folder.iterdir())
+
+
 def test_memory_that_ran_out_is_given_a_second_try(go, tmp_path):
     tally = go(Execution(jobs=0), trouble={"sub-1_T1w.nii": "once-memory"})
     assert tally.exit_code == 0

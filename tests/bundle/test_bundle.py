@@ -471,6 +471,31 @@ def test_localdiff_models_comes_first_then_the_users_folder_then_the_shipped_one
     assert open_bundle("a").path == first / "a"
 
 
+def test_beside_an_installed_package_nobodys_models_are_looked_for(tmp_path, monkeypatch):
+    monkeypatch.delenv("LOCALDIFF_MODELS", raising=False)
+    package = tmp_path / "site-packages" / "localdiff_cli"
+    (package / "models").mkdir(parents=True)
+    (package.parent / "models").mkdir()
+    monkeypatch.setattr("localdiff_cli.bundle.__file__", str(package / "bundle.py"))
+    assert bundle_folders()[1:] == [package / "models"]
+    (package / "models").rmdir()
+    assert bundle_folders()[1:] == []
+    (package.parent / "pyproject.toml").write_text("")
+    assert bundle_folders()[1:] == [package.parent / "models"]
+
+
+def test_a_bank_is_used_only_with_the_backbone_weights_that_it_was_made_with(bundle):
+    described = metadata(bundle)["detector"]
+    detector = load_detector(open_bundle(str(bundle)), 0.05, CPU)
+    assert described["backbone_sha256"] == detector.backbone.weights_hash
+    before = open_bundle(str(bundle)).hash
+    (bundle / METADATA).write_text(json.dumps(metadata(bundle) | {"detector": described | {"backbone_sha256": "0" * 64}}))
+    assert open_bundle(str(bundle)).hash != before
+    with pytest.raises(ModelError, match="000000000000") as caught:
+        load_detector(open_bundle(str(bundle)), 0.05, CPU)
+    assert caught.value.code == "backbone-weights"
+
+
 @pytest.mark.parametrize("name", ["none-such", "~nobody-at-all/x", "x" * 5000, "a\0b", "notes.txt/x"])
 def test_a_model_that_is_not_there_is_refused_with_those_that_are(models_folder, monkeypatch, name):
     monkeypatch.setenv("LOCALDIFF_MODELS", f"~nobody-at-all/models:{models_folder}")

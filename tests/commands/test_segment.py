@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 
 from tests.brains import write_brain
+from tests.bundles import make_segmenter
 
 
 def voxels(path):
@@ -50,6 +51,27 @@ def test_where_nothing_says_the_contrast_the_choices_are_listed(cli, tmp_path):
     assert result.exit_code == 2
     assert "lesion-t2 (T2w)" in result.output
     assert cli("segment", "--in", tmp_path / "in", "--out", tmp_path / "out", "--model", "lesion-t2").exit_code == 0
+
+
+def test_damaged_and_foreign_bundles_do_not_keep_the_right_one_from_being_chosen(cli, folder, models_folder, tmp_path, monkeypatch):
+    for name, text in (("a-zoo-model", '{"monai_version": "1.3.0", "task": "spleen"}'), ("damaged", "{"), ("list", "[1]")):
+        (tmp_path / "theirs" / name / "configs").mkdir(parents=True)
+        (tmp_path / "theirs" / name / "configs" / "metadata.json").write_text(text)
+    monkeypatch.setenv("LOCALDIFF_MODELS", f"{tmp_path / 'theirs'}:{models_folder}")
+    image = folder / "sub-01" / "sub-01_T2w.nii.gz"
+    result = cli("segment", "--in", image, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "model lesion-t2" in result.output
+
+
+def test_two_segmenters_of_one_contrast_are_a_choice_of_the_user(cli, folder, models_folder, tmp_path, monkeypatch):
+    make_segmenter(tmp_path / "mine" / "my-lesions")
+    monkeypatch.setenv("LOCALDIFF_MODELS", f"{tmp_path / 'mine'}:{models_folder}")
+    image = folder / "sub-01" / "sub-01_T2w.nii.gz"
+    result = cli("segment", "--in", image, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "lesion-t2 (T2w), my-lesions (T2w)" in result.output
+    assert cli("segment", "--in", image, "--out", tmp_path / "out", "--model", "my-lesions").exit_code == 0
 
 
 def test_the_bytes_do_not_depend_on_the_batch_size(cli, folder, tmp_path):
