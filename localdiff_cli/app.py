@@ -83,6 +83,7 @@ def translate(
     fusion_step: Annotated[int | None, typer.Option("--fusion-step", help="Joint steps after fusion, counted from the end. (default: the bundle's) Example: --fusion-step 1", rich_help_panel=LOCAL)] = None,
     soft: Annotated[bool | None, typer.Option("--soft/--hard", help="Fuse by the OOD map M, or by the mask B. (default: the bundle's)", rich_help_panel=LOCAL)] = None,
     expert: Annotated[str, typer.Option("--expert", help="Network of the OOD branch: auto (the bundle's expert, where it has one), none (training-free, as published) or a bundle with an expert. Example: --expert none", rich_help_panel=LOCAL)] = "auto",
+    ood_branch: Annotated[str, typer.Option("--ood-branch", help="Where the OOD branch's image comes from: network, copy (the condition itself inside B) or mean (half of each); the last two only where condition and target share a contrast. Example: --ood-branch copy", rich_help_panel=LOCAL)] = "network",
     guided: Annotated[bool, typer.Option("--guided", help="Guided timing: from the fusion step on, fuse as soon as a classifier still sees the anomaly.", rich_help_panel=LOCAL)] = False,
     classifier: Annotated[str | None, typer.Option("--classifier", help="Segmenter bundle of the target contrast for --guided. (default: lesion-<target>) Example: --classifier lesion-flair", rich_help_panel=LOCAL)] = None,
     ood_crop: Annotated[bool | None, typer.Option("--ood-crop/--ood-full", help="Run the OOD branch on a window around B (faster), or on the whole slice. (default: the bundle's)", rich_help_panel=LOCAL)] = None,
@@ -120,8 +121,8 @@ def translate(
     chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
     options = TranslateOptions(
         model=model, mode=mode, sampler=sampler, eta=eta, steps=steps, samples=samples, seed=seed, noise=noise, context=context,
-        branch_step=branch_step, fusion_step=fusion_step, soft=soft, guided=guided, classifier=classifier, expert=expert, ood_crop=ood_crop, brain=brain,
-        bias=bias, nan=nan, match=match, suffix=suffix, dtype=dtype, save_map=save_map, save_source=save_source, save_brain=save_brain,
+        branch_step=branch_step, fusion_step=fusion_step, soft=soft, guided=guided, classifier=classifier, expert=expert,
+        ood_branch=ood_branch, ood_crop=ood_crop, brain=brain, bias=bias, nan=nan, match=match, suffix=suffix, dtype=dtype, save_map=save_map, save_source=save_source, save_brain=save_brain,
         device=device, precision=precision, batch_size=batch_size,
     )  # fmt: skip
     _finish(guarded(lambda: run(shared, options, chosen), debug=debug))

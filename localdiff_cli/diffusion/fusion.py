@@ -21,13 +21,15 @@ ShowsAnomaly = Callable[[Tensor], bool]
 class LocalSettings:
     """Local Diffusion: ``context`` λ, ``branch_step`` plain steps before the branches part, ``fusion_step`` joint steps after fusion.
 
-    ``soft`` blends by M instead of B.
+    ``soft`` blends by M instead of B. ``ood_branch``: the network's x_0 inside B, or (where condition and target share a contrast) a
+    copy of the condition, or the mean of both.
     """
 
     context: float = 0.95
     branch_step: int = 0
     fusion_step: int = 1
     soft: bool = False
+    ood_branch: str = "network"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,19 +103,20 @@ def local(
 ) -> Tensor:
     """Local Diffusion: plain, branched, fused and joint steps; ``shows`` turns on guided timing (one slice at a time).
 
-    Equals :func:`plain` exactly where B is empty, or covers everything and there is no expert.
+    Equals :func:`plain` exactly where B is empty, or covers everything and the network itself draws the OOD branch.
     Raises ``ValueError`` where the plain and the joint steps together exceed all steps.
     """
     steps = len(process.pairs)
     fusion = steps - settings.fusion_step
     if not 0 <= settings.branch_step <= fusion:
         raise ValueError(f"branch_step {settings.branch_step} + fusion_step {settings.fusion_step} exceed {steps} steps")
-    if not region.mask.any() or (region.is_everything and process.expert is None and not settings.soft):
+    alike = process.expert is None and settings.ood_branch == "network" and not settings.soft
+    if not region.mask.any() or (region.is_everything and alike):
         return plain(process, condition, x_T)
     joint = process.joint(condition)
     branched = branch_denoiser(
         process.model, process.schedule, condition, region.mask, settings.context,
-        expert=process.expert, crop=region.crop, space=process.space, seen=region.seen,
+        expert=process.expert, crop=region.crop, space=process.space, seen=region.seen, ood_branch=settings.ood_branch,
     )  # fmt: skip
     weight = region.weight(settings.soft)
     state = split(process.walk(joint, State(x_T), 0, settings.branch_step))

@@ -305,7 +305,7 @@ def test_an_input_or_companion_that_keeps_changing_fails_its_volume_alone_and_le
         tally = go(work, overwrite=True)
         assert [(name, code) for name, code, _ in tally.failures] == [("b_T1w.nii", "input-changed")]
         assert told in tally.failures[0][2]
-        assert not [path for path in (tmp_path / "out").glob("b_*")]
+        assert not list((tmp_path / "out").glob("b_*"))
 
 
 def test_a_changed_companion_is_another_input(go, found, tmp_path):

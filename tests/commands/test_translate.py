@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli.bundle import EXPERT, TRANSLATOR, copy_bundle, load_tensors, open_bundle, save_bundle
+from localdiff_cli.bundle import EXPERT, METADATA, TRANSLATOR, copy_bundle, load_tensors, open_bundle, save_bundle
 from tests.brains import brain, write_brain
 from tests.bundles import make_translator
 
@@ -440,3 +440,54 @@ def test_an_expert_of_another_kind_is_refused(cli, folder, tmp_path, models_fold
         refused = cli("translate", *base, *extra)
         assert refused.exit_code == code, refused.output
         assert word in refused.output
+
+
+@pytest.fixture
+def same_contrast(tmp_path):
+    """A tiny T1w → T1w translator with one window."""
+    path = make_translator(tmp_path / "t1-to-t1", detector=False, target="T1w").path
+    metadata = json.loads((path / METADATA).read_text())
+    (path / METADATA).write_text(json.dumps(metadata | {"target": metadata["condition"]}))
+    return path
+
+
+def test_the_ood_branch_may_be_a_copy_of_the_input_where_input_and_target_are_of_one_contrast(
+    cli, folder, tmp_path, ood_map, same_contrast, monkeypatch
+):
+    base = ("--in", folder / IMAGE, "--map", ood_map, "--fusion-step", 0, "--model", same_contrast, "--suffix", "T1w")
+    for kind in ("network", "copy", "mean"):
+        made = cli("translate", *base, "--ood-branch", kind, "--out", tmp_path / kind)
+        assert made.exit_code == 0, made.output
+        assert json.loads((tmp_path / kind / "sub-01_T1w.json").read_text())["Settings"]["Sample"]["local"]["ood_branch"] == kind
+    network, copy, mean = (voxels(tmp_path / kind / "sub-01_T1w.nii.gz") for kind in ("network", "copy", "mean"))
+    inside = np.asanyarray(nib.load(ood_map).dataobj) > 0
+    assert (network != copy)[inside].any()
+    np.testing.assert_array_equal(network[:, :, 5][~inside[:, :, 5]], copy[:, :, 5][~inside[:, :, 5]])
+    assert (mean != network)[inside].any()
+    assert (mean != copy)[inside].any()
+    again = cli("translate", *base, "--ood-branch", "mean", "--out", tmp_path / "copy")
+    assert again.exit_code == 1
+    assert "exists" in again.output
+
+
+@pytest.mark.parametrize(
+    ("model", "extra", "word"),
+    [
+        ("t1-to-t2", ("--ood-branch", "copy"), "only where both have one contrast"),
+        ("t1-to-t2", ("--ood-branch", "mean"), "T1w"),
+        (None, ("--ood-branch", "copy", "--expert", "t1-to-t2"), "asks no network"),
+        (None, ("--ood-branch", "mean", "--mode", "plain"), "no OOD branch"),
+        (None, ("--ood-branch", "paste"), "network, copy, mean"),
+    ],
+)
+def test_a_copy_is_refused_where_it_is_no_answer(cli, folder, tmp_path, same_contrast, model, extra, word):
+    refused = cli("translate", "--in", folder, "--out", tmp_path / "out", "--model", model or same_contrast, *extra)
+    assert refused.exit_code == 2, refused.output
+    assert word in refused.output
+
+
+def test_one_contrast_in_two_windows_is_no_copy(cli, folder, tmp_path):
+    other = make_translator(tmp_path / "windows", detector=False, target="T1w").path
+    refused = cli("translate", "--in", folder, "--out", tmp_path / "out", "--model", other, "--ood-branch", "copy")
+    assert refused.exit_code == 2
+    assert "[-4, 12]" in refused.output

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -65,6 +66,32 @@ def test_a_schedule_that_ends_in_pure_noise_is_walked_like_one_that_almost_does(
         return sample(step_of(name), denoise, schedule, State(x_T), enumerate(step_pairs(100, 6)), lambda number: x_T).x
 
     torch.testing.assert_close(run(0.0), run(1e-14), rtol=1e-5, atol=1e-5)
+
+
+def order_of_convergence(name: str) -> float:
+    """How the error falls with the step: slope of log error over log step, between a log-SNR of −2 and 2, steps in the ratio 1 : 2.
+
+    The problem's exact solution is x_t = √ᾱ m + √(ᾱ s² + 1 − ᾱ) z for a fixed z.
+    """
+    count = 3 * 256
+    log_snr = torch.linspace(2, -2, count + 1, dtype=torch.float64)
+    schedule = GivenSchedule(num_train_timesteps=count + 1, alpha_bars=tuple(torch.sigmoid(2 * log_snr).tolist()))
+
+    def exact(t: int) -> torch.Tensor:
+        alpha_bar = schedule.alpha_bar(t)
+        return torch.full((1, 1, 1, 1), math.sqrt(alpha_bar) * MEAN + math.sqrt(alpha_bar * SD**2 + 1 - alpha_bar), dtype=torch.float64)
+
+    denoise, errors = denoiser(exact_model(schedule), schedule, torch.zeros(1, 1, 1, 1), clip=False), []
+    for stride in (8, 2):
+        times = [t for start in range(count, 0, -3 * stride) for t in (start, start - stride)] + [0]
+        end = sample(step_of(name), denoise, schedule, State(exact(count)), enumerate(pairwise(times)), lambda number: torch.zeros(1))
+        errors.append(float((end.x - exact(0)).abs()))
+    return math.log(errors[0] / errors[1]) / math.log(4)
+
+
+def test_dpm_solver_is_of_second_order_where_ddim_is_of_first():
+    assert order_of_convergence("ddim") == pytest.approx(1, abs=0.1)
+    assert order_of_convergence("dpmpp") == pytest.approx(2, abs=0.2)
 
 
 def test_ddim_with_eta_one_is_the_ancestral_step():

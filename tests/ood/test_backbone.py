@@ -171,7 +171,7 @@ def test_usage_errors_say_what_is_possible():
 
 def test_the_hash_of_the_weights_is_that_of_their_values_not_of_their_file(tmp_path):
     torch.manual_seed(0)
-    state = {key: torch.rand_like(value) if value.is_floating_point() else value for key, value in ResNetTaps("resnet18").state_dict().items()}
+    state = ResNetTaps("resnet18").state_dict()
     save_file(state, tmp_path / "a.safetensors")
     torch.save(state, tmp_path / "a.pt")
     hashes = [load_backbone("resnet18", tmp_path / name, scale).weights_hash for name, scale in (("a.safetensors", 1.0), ("a.pt", 2.0))]
