@@ -65,27 +65,40 @@ class Detecting:
 
 @dataclass(frozen=True)
 class Row:
-    """One way to make the high-resolution digit; ``source``: true, bicubic, none (plain), patchcore, or oracle.
+    """One way to make the high-resolution digit; ``source``: true, condition, none (plain), patchcore, or oracle.
 
     The oracle's OOD region is where the plain sample differs from the true digit by more than 0.3: only an experiment can know it.
+    ``published``: sampled as the authors do, and B = (M ≥ 1) as it is. ``pasted``: the condition inside B, the plain sample outside.
     """
 
     label: str
     source: str
     local: LocalSettings = sr.PUBLISHED
+    published: bool = False
+    pasted: bool = False
 
 
-def _sweep(source: str) -> tuple[Row, ...]:
-    return tuple(Row(f"local, {source}, fusion_step {k}", source, LocalSettings(context=0.5, fusion_step=k)) for k in (0, 1, 2, 5))
+def _rows(source: str) -> tuple[Row, ...]:
+    """What an OOD region is used for: when the branches fuse, and who draws inside."""
+    return (
+        *(Row(f"local, {source}, fusion_step {k}", source, LocalSettings(context=0.5, fusion_step=k)) for k in (0, 2, 5, 10)),
+        *(Row(f"local, {source}, {kind}", source, replace(sr.PUBLISHED, ood_branch=kind)) for kind in ("copy", "mean")),
+        Row(f"condition pasted into plain, {source}", source, pasted=True),
+        *(
+            Row(f"local, {source}, {kind}, as published", source, replace(sr.PUBLISHED, ood_branch=kind), published=True)
+            for kind in ("network", "copy", "mean")
+        ),
+    )
 
 
 ROWS = (
     Row("true digit", "true"),
-    Row("bicubic", "bicubic"),
+    Row("condition alone", "condition"),
     Row("plain", "none"),
-    *_sweep("patchcore"),
-    *_sweep("oracle"),
-    Row("local, oracle, fusion_step 1, context 0.95", "oracle", LocalSettings(context=0.95, fusion_step=1)),
+    Row("plain, as published", "none", published=True),
+    *_rows("patchcore"),
+    *_rows("oracle"),
+    Row("local, oracle, fusion_step 2, context 0.95", "oracle", LocalSettings(context=0.95, fusion_step=2)),
 )
 
 
@@ -208,27 +221,36 @@ class Bench:
     @cached_property
     def plain(self) -> Tensor:
         """What plain sampling makes of them."""
-        return sr.upsample(self.network, self.sampling, self.condition, self.cases.places, None, None, BATCH)
+        return self._drawn(self.sampling, None, None)
+
+    def _drawn(self, sampling: sr.Sampling, ood_map: Tensor | None, mask: Tensor | None) -> Tensor:
+        return sr.upsample(self.network, sampling, self.condition, self.cases.places, ood_map, mask, BATCH)
 
     @cached_property
-    def regions(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """M and B by source, as :class:`Row` has them."""
-        everywhere, d = torch.ones_like(self.condition, dtype=torch.bool), self.detecting
-        maps = {
-            "patchcore": self.detector(self.condition, everywhere).ood_map,
-            "oracle": ((self.plain - self.cases.images).abs() > 0.3).float(),
-        }
-        return {name: (m, to_mask(m, d.threshold, everywhere, 0.0, d.dilate, (1.0, 1.0))) for name, m in maps.items()}
+    def maps(self) -> dict[str, Tensor]:
+        """M by source, as :class:`Row` has them."""
+        everywhere = torch.ones_like(self.condition, dtype=torch.bool)
+        oracle = ((self.plain - self.cases.images).abs() > 0.3).float()
+        return {"patchcore": self.detector(self.condition, everywhere).ood_map, "oracle": oracle}
+
+    def region(self, row: Row) -> tuple[Tensor, Tensor]:
+        """M and B of a row."""
+        ood_map, everywhere, d = self.maps[row.source], torch.ones_like(self.condition, dtype=torch.bool), self.detecting
+        return ood_map, ood_map >= 1 if row.published else to_mask(ood_map, d.threshold, everywhere, 0.0, d.dilate, (1.0, 1.0))
 
     def images(self, row: Row) -> tuple[Tensor, Tensor]:
         """What a row makes of the cases, and its OOD regions B; both ``(N, 1, 32, 32)``."""
         nothing = torch.zeros_like(self.condition, dtype=torch.bool)
-        if row.source in ("true", "bicubic", "none"):
-            made = self.plain if row.source == "none" else self.cases.images if row.source == "true" else self.condition
-            return made, nothing
-        ood_map, mask = self.regions[row.source]
+        if row.source in ("true", "condition"):
+            return (self.cases.images if row.source == "true" else self.condition), nothing
         sampling = replace(self.sampling, local=row.local)
-        return sr.upsample(self.network, sampling, self.condition, self.cases.places, ood_map, mask, BATCH), mask
+        sampling = sampling.as_published if row.published else sampling
+        if row.source == "none":
+            return (self._drawn(sampling, None, None) if row.published else self.plain), nothing
+        ood_map, mask = self.region(row)
+        if row.pasted:
+            return sr.pasted(self.condition, self.plain, mask), mask
+        return self._drawn(sampling, ood_map, mask), mask
 
     def judged(self, row: Row) -> dict[str, Any]:
         """Figures of a row, digit by digit: the class named, PSNR, SSIM, share of B; FID of the unseen classes as a set."""
@@ -276,7 +298,7 @@ def factor_table(digits: Digits, factor: int, options: argparse.Namespace) -> Ta
         key = [*(t.digest for t in trainings), factor, asdict(row), asdict(sampling), asdict(detecting), cases.places.tolist()]
         results[row] = sr.measured_once(options.work / "digits", key, partial(bench.judged, row))
         print(f"digits {factor}x, {row.label}: {len(cases.labels)} digits", flush=True)
-    plain = next(result for row, result in results.items() if row.source == "none")
+    plain = next(result for row, result in results.items() if row.source == "none" and not row.published)
     rows = [summary_row(row, own, plain if row.source in ("patchcore", "oracle") else None) for row, own in results.items()]
     counts = {str(c): int((cases.labels == c).sum()) for c in (*UNSEEN, TRAINED)}
     account = {

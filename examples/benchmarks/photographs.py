@@ -56,20 +56,39 @@ class Detecting:
 
 @dataclass(frozen=True)
 class Row:
-    """One way to make the high-resolution photograph; ``source``: true, bicubic, none (plain), patchcore, or truth (the defect's mask)."""
+    """One way to make the high-resolution photograph; ``source``: true, condition, none (plain), patchcore, or truth (the defect's mask).
+
+    ``published``: sampled as the authors do, and B = (M ≥ 1) as it is. ``pasted``: the condition inside B, the plain sample outside.
+    """
 
     label: str
     source: str
     local: LocalSettings = sr.PUBLISHED
+    published: bool = False
+    pasted: bool = False
+
+
+def _rows(source: str, name: str) -> tuple[Row, ...]:
+    """Who draws inside an OOD region, and the condition pasted there."""
+    return (
+        *(Row(f"local, {name}, {kind}", source, replace(sr.PUBLISHED, ood_branch=kind)) for kind in ("network", "copy", "mean")),
+        Row(f"condition pasted into plain, {name}", source, pasted=True),
+        *(
+            Row(f"local, {name}, {kind}, as published", source, replace(sr.PUBLISHED, ood_branch=kind), published=True)
+            for kind in ("network", "copy", "mean")
+        ),
+    )
 
 
 ROWS = (
     Row("true photograph", "true"),
-    Row("bicubic", "bicubic"),
+    Row("condition alone", "condition"),
     Row("plain", "none"),
-    *(Row(f"local, patchcore, fusion_step {k}", "patchcore", LocalSettings(context=0.5, fusion_step=k)) for k in (0, 1, 2)),
-    Row("local, true mask, fusion_step 1", "truth"),
-    Row("local, true mask, fusion_step 1, context 0.95", "truth", LocalSettings(context=0.95, fusion_step=1)),
+    Row("plain, as published", "none", published=True),
+    *(Row(f"local, patchcore, fusion_step {k}", "patchcore", LocalSettings(context=0.5, fusion_step=k)) for k in (0, 5)),
+    *_rows("patchcore", "patchcore"),
+    *_rows("truth", "true mask"),
+    Row("local, true mask, network, context 0.95", "truth", LocalSettings(context=0.95, fusion_step=2)),
 )
 
 
@@ -175,19 +194,24 @@ class Bench:
     def image(self, row: Row, case: Photograph) -> tuple[Tensor, Tensor]:
         """What a row makes of a photograph, and its OOD region B; both ``(1, 1, H, W)``."""
         condition = sr.low_resolution(case.image[None], FACTOR)
-        nothing = torch.zeros_like(condition, dtype=torch.bool)
-        if row.source in ("true", "bicubic"):
+        nothing = torch.zeros_like(case.mask[None])
+        if row.source in ("true", "condition"):
             return (case.image[None] if row.source == "true" else condition), nothing
-        number = np.array([case.number])
+        sampling = replace(self.sampling, local=row.local)
+        draw = partial(
+            sr.upsample, self.network, sampling.as_published if row.published else sampling, condition, np.array([case.number]), batch=BATCH
+        )
         if row.source == "none":
-            return sr.upsample(self.network, self.sampling, condition, number, None, None, BATCH), nothing
-        ood_map, mask = (case.mask[None].float(), case.mask[None]) if row.source == "truth" else self._found(condition, case.category)
-        return sr.upsample(self.network, replace(self.sampling, local=row.local), condition, number, ood_map, mask, BATCH), mask
+            return draw(ood_map=None, mask=None), nothing
+        ood_map, mask = (case.mask[None].float(), case.mask[None]) if row.source == "truth" else self._found(condition, case, row)
+        if row.pasted:
+            return sr.pasted(condition, draw(ood_map=None, mask=None), mask), mask
+        return draw(ood_map=ood_map, mask=mask), mask
 
-    def _found(self, condition: Tensor, category: str) -> tuple[Tensor, Tensor]:
-        everywhere, d = torch.ones_like(condition, dtype=torch.bool), self.detecting
-        ood_map = self.categories[category].finder(condition, everywhere).ood_map
-        return ood_map, to_mask(ood_map, d.threshold, everywhere, d.open, d.dilate, (1.0, 1.0))
+    def _found(self, condition: Tensor, case: Photograph, row: Row) -> tuple[Tensor, Tensor]:
+        everywhere, d = torch.ones_like(case.mask[None]), self.detecting
+        ood_map = self.categories[case.category].finder(condition, everywhere).ood_map
+        return ood_map, ood_map >= 1 if row.published else to_mask(ood_map, d.threshold, everywhere, d.open, d.dilate, (1.0, 1.0))
 
     def judged(self, row: Row, case: Photograph) -> dict[str, Any]:
         """Figures of one photograph: the judge's score as a multiple of the usual one, PSNR (whole, defect), SSIM, share of B."""
@@ -236,7 +260,7 @@ def measure(options: argparse.Namespace) -> list[Table]:
             sr.measured_once(options.work / "photographs", [*key, case.number], partial(bench.judged, row, case)) for case in cases
         ]
         print(f"photographs, {row.label}: {len(cases)} photographs", flush=True)
-    plain = next(result for row, result in results.items() if row.source == "none")
+    plain = next(result for row, result in results.items() if row.source == "none" and not row.published)
     rows = [summary_row(row, own, plain if row.source in ("patchcore", "truth") else None) for row, own in results.items()]
     account = {
         "split": options.split, "photographs": [f"{p.category}/{p.kind}/{p.name}" for p in cases], "weights": training.digest,

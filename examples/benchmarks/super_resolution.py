@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from localdiff_cli.diffusion.fusion import LocalSettings, Process, Region, local
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey
 from localdiff_cli.diffusion.samplers import step_of
-from localdiff_cli.diffusion.schedule import Schedule, step_pairs
+from localdiff_cli.diffusion.schedule import CLEAN, Schedule, StepPair, step_pairs
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_sums
 from localdiff_cli.evaluation.metrics.image import DataRange, ssim_maps, ssim_of_slices
 from localdiff_cli.ood.backbone import load_backbone
@@ -36,17 +37,49 @@ from localdiff_cli.volumes.whole import write_text
 
 SCHEDULE = Schedule()
 UNIT = DataRange(1.0, "pixels in [0, 1]")
-PUBLISHED = LocalSettings(context=0.5, fusion_step=1)
-"""λ as the paper's code has it for digits, fusion near the end (it: 2 of 50 steps; here: 1 of 10)."""
+PUBLISHED = LocalSettings(context=0.5, fusion_step=2)
+"""λ as the paper's code has it for digits, the last 2 of 50 steps joint: a joint step much earlier redraws everything."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """A reverse process by DDIM: ``steps``, ``seed``, and Local Diffusion's own settings."""
+    """A reverse process: ``steps``, ``seed``, ``sampler``, and Local Diffusion's own settings.
 
-    steps: int = 10
+    ``sigmoid``: the steps lie where the published sigmoid schedule has them (see :func:`sigmoid_pairs`), not evenly in t.
+    """
+
+    steps: int = 50
     local: LocalSettings = PUBLISHED
     seed: int = 0
+    sampler: str = "ddim"
+    sigmoid: bool = False
+
+    @property
+    def as_published(self) -> Sampling:
+        """Ancestral DDPM along the sigmoid schedule, as the authors sample."""
+        return replace(self, sampler="ddpm", sigmoid=True)
+
+    @property
+    def pairs(self) -> tuple[StepPair, ...]:
+        """The (t, t_prev) pairs walked."""
+        return sigmoid_pairs(self.steps) if self.sigmoid else step_pairs(SCHEDULE.num_train_timesteps, self.steps)
+
+
+def sigmoid_pairs(steps: int) -> tuple[StepPair, ...]:
+    """``steps`` pairs whose noise is that of the published sigmoid schedule (from −3 to 3) at k / ``steps``, k = ``steps`` … 0.
+
+    A network knows x_t by its share of noise: ours, trained on a linear schedule, is asked at the timesteps where that is the same.
+    """
+    end = 1 / (1 + np.exp(-3))
+    bars = (1 / (1 + np.exp(6 * np.arange(steps, 0, -1) / steps - 3)) - (1 - end)) / (2 * end - 1)
+    known = SCHEDULE.alphas_cumprod.numpy()
+    times = [int(np.abs(known - bar).argmin()) for bar in bars]
+    return tuple(pairwise([*times, CLEAN]))
+
+
+def pasted(condition: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """The condition itself inside B, ``image`` elsewhere: what a copy is worth without any diffusion."""
+    return torch.where(mask, condition, image)
 
 
 def low_resolution(images: Tensor, factor: int) -> Tensor:
@@ -111,8 +144,7 @@ def upsample(
         shape = (condition.shape[2], condition.shape[3])
         own = [int(n) for n in numbers[rows]]
         key = NoiseKey(sampling.seed, 0, "super-resolution", shared=False)
-        pairs = step_pairs(SCHEDULE.num_train_timesteps, sampling.steps)
-        process = Process(network, SCHEDULE, step_of("ddim"), pairs, lambda step: key.batch(step, own, shape))
+        process = Process(network, SCHEDULE, step_of(sampling.sampler), sampling.pairs, lambda step: key.batch(step, own, shape))
         x_T = key.batch(INITIAL, own, shape)
         if mask is None or ood_map is None:
             return plain(process, condition[rows], x_T)

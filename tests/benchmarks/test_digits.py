@@ -13,7 +13,15 @@ import torch
 
 from examples.benchmarks import digits, weights
 from localdiff_cli.errors import UsageError
-from tests.benchmarks.test_super_resolution import Blur
+from tests.benchmarks.test_super_resolution import Blur, fused_at_the_end
+
+LOCAL = (
+    "local, patchcore, fusion_step 2",
+    "local, oracle, fusion_step 2",
+    "local, oracle, copy",
+    "condition pasted into plain, oracle",
+    "local, oracle, copy, as published",
+)
 
 
 class AlwaysEight(torch.nn.Module):
@@ -47,7 +55,10 @@ def options(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(digits, "obtain", lambda training, *_: networks[training.name])
     monkeypatch.setattr(digits, "Detecting", partial(digits.Detecting, scale=1.0, bank=50))
     monkeypatch.setattr(digits, "FACTORS", (4,))
-    monkeypatch.setattr(digits, "ROWS", digits.ROWS[:3] + digits.ROWS[4:5] + digits.ROWS[8:9])
+    kept = {"true digit", "condition alone", "plain", "plain, as published", *LOCAL}
+    rows = [fused_at_the_end(row) for row in digits.ROWS if row.label in kept]
+    monkeypatch.setattr(digits, "ROWS", tuple(rows))
+    monkeypatch.setattr(digits.sr, "Sampling", partial(digits.sr.Sampling, steps=10))
     monkeypatch.setattr(digits, "features", lambda images: images[:, 0].mean(dim=1).double().numpy())
     return argparse.Namespace(data=[folder], split="test", work=tmp_path / "work")
 
@@ -88,7 +99,8 @@ def test_the_networks_see_only_what_they_may(folder):
 def test_the_part_is_measured_once_and_its_rows_differ_as_they_should(options, monkeypatch):
     (table,) = digits.measure(options)
     rows = {line["row"]: line for line in table.rows}
-    true, plain, found, oracle = (rows[name] for name in list(rows)[:1] + list(rows)[2:])
+    true, small, plain, published = (rows[name] for name in ("true digit", "condition alone", "plain", "plain, as published"))
+    found, oracle, copied, pasted, copied_as_published = (rows[name] for name in LOCAL)
     assert true["psnr"] == "n/a"
     assert float(true["ssim"].split(" ")[0]) == pytest.approx(1)
     assert (plain["called 8 %"], plain["misclassified %"], plain["8s misclassified %"]) == ("100.0", "100.0", "0.0")
@@ -96,6 +108,9 @@ def test_the_part_is_measured_once_and_its_rows_differ_as_they_should(options, m
     assert plain["psnr"] != oracle["psnr"]
     assert oracle["OOD region %"] != "0.0"
     assert found["fewer misclassified than plain %"] == "0.0"
+    assert len({line["psnr"] for line in (small, plain, published, oracle, copied, pasted, copied_as_published)}) == 7
+    assert copied["OOD region %"] == pasted["OOD region %"] == oracle["OOD region %"]
+    assert float(copied_as_published["OOD region %"]) < float(oracle["OOD region %"])
     assert table.settings["digits"] == {"3": 6, "5": 6, "8": 6}
     monkeypatch.setattr(digits.Bench, "judged", lambda *_: pytest.fail("measured again"))
     assert digits.measure(options)[0].rows == table.rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from skimage.io import imsave
 
 from examples.benchmarks import photographs
 from localdiff_cli.errors import UsageError
-from tests.benchmarks.test_super_resolution import Blur
+from tests.benchmarks.test_super_resolution import Blur, fused_at_the_end
+
+LOCAL = (
+    "local, true mask, network",
+    "local, true mask, copy",
+    "condition pasted into plain, true mask",
+    "local, true mask, copy, as published",
+)
 
 
 @pytest.fixture
@@ -52,12 +60,14 @@ def test_a_folder_without_good_photographs_or_a_mask_is_refused(folder, tmp_path
 
 def test_the_part_is_measured_once_and_its_rows_differ_as_they_should(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(photographs, "obtain", lambda *_: Blur())
-    kept = tuple(row for row in photographs.ROWS if row.local.fusion_step == 1)
-    monkeypatch.setattr(photographs, "ROWS", kept)
+    named = {"true photograph", "plain", *LOCAL}
+    rows = [fused_at_the_end(row) for row in photographs.ROWS if row.label in named]
+    monkeypatch.setattr(photographs, "ROWS", tuple(rows))
+    monkeypatch.setattr(photographs.sr, "Sampling", partial(photographs.sr.Sampling, steps=10))
     options = argparse.Namespace(data=[folder], split="test", work=tmp_path / "work")
     (table,) = photographs.measure(options)
     rows = {line["row"]: line for line in table.rows}
-    true, plain, told = (rows[name] for name in ("true photograph", "plain", "local, true mask, fusion_step 1"))
+    true, plain, told, copied, pasted, published = (rows[name] for name in ("true photograph", "plain", *LOCAL))
     assert (true["defective"], true["good"]) == ("2", "2")
     assert true["misdetected defects %"] == "0.0"
     assert true["AUROC"] == "1.000"
@@ -65,7 +75,9 @@ def test_the_part_is_measured_once_and_its_rows_differ_as_they_should(folder, tm
     assert plain["OOD region of defective %"] == "0.0"
     assert told["OOD region of defective %"] != "0.0"
     assert told["OOD region of good %"] == "0.0"
-    assert told["psnr_defect"] != plain["psnr_defect"]
+    assert len({line["psnr_defect"] for line in (true, plain, told, copied)}) == 4
+    assert copied["psnr_defect"] == pasted["psnr_defect"] == published["psnr_defect"]
+    assert copied["psnr"] != pasted["psnr"]
     monkeypatch.setattr(photographs.Bench, "judged", lambda *_: pytest.fail("measured again"))
     assert photographs.measure(options)[0].rows == table.rows
 

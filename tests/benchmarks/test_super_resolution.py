@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +21,11 @@ class Blur(torch.nn.Module):
 
     def forward(self, x_t, condition, t):
         return 2 * F.avg_pool2d(condition, 5, 1, 2) - 1 + 0.01 * x_t
+
+
+def fused_at_the_end(row):
+    """A row without joint steps: :class:`Blur` would redraw all that the branches drew in them."""
+    return replace(row, local=replace(row.local, fusion_step=0))
 
 
 @pytest.fixture
@@ -59,13 +67,37 @@ def test_an_image_does_not_depend_on_those_beside_it(images):
     condition, numbers = sr.low_resolution(images, 2), np.arange(10, 16)
     mask = torch.zeros_like(condition, dtype=torch.bool)
     mask[1:, :, 8:20, 8:20] = True
-    every = sr.upsample(Blur(), sr.Sampling(), condition, numbers, mask.float(), mask, 4)
-    few = sr.upsample(Blur(), sr.Sampling(), condition[3:5], numbers[3:5], mask[3:5].float(), mask[3:5], 1)
+    every = sr.upsample(Blur(), sr.Sampling(10), condition, numbers, mask.float(), mask, 4)
+    few = sr.upsample(Blur(), sr.Sampling(10), condition[3:5], numbers[3:5], mask[3:5].float(), mask[3:5], 1)
     assert torch.allclose(every[3:5], few, atol=1e-6)
-    plain = sr.upsample(Blur(), sr.Sampling(), condition, numbers, None, None, 4)
+    plain = sr.upsample(Blur(), sr.Sampling(10), condition, numbers, None, None, 4)
     assert torch.allclose(every[:1], plain[:1], atol=1e-6)
     assert not torch.allclose(every[1:], plain[1:], atol=1e-3)
     assert bool(((every >= 0) & (every <= 1)).all())
+
+
+def test_the_published_schedule_is_walked_by_its_noise():
+    """lucidrains' sigmoid schedule from −3 to 3, as the authors use it: its last joint steps come at a signal-to-noise of 74 and 155."""
+    pairs = sr.sigmoid_pairs(50)
+    assert len(pairs) == 50
+    assert all(now > then for now, then in pairs)
+    assert pairs[-1][1] == -1
+    bars = [sr.SCHEDULE.alpha_bar(now) for now, _ in pairs]
+    ratios = [bar / (1 - bar) for bar in bars[-2:]]
+    assert ratios == pytest.approx([74, 155], rel=0.05)
+    sigmoid = [1 / (1 + math.exp(3 - 6 * k / 50)) for k in range(51)]
+    expected = [(sigmoid[k] - sigmoid[0]) / (sigmoid[50] - sigmoid[0]) for k in range(51)]
+    assert bars == pytest.approx(expected[:50], abs=5e-3)
+    assert sr.Sampling().as_published.pairs == pairs
+    assert sr.Sampling().pairs != pairs
+
+
+def test_pasting_takes_the_condition_inside_the_mask_alone(images):
+    mask = torch.zeros(6, 1, 32, 32, dtype=torch.bool)
+    mask[..., :8] = True
+    made = sr.pasted(images, 1 - images, mask)
+    assert torch.equal(made[..., :8], images[..., :8])
+    assert torch.equal(made[..., 8:], (1 - images)[..., 8:])
 
 
 def test_psnr_ssim_and_the_reduction():
