@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from localdiff_cli.batch.claims import Claims, key_of
 from localdiff_cli.batch.discover import Found, Item
@@ -21,6 +21,7 @@ from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError, VolumeEr
 from localdiff_cli.volumes.contrast import sidecar_path
 from localdiff_cli.volumes.whole import PARTIAL, sweep
 
+I = TypeVar("I", bound=Item)  # noqa: E741
 TABLES_EVERY_SECONDS = 5.0
 TABLES_SHARE = 0.05
 """The tables are brought up to date during a run, for at most this share of its time."""
@@ -67,7 +68,7 @@ class Tally:
             self.review.append(record.volume)
 
 
-def of_shard(items: Iterable[Item], shard: tuple[int, int] | None) -> tuple[Item, ...]:
+def of_shard(items: Iterable[I], shard: tuple[int, int] | None) -> tuple[I, ...]:
     """The items of one shard: by a hash of the name, so that a volume stays in its shard whatever else comes or goes."""
     if shard is None:
         return tuple(items)

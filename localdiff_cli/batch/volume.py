@@ -205,6 +205,7 @@ class VolumeWorker:
             facts = {
                 "LocaldiffVersion": self.job.version,
                 "Sources": [name],
+                "SpatialReference": name,
                 **made_of,
                 "OutputSHA256": written,
                 "Settings": self.work.settings,

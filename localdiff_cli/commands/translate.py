@@ -245,8 +245,8 @@ class TranslateRecipe(NetworkRecipe):
         )
 
 
-def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOptions) -> int:
-    """Translate every volume of ``run.source``; the exit code."""
+def checked_bundle(options: TranslateOptions, detector: DetectorOptions) -> Bundle:
+    """The translator that is asked for, once the options are known to fit together. Raises :class:`LocaldiffError` where they do not."""
     _check(options)
     check_detector(detector)
     if options.mode == "plain" and detector != DetectorOptions():
@@ -255,4 +255,10 @@ def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOpti
     if bundle.task != "translate":
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
     _check_copy(options, bundle)
+    return bundle
+
+
+def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOptions) -> int:
+    """Translate every volume of ``run.source``; the exit code."""
+    bundle = checked_bundle(options, detector)
     return run_work(run, bundle.condition.contrast, TranslateRecipe(run.out, options, detector))

@@ -46,10 +46,14 @@ class OutputPlan:
 
     def wanted(self, item: Item, scale: tuple[float, float] = (1.0, 0.0)) -> dict[str, Output]:
         """The outputs by role, the main one first; ``scale`` is that of its stored values."""
-        base = self.out / renamed(item.relative, self.suffix)
-        paths = [beside(base, role.ending) if role.ending else base for role in self.roles]
         scales = [scale] + [(1.0, 0.0)] * (len(self.roles) - 1)
-        return {role.name: Output(path, role.dtype, role.description, s) for role, path, s in zip(self.roles, paths, scales, strict=True)}
+        paired = zip(self.roles, scales, strict=True)
+        return {role.name: Output(self.path(item, role), role.dtype, role.description, s) for role, s in paired}
+
+    def path(self, item: Item, role: Role) -> Path:
+        """Where one kind of output goes."""
+        base = self.out / renamed(item.relative, self.suffix)
+        return beside(base, role.ending) if role.ending else base
 
     def outputs(self, item: Item) -> list[Path]:
         """All volumes written, the main one first."""

@@ -122,6 +122,7 @@ def volume_facts(prepared: Prepared) -> dict[str, Any]:
     return {
         "VoxelFingerprint": prepared.survey.fingerprint,
         "Brain": prepared.brain.source,
+        "SkullStripped": not prepared.brain.source.startswith("none"),
         "BrainVolumeLitres": round(float(prepared.brain.mask.sum()) * float(np.prod(prepared.volume.frame.spacing)) * 1e-6, 4),
         "Bias": "none" if prepared.bias is None else "n4",
         "Normalisation": {

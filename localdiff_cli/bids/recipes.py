@@ -1,0 +1,56 @@
+"""The recipes of ``translate`` and ``segment`` with BIDS names and sidecars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from localdiff_cli.batch.discover import Item
+from localdiff_cli.batch.work import Say, Work
+from localdiff_cli.bids.outputs import BidsPlan, BidsWork
+from localdiff_cli.bundle import open_bundle
+from localdiff_cli.commands.segment import SegmentRecipe
+from localdiff_cli.commands.translate import TranslateRecipe
+from localdiff_cli.tasks.outputs import Role
+
+
+def _wanted(roles: list[tuple[bool, Role]]) -> tuple[Role, ...]:
+    return tuple(role for wanted, role in roles if wanted)
+
+
+@dataclass(frozen=True)
+class BidsTranslateRecipe(TranslateRecipe):
+    """How any process makes ready to translate a dataset's images."""
+
+    @cached_property
+    def plan(self) -> BidsPlan:
+        """What is written for a volume."""
+        bundle = open_bundle(self.options.model)
+        return BidsPlan(self.out, _wanted(self.roles()), bundle.target.contrast, bundle.condition.contrast)
+
+    def outputs(self, item: Item) -> list[Path]:
+        """All files written for an item, the translation first."""
+        return self.plan.with_sidecars(item)
+
+    def load(self, say: Say) -> Work:
+        """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
+        return BidsWork(super().load(say), self.plan)
+
+
+@dataclass(frozen=True)
+class BidsSegmentRecipe(SegmentRecipe):
+    """How any process makes ready to find lesions on the translations."""
+
+    @cached_property
+    def plan(self) -> BidsPlan:
+        """What is written for a volume."""
+        return BidsPlan(self.out, _wanted(self.roles()))
+
+    def outputs(self, item: Item) -> list[Path]:
+        """All files written for an item, the mask first."""
+        return self.plan.with_sidecars(item)
+
+    def load(self, say: Say) -> Work:
+        """Load the bundle. Raises :class:`LocaldiffError` where it cannot be used."""
+        return BidsWork(super().load(say), self.plan)

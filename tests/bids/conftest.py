@@ -1,0 +1,54 @@
+"""A small dataset, tiny bundles and one run of the BIDS App that several tests look at."""
+
+import json
+import subprocess
+
+import pytest
+from typer.testing import CliRunner
+
+from localdiff_cli.bids.app import app, spread
+from tests import bundles
+from tests.bids.dataset import make_dataset
+
+
+@pytest.fixture(scope="session")
+def flair_models(tmp_path_factory):
+    """The tiny bundles ``t1-to-flair`` and ``lesion-flair``."""
+    folder = tmp_path_factory.mktemp("flair-models")
+    bundles.make_translator(folder / "t1-to-flair", target="FLAIR")
+    bundles.make_segmenter(folder / "lesion-flair", "FLAIR")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bids_app(flair_models):
+    """``bids_app(dataset, out, "participant", …)`` runs the command line with the tiny bundles, in this process."""
+
+    def run(*arguments):
+        environment = {"LOCALDIFF_MODELS": str(flair_models), "LOCALDIFF_JOBS": "0"}
+        return CliRunner().invoke(app, spread([str(a) for a in arguments]), env=environment)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory, bids_app):
+    """A dataset whose participant level has run into ``derivatives/localdiff``; the result of that run. Only to be looked at."""
+    root = make_dataset(tmp_path_factory.mktemp("study") / "study")
+    result = bids_app(root, root / "derivatives" / "localdiff", "participant", "--save-source", "--save-brain", "--samples", 2)
+    assert result.exit_code == 0, result.output
+    return root, result
+
+
+@pytest.fixture(scope="session")
+def validator():
+    """``validator(dataset)``: what bids-validator-deno finds, as ``(severity, code, location)``."""
+
+    def run(root):
+        try:
+            done = subprocess.run(["bids-validator-deno", "--format", "json", str(root)], capture_output=True, text=True, timeout=120)
+        except FileNotFoundError:
+            pytest.skip("needs bids-validator-deno: pip install 'localdiff[bids]'")
+        return [(issue.get("severity"), issue["code"], issue.get("location")) for issue in json.loads(done.stdout)["issues"]["issues"]]
+
+    return run
