@@ -84,6 +84,9 @@ def translate(
     soft: Annotated[bool | None, typer.Option("--soft/--hard", help="Fuse by the OOD map M, or by the mask B. (default: the bundle's)", rich_help_panel=LOCAL)] = None,
     expert: Annotated[str, typer.Option("--expert", help="Network of the OOD branch: auto (the bundle's expert, where it has one), none (training-free, as published) or a bundle with an expert. Example: --expert none", rich_help_panel=LOCAL)] = "auto",
     ood_branch: Annotated[str, typer.Option("--ood-branch", help="Where the OOD branch's image comes from: network, copy (the condition itself inside B) or mean (half of each); the last two only where condition and target share a contrast. Example: --ood-branch copy", rich_help_panel=LOCAL)] = "network",
+    emphasis: Annotated[float | None, typer.Option("--emphasis", help="How far the OOD branch goes beyond the ordinary one, 0 to 10; 1: as its network draws, more: bolder, and more is invented. (default: the bundle's) Example: --emphasis 1.5", rich_help_panel=LOCAL)] = None,
+    unknown: Annotated[str | None, typer.Option("--unknown", metavar="<str>", help="What stands where the input looks like neither healthy tissue nor a known lesion: plain (what the ordinary process draws) or blank (0). (default: the bundle's) Example: --unknown blank", rich_help_panel=LOCAL)] = None,
+    unknown_tau: Annotated[float | None, typer.Option("--unknown-tau", help="OOD probability from which a region is called unknown, below --tau, 0 to 1. (default: the bundle's) Example: --unknown-tau 0.1", rich_help_panel=LOCAL)] = None,
     guided: Annotated[bool, typer.Option("--guided", help="Guided timing: from the fusion step on, fuse as soon as a classifier still sees the anomaly.", rich_help_panel=LOCAL)] = False,
     classifier: Annotated[str | None, typer.Option("--classifier", help="Segmenter bundle of the target contrast for --guided. (default: lesion-<target>) Example: --classifier lesion-flair", rich_help_panel=LOCAL)] = None,
     ood_crop: Annotated[bool | None, typer.Option("--ood-crop/--ood-full", help="Run the OOD branch on a window around B (faster), or on the whole slice. (default: the bundle's)", rich_help_panel=LOCAL)] = None,
@@ -99,7 +102,7 @@ def translate(
     suffix: Annotated[str | None, typer.Option("--suffix", help="Replace the names' BIDS suffix. Example: --suffix T2w", rich_help_panel=o.OUTPUT)] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="float32, float64, or int16 with slope and intercept. Example: --dtype int16", rich_help_panel=o.OUTPUT)] = "float32",
     save_map: Annotated[bool, typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=o.OUTPUT)] = False,
-    save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused.", rich_help_panel=o.OUTPUT)] = False,
+    save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused, 4 unknown.", rich_help_panel=o.OUTPUT)] = False,
     save_brain: o.SaveBrain = False, dicom_out: o.DicomOut = None, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
     device: o.Device = "auto", batch_size: o.BatchSize = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU. Example: --precision bf16", rich_help_panel=o.MODEL)] = "fp32",
@@ -121,8 +124,9 @@ def translate(
     chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
     options = TranslateOptions(
         model=model, mode=mode, sampler=sampler, eta=eta, steps=steps, samples=samples, seed=seed, noise=noise, context=context,
-        branch_step=branch_step, fusion_step=fusion_step, soft=soft, guided=guided, classifier=classifier, expert=expert,
-        ood_branch=ood_branch, ood_crop=ood_crop, brain=brain, bias=bias, nan=nan, match=match, suffix=suffix, dtype=dtype, save_map=save_map, save_source=save_source, save_brain=save_brain,
+        branch_step=branch_step, fusion_step=fusion_step, soft=soft, guided=guided, classifier=classifier, expert=expert, emphasis=emphasis,
+        unknown=unknown, unknown_tau=unknown_tau, ood_branch=ood_branch, ood_crop=ood_crop, brain=brain, bias=bias, nan=nan, match=match, suffix=suffix,
+        dtype=dtype, save_map=save_map, save_source=save_source, save_brain=save_brain,
         device=device, precision=precision, batch_size=batch_size,
     )  # fmt: skip
     _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
@@ -255,6 +259,8 @@ def fit_expert(
     patients: Annotated[int | None, typer.Option("--patients", min=1, help="How many patients' lesions to learn from, spread over the order of names. (default: all) Example: --patients 20", rich_help_panel="Training")] = None,
     detector: Annotated[str | None, typer.Option("--detector", help="Make patchcore or segmenter the bundle's default detector. (default: leave it) Example: --detector segmenter", rich_help_panel=o.OOD)] = None,
     tau: Annotated[float | None, typer.Option("--tau", help="Make this the bundle's default cut of the OOD map, 0 to 1. (default: leave it) Example: --tau 0.2", rich_help_panel=o.OOD)] = None,
+    told: Annotated[str | None, typer.Option("--told", metavar="<str>", help="Let the expert see the whole condition and the OOD map, as this segmenter bundle finds it. (default: it sees its region alone) Example: --told lesion-t1", rich_help_panel="Training")] = None,
+    healthy: Healthy = None,
     device: o.Device = "auto", licence: Licence = "unstated", debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Teach the OOD branch its own network from lesions and healthy regions; the rest of the bundle stays as it is.
@@ -265,9 +271,9 @@ def fit_expert(
     from localdiff_cli.commands.run import guarded
 
     def run() -> int:
-        options = command.FitOptions(tuple(data), out, "", None, work, (), tuple(exclude or ()), "n4", device, licence)
+        options = command.FitOptions(tuple(data), out, "", None, work, tuple(healthy or ()), tuple(exclude or ()), "n4", device, licence)
         return command.fit_expert(options, command.TrainOptions(steps, batch_size, rate, seed, precision), base, healthy_share=healthy_share, patients=patients,
-                                  detector=detector, tau=tau)  # fmt: skip
+                                  detector=detector, tau=tau, told=told)  # fmt: skip
 
     _finish(guarded(run, debug=debug))
 
@@ -301,12 +307,18 @@ def fit_detector(
 
 @fit.command("segmenter")
 def fit_segmenter(
-    data: Data, out: Bundle, condition: Condition = "FLAIR", work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4",
+    data: Data, out: Bundle, condition: Condition = "FLAIR",
+    target: Annotated[str | None, typer.Option("--target", metavar="<str>", help="Contrast on which doubtful pixels are bright, needed by --doubt. (default: none) Example: --target FLAIR", rich_help_panel=o.FILES)] = None,
+    work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4",
     spacing: Spacing = 1.0, shape: Shape = "208,176",
     steps: Steps = 1600, batch_size: TrainBatch = 12, rate: Rate = 1e-3, seed: Seed = 0, precision: TrainPrecision = "fp32",
     channels: Annotated[str, typer.Option("--channels", help="Channels by level. Example: --channels 32,64,128,192", rich_help_panel="Network")] = "32,64,128,192",
     threshold: Annotated[float, typer.Option("--threshold", help="Default probability cut, 0 to 1, stored in the bundle. Example: --threshold 0.5", rich_help_panel="Network")] = 0.5,
     min_volume: Annotated[float, typer.Option("--min-volume", help="Default smallest lesion kept, mm³, stored in the bundle. Example: --min-volume 50", rich_help_panel="Network")] = 0.0,
+    start: Annotated[str | None, typer.Option("--start", metavar="<str>", help="Segmenter bundle whose weights the training starts from; its --channels must be these. (default: random weights) Example: --start lesion-t1", rich_help_panel="Training")] = None,
+    healthy_share: Annotated[float, typer.Option("--healthy-share", help="Share of the training slices from people without any lesion, 0 to 0.95, where there are some. Example: --healthy-share 0.4", rich_help_panel="Training")] = 0.2,
+    doubt: Annotated[float | None, typer.Option("--doubt", help="Robust SDs on the target contrast from which a pixel outside the mask is left out of the loss; for masks that miss lesions. (default: none is) Example: --doubt 1.8", rich_help_panel="Training")] = None,
+    hard_negatives: Annotated[bool, typer.Option("--hard-negatives", help="Also show widened ventricles, flat, blurred and contrast-enhanced slices as what they are: no lesion.", rich_help_panel="Training")] = False,
     device: o.Device = "auto", licence: Licence = "unstated", debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Train a lesion segmenter on expert masks.
@@ -317,10 +329,11 @@ def fit_segmenter(
     from localdiff_cli.commands.run import guarded
 
     def run() -> int:
-        options = command.FitOptions(tuple(data), out, condition, None, work, tuple(healthy or ()), tuple(exclude or ()), bias, device, licence,
+        options = command.FitOptions(tuple(data), out, condition, target, work, tuple(healthy or ()), tuple(exclude or ()), bias, device, licence,
                                      spacing, command.numbers("--shape", shape))  # fmt: skip
         return command.fit_segmenter(options, command.TrainOptions(steps, batch_size, rate, seed, precision), channels=command.numbers("--channels", channels),
-                                     threshold=threshold, min_volume=min_volume)  # fmt: skip
+                                     threshold=threshold, min_volume=min_volume, start=start, healthy_share=healthy_share, doubt=doubt,
+                                     hard_negatives=hard_negatives)  # fmt: skip
 
     _finish(guarded(run, debug=debug))
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,6 +44,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "spacing": (0.05, 10),
     "eta": (0, 1), "steps": (1, 100_000), "context": (0, 1), "branch_step": (0, 100_000), "fusion_step": (0, 100_000),
     "false_alarm": (1e-6, 1 - 1e-6), "threshold": (0, 1), "open_mm": (0, 50), "dilate_mm": (0, 50), "min_volume": (0, 1e9),
+    "emphasis": (0, 10), "unknown_threshold": (0, 1),
     "num_train_timesteps": (1, 100_000), "beta_start": (1e-9, 0.999), "beta_end": (1e-9, 0.999),
     "space_to_depth": (1, 16), "num_res_blocks": (1, 8), "num_head_channels": (0, MAX_CHANNELS), "num_res_units": (0, 8),
     "dropout": (0, 0.99), "in_channels": (2, 2), "out_channels": (1, 1), "condition_range": (-1000, 1000),
@@ -57,6 +58,7 @@ CHOICES = {
     "detector": ("patchcore", "segmenter"),
     "plane": ("axial",),
     "bias": ("n4", "none"),
+    "unknown": ("plain", "blank"),
     "prediction": ("epsilon", "sample", "v_prediction"),
     "downsample_type": ("conv", "resnet"),
     "upsample_type": ("conv", "resnet"),
@@ -109,6 +111,9 @@ class Defaults:
     threshold: float = 0.5
     open_mm: float = 2.0
     dilate_mm: float = 3.0
+    emphasis: float = 1.0
+    unknown: str = "plain"
+    unknown_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,11 @@ class Bundle:
     def has_expert(self) -> bool:
         """Whether a second network for the OOD branch is inside."""
         return "expert" in self.metadata
+
+    @property
+    def expert_is_told(self) -> bool:
+        """Whether that network sees the whole condition and the OOD map, not its region alone."""
+        return bool(self.metadata.get("expert", {}).get("told", False))
 
     @property
     def defaults(self) -> Defaults:
@@ -418,20 +428,20 @@ def load_translator(bundle: Bundle, device: torch.device, weights: str = TRANSLA
         raise ModelError(
             f"model {bundle.name}: made to {bundle.task}, has no translator; choose one from: localdiff models list", code="task"
         )
-    settings, make = _network(bundle)
+    settings, make = _network(bundle, told=weights == EXPERT and bundle.expert_is_told)
     _check_levels(settings, bundle.path)
     if any(n % settings.multiple for n in bundle.grid.shape):
         raise _damaged(bundle.path, f"grid shape {bundle.grid.shape}", f"multiples of {settings.multiple}, as the network needs")
     return _filled(make, load_tensors(bundle, weights), bundle, device)
 
 
-def _network(bundle: Bundle) -> tuple[Any, Callable[[], TranslatorNetwork | ConcatenatedNetwork]]:
+def _network(bundle: Bundle, *, told: bool = False) -> tuple[Any, Callable[[], TranslatorNetwork | ConcatenatedNetwork]]:
     """The settings of a translator's network, and how it is built."""
     from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 
     described = dict(bundle.metadata["network"])
     if "kind" not in described:
-        own = _settings(NetworkSettings, described, bundle.path)
+        own = replace(_settings(NetworkSettings, described, bundle.path), told=told)
         return own, lambda: TranslatorNetwork(own)
     from localdiff_cli.adapters.kinds import KINDS
 

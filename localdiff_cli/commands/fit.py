@@ -14,6 +14,7 @@ from localdiff_cli.commands.run import check_choice, check_range
 from localdiff_cli.errors import EXIT_OK, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from localdiff_cli.bundle import Bundle
     from localdiff_cli.diffusion.schedule import Prediction
     from localdiff_cli.training.fit import FitJob, Start
 
@@ -164,6 +165,7 @@ def fit_expert(
     patients: int | None,
     detector: str | None,
     tau: float | None,
+    told: str | None = None,
 ) -> int:
     """Teach the OOD branch's own network; the exit code. The base says contrasts, grid and bias of ``options``.
 
@@ -179,6 +181,7 @@ def fit_expert(
     from localdiff_cli.training.augment import AugmentSettings
     from localdiff_cli.training.expert import RegionSettings
     from localdiff_cli.training.loop import LoopSettings
+    from localdiff_cli.training.told import ToldSettings
 
     bundle = open_bundle(base)
     if bundle.task != "translate":
@@ -190,9 +193,23 @@ def fit_expert(
     loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision)
     regions, before = RegionSettings(healthy_share=healthy_share), bundle.defaults
     defaults = replace(before, detector=detector or before.detector, threshold=before.threshold if tau is None else tau)
-    made = fit.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults)
+    by_map = None if told is None else fit.Told(ToldSettings(healthy_share=healthy_share), _finder(told, bundle))
+    made = fit.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults, by_map)
     say(f"wrote {made.path}")
     return EXIT_OK
+
+
+def _finder(name: str, base: Bundle) -> Bundle:
+    """The segmenter bundle whose maps an expert is told. Raises :class:`UsageError` for one of another contrast."""
+    from localdiff_cli.bundle import open_bundle
+
+    found = open_bundle(name)
+    if found.task != "segment" or found.condition != base.condition or found.grid.spacing != base.grid.spacing:
+        raise UsageError(
+            f"--told {name}: works on {found.condition.contrast} at {found.grid.spacing} mm to {found.task}; expected a segmenter of "
+            f"{base.condition.contrast} at {base.grid.spacing} mm", code="wrong-contrast",
+        )  # fmt: skip
+    return found
 
 
 def fit_detector(
@@ -211,18 +228,33 @@ def fit_detector(
     return EXIT_OK
 
 
-def fit_segmenter(options: FitOptions, train: TrainOptions, *, channels: tuple[int, ...], threshold: float, min_volume: float) -> int:
+def fit_segmenter(
+    options: FitOptions,
+    train: TrainOptions,
+    *,
+    channels: tuple[int, ...],
+    threshold: float,
+    min_volume: float,
+    start: str | None = None,
+    healthy_share: float = 0.2,
+    doubt: float | None = None,
+    hard_negatives: bool = False,
+) -> int:
     """Train a lesion segmenter; the exit code."""
     _check_options(options)
     _check(train)
     _check_channels(channels, fewest=2, unit=1)
     check_range("--min-volume", min_volume, 0, 1e9)
     check_range("--threshold", threshold, 0.001, 0.999)
-    from localdiff_cli.bundle import SegmenterDefaults
+    check_range("--healthy-share", healthy_share, 0, 0.95)
+    check_range("--doubt", doubt or 0.0, -10, 10)
+    from localdiff_cli.bundle import SegmenterDefaults, open_bundle
     from localdiff_cli.segmentation.network import LesionNetworkSettings
     from localdiff_cli.training import fit
     from localdiff_cli.training.augment import AugmentSettings
+    from localdiff_cli.training.hard_negatives import HardNegatives
     from localdiff_cli.training.loop import LoopSettings
+    from localdiff_cli.training.segmenter import LesionDraw
 
     network = LesionNetworkSettings(channels=channels)
     _check_multiple(options.shape, network.multiple)
@@ -233,6 +265,8 @@ def fit_segmenter(options: FitOptions, train: TrainOptions, *, channels: tuple[i
         AugmentSettings(),
         loop,
         SegmenterDefaults(threshold=threshold, min_volume=min_volume),
+        LesionDraw(healthy_share, doubt, HardNegatives() if hard_negatives else None),
+        None if start is None else fit.Start(open_bundle(start), "segmenter"),
     )
     say(f"wrote {bundle.path}")
     return EXIT_OK

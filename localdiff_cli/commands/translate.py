@@ -18,6 +18,7 @@ from localdiff_cli.tasks.outputs import Role
 if TYPE_CHECKING:
     import torch
 
+    from localdiff_cli.tasks.detection import UnknownSettings
     from localdiff_cli.tasks.translation import Networks, SampleSettings, Shows
 
 SAMPLERS = ("ddim", "ddpm", "dpmpp")
@@ -46,6 +47,9 @@ class TranslateOptions:
     classifier: str | None = None
     expert: str = "auto"
     ood_branch: str = "network"
+    emphasis: float | None = None
+    unknown: str | None = None
+    unknown_tau: float | None = None
     ood_crop: bool | None = None
     brain: str = "auto"
     bias: str | None = None
@@ -73,12 +77,15 @@ def _check(options: TranslateOptions) -> None:
         ("--dtype", options.dtype, DTYPES),
         ("--precision", options.precision, PRECISIONS),
         ("--sampler", options.sampler or "ddim", SAMPLERS),
+        ("--unknown", options.unknown or "plain", ("plain", "blank")),
     ):
         check_choice(option, value, choices)
     for option, number, low, high in (
         ("--samples", options.samples, 1, 1000),
         ("--eta", options.eta or 0.0, 0, 1),
         ("--lambda", options.context or 0.0, 0, 1),
+        ("--emphasis", options.emphasis or 0.0, 0, 10),
+        ("--unknown-tau", 1.0 if options.unknown_tau is None else options.unknown_tau, 1e-6, 1),
         ("--seed", options.seed, 0, 2**63 - 1),
     ):
         check_range(option, number, low, high)
@@ -86,6 +93,8 @@ def _check(options: TranslateOptions) -> None:
         raise UsageError(f"--match {options.match}: no such file or folder", code="not-found")
     if options.mode == "plain" and options.save_map:
         raise UsageError("--save-map: the plain sampler looks for no OOD region; use localdiff detect, or --mode local", code="conflict")
+    if options.mode == "plain" and not options.emphasis == options.unknown == options.unknown_tau is None:
+        raise UsageError("--mode plain looks for no OOD region: --emphasis, --unknown and --unknown-tau do not apply", code="conflict")
     if options.mode == "plain" and options.expert not in ("auto", "none"):
         raise UsageError("--mode plain has no OOD branch: --expert does not apply", code="conflict")
     if options.mode == "plain" and options.ood_branch != "network":
@@ -124,6 +133,7 @@ def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings
         fusion_step=int(chosen(options.fusion_step, defaults.fusion_step)),
         soft=defaults.soft if options.soft is None else options.soft,
         ood_branch=options.ood_branch,
+        emphasis=chosen(options.emphasis, defaults.emphasis),
     )
     check_range("--steps", steps, 1, timesteps)
     if not (local.branch_step >= 0 and local.fusion_step >= 0 and local.branch_step + local.fusion_step <= steps):
@@ -138,6 +148,19 @@ def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings
     )  # fmt: skip
 
 
+def unknown_settings(options: TranslateOptions, bundle: Bundle, tau: float) -> UnknownSettings:
+    """The user's choices over the bundle's defaults; ``tau`` is the cut of B. Raises :class:`UsageError` where unknown is not below it."""
+    from localdiff_cli.tasks.detection import UnknownSettings
+
+    defaults = bundle.defaults
+    if options.unknown_tau is not None and options.unknown_tau >= tau:
+        raise UsageError(
+            f"--unknown-tau {options.unknown_tau:g}: expected a cut below --tau {tau:g}, from which on a region is drawn", code="range"
+        )
+    threshold = defaults.unknown_threshold if options.unknown_tau is None else options.unknown_tau
+    return UnknownSettings(threshold if threshold is not None and threshold < tau else None, options.unknown or defaults.unknown)
+
+
 def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -> Networks:
     from localdiff_cli.diffusion.device import autocast, on_device
     from localdiff_cli.tasks.translation import Networks
@@ -149,7 +172,8 @@ def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -
     expert = None if source is None else on_device(load_expert(source, device), device, options.precision)
     account = None if source is None else f"{source.name} {source.hash}"
     model = on_device(network, device, options.precision)
-    return Networks(model, schedule_of(bundle), device, network.settings.multiple, shows, classifier, expert, account)
+    told = source is not None and source.expert_is_told
+    return Networks(model, schedule_of(bundle), device, network.settings.multiple, shows, classifier, expert, account, told)
 
 
 def _classifier(options: TranslateOptions, bundle: Bundle, device: torch.device) -> tuple[Shows, str]:
@@ -207,7 +231,7 @@ class TranslateRecipe(NetworkRecipe):
             (True, Role("image", "", options.dtype, f"localdiff synthetic {contrast}")),
             (options.samples > 1, Role("std", "std", "float32", "localdiff SD over samples")),
             (options.save_map, Role("map", "ood", "float32", "localdiff OOD map")),
-            (options.save_source, Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused")),
+            (options.save_source, Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused 4 unknown")),
             (options.save_brain, BRAIN),
         ]
 
@@ -223,6 +247,7 @@ class TranslateRecipe(NetworkRecipe):
         announce(say, bundle, device)
         networks = _networks(options, bundle, device)
         bind, account = choose_detector(self.detector, bundle, device) if local else (None, {})
+        mask = mask_settings(bundle, self.detector)
         prepare = prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple)
         target = replace(prepare, window=bundle.target.window)
         return TranslateWork(
@@ -232,7 +257,8 @@ class TranslateRecipe(NetworkRecipe):
             networks=networks,
             bind=bind,
             prepare=prepare,
-            mask=mask_settings(bundle, self.detector),
+            mask=mask,
+            unknown=unknown_settings(options, bundle, mask.threshold),
             sample=sample_settings(options, bundle),
             detector=account,
             reference=reference_scale(options.match, target) if options.match else None,

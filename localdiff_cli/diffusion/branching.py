@@ -77,24 +77,31 @@ def branch_denoiser(
     space: Space = PIXELS,
     seen: Tensor | None = None,
     ood_branch: str = "network",
+    told: Tensor | None = None,
+    emphasis: float = 1.0,
 ) -> Denoise:
     """The x_0 estimates of both branches for a stacked state.
 
     ``condition`` ``(N, C, H, W)`` in [0, 1]; ``ood_mask`` B ``(N, 1, H, W)`` bool. The OOD branch's estimate is background
     outside B. ``expert`` is a second network for the OOD branch; ``crop`` lets that branch pay for its region only. ``space`` says
     where x_t lives; ``seen`` is B on the condition's grid where that is another than x_t's. An ``ood_branch`` of copy or mean takes
-    the condition for the target: they must share a contrast. A copy asks no network. Raises ``ValueError`` for another one.
+    the condition for the target: they must share a contrast. A copy asks no network. With ``told``, the soft map M ``(N, 1, H, W)``,
+    the expert is one that sees the whole of c, and M beside it. ``emphasis`` w draws x_0^ood + (w − 1)(x_0^ood − x_0^ind): beyond 1
+    what the OOD branch adds is drawn more strongly than it dares to, as classifier-free guidance does (Ho & Salimans 2022, eq. 6).
+    Raises ``ValueError`` for another ``ood_branch``.
     """
     if ood_branch not in OOD_BRANCHES:
         raise ValueError(f"ood_branch: found {ood_branch!r}; expected one of {', '.join(OOD_BRANCHES)}")
     on_condition = ood_mask if seen is None else seen
     masked = ood_condition(condition, on_condition)
-    inside, outside = space.encode(masked), space.encode(ind_condition(condition, on_condition, context))
+    inside = space.encode(masked) if told is None else torch.cat([condition, told], dim=1)
+    outside = space.encode(ind_condition(condition, on_condition, context))
     copied = None if ood_branch == "network" else space.image(masked)
 
-    def within(drawn: Tensor) -> Tensor:
-        """The OOD branch's x_0: what the network has ``drawn``, or its mean with c · B; background outside B."""
-        return torch.where(ood_mask, drawn if copied is None else (drawn + copied) / 2, space.background)
+    def within(drawn: Tensor, x0_ind: Tensor) -> Tensor:
+        """The OOD branch's x_0: what the network has ``drawn``, or its mean with c · B, emphasised; background outside B."""
+        x0_ood = drawn if copied is None else (drawn + copied) / 2
+        return torch.where(ood_mask, emphasised(x0_ood, x0_ind, emphasis), space.background)
 
     ind = denoiser(model, schedule, outside, clip=space.clip)
     if copied is not None and ood_branch == "copy":
@@ -105,7 +112,7 @@ def branch_denoiser(
 
         def together(x: Tensor, t: int) -> Tensor:
             x0_ood, x0_ind = both(x, t).chunk(2)
-            return torch.cat([within(x0_ood), x0_ind])
+            return torch.cat([within(x0_ood, x0_ind), x0_ind])
 
         return together
     ood = denoiser(expert or model, schedule, inside if crop is None else crop.cut(inside), clip=space.clip)
@@ -113,6 +120,12 @@ def branch_denoiser(
     def apart(x: Tensor, t: int) -> Tensor:
         x_ood, x_ind = x.chunk(2)
         x0_ood = ood(x_ood, t) if crop is None else crop.paste(ood(crop.cut(x_ood), t), x_ood)
-        return torch.cat([within(x0_ood), ind(x_ind, t)])
+        x0_ind = ind(x_ind, t)
+        return torch.cat([within(x0_ood, x0_ind), x0_ind])
 
     return apart
+
+
+def emphasised(x0_ood: Tensor, x0_ind: Tensor, emphasis: float) -> Tensor:
+    """x_0^ood + (w − 1)(x_0^ood − x_0^ind) in the network's range [−1, 1]; x_0^ood itself for w = 1."""
+    return x0_ood if emphasis == 1 else (x0_ood + (emphasis - 1) * (x0_ood - x0_ind)).clamp(-1, 1)

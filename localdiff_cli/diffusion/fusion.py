@@ -22,7 +22,7 @@ class LocalSettings:
     """Local Diffusion: ``context`` λ, ``branch_step`` plain steps before the branches part, ``fusion_step`` joint steps after fusion.
 
     ``soft`` blends by M instead of B. ``ood_branch``: the network's x_0 inside B, or (where condition and target share a contrast) a
-    copy of the condition, or the mean of both.
+    copy of the condition, or the mean of both. ``emphasis`` w: how far the OOD branch goes beyond the IND branch, 1 as it draws.
     """
 
     context: float = 0.95
@@ -30,6 +30,7 @@ class LocalSettings:
     fusion_step: int = 1
     soft: bool = False
     ood_branch: str = "network"
+    emphasis: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,8 @@ class Region:
 class Process:
     """A reverse process: the network, its schedule, the sampler's step, the (t, t_prev) pairs and the noise of each step.
 
-    ``expert`` is a second network for the OOD branch; ``space`` says where x_t lives.
+    ``expert`` is a second network for the OOD branch, which sees c · B alone, or, where it is ``told``, the whole of c and M; ``space``
+    says where x_t lives.
     """
 
     model: Model
@@ -68,6 +70,7 @@ class Process:
     noise_of: NoiseOf
     expert: Model | None = None
     space: Space = PIXELS
+    told: bool = False
 
     def joint(self, condition: Tensor) -> Denoise:
         """The x_0 estimate given the whole ``condition``."""
@@ -117,6 +120,7 @@ def local(
     branched = branch_denoiser(
         process.model, process.schedule, condition, region.mask, settings.context,
         expert=process.expert, crop=region.crop, space=process.space, seen=region.seen, ood_branch=settings.ood_branch,
+        told=region.map if process.told else None, emphasis=settings.emphasis,
     )  # fmt: skip
     weight = region.weight(settings.soft)
     state = split(process.walk(joint, State(x_T), 0, settings.branch_step))

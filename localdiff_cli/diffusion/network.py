@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,17 @@ BACKGROUND = -1.0
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Size of the network: ``space_to_depth`` pixels become channels before it; the rest is MONAI's."""
+    """Size of the network: ``space_to_depth`` pixels become channels before it; the rest is MONAI's.
+
+    A ``told`` network sees a second condition channel, the soft OOD map M: an expert that knows where it is asked to draw.
+    """
 
     space_to_depth: int = 4
     channels: tuple[int, ...] = (64, 96, 160)
     num_res_blocks: int = 2
     attention_levels: tuple[bool, ...] = (False, False, True)
     num_head_channels: int = 32
+    told: bool = False
 
     @property
     def multiple(self) -> int:
@@ -42,7 +46,7 @@ class TranslatorNetwork(nn.Module):
         depth = settings.space_to_depth**2
         self.unet = DiffusionModelUNet(
             spatial_dims=2,
-            in_channels=2 * depth,
+            in_channels=(3 if settings.told else 2) * depth,
             out_channels=depth,
             channels=settings.channels,
             attention_levels=settings.attention_levels,
@@ -52,7 +56,25 @@ class TranslatorNetwork(nn.Module):
         )
 
     def forward(self, x_t: Tensor, condition: Tensor, t: Tensor) -> Tensor:
-        """``x_t`` ``(N, 1, H, W)`` in the network's range, ``condition`` ``(N, 1, H, W)`` in [0, 1], ``t`` ``(N,)`` → ``(N, 1, H, W)``."""
+        """``x_t`` ``(N, 1, H, W)`` in the network's range, ``condition`` in [0, 1], ``t`` ``(N,)`` → ``(N, 1, H, W)``.
+
+        ``condition`` is ``(N, 1, H, W)``: c; for a told network ``(N, 2, H, W)``: c and M.
+        """
         factor = self.settings.space_to_depth
-        stacked = torch.cat([pixel_unshuffle(x_t, factor), pixel_unshuffle(2 * condition - 1, factor)], dim=1)
+        shown = [pixel_unshuffle(2 * condition[:, :1] - 1, factor)]
+        if self.settings.told:
+            shown.append(pixel_unshuffle(condition[:, 1:], factor))
+        stacked = torch.cat([pixel_unshuffle(x_t, factor), *shown], dim=1)
         return pixel_shuffle(self.unet(stacked, timesteps=t), factor)
+
+
+def told_network(network: TranslatorNetwork) -> TranslatorNetwork:
+    """The same network with a further input for M whose weights are 0: it answers as before until it has learnt to listen."""
+    settings = replace(network.settings, told=True)
+    made = TranslatorNetwork(settings)
+    weights = network.state_dict()
+    first = "unet.conv_in.conv.weight"
+    held = weights[first]
+    silent = held.new_zeros(held.shape[0], settings.space_to_depth**2, *held.shape[2:])
+    made.load_state_dict({**weights, first: torch.cat([held, silent], dim=1)})
+    return made.to(held.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -27,10 +28,12 @@ from localdiff_cli.tasks.detection import (
     MaskSettings,
     SliceDetector,
     SliceShare,
+    UnknownSettings,
     mask_of,
     ood_doubts,
     ood_facts,
     slice_shares,
+    unknown_of,
 )
 from localdiff_cli.tasks.network_work import NetworkWork
 from localdiff_cli.tasks.outputs import Outputs
@@ -52,7 +55,7 @@ from localdiff_cli.volumes.prepare import Prepared
 from localdiff_cli.volumes.reader import ITK_SUFFIXES, suffix_of
 
 OOD_CROP_MARGIN = 16
-IND, OOD, FUSED = 1, 2, 3
+IND, OOD, FUSED, UNKNOWN = 1, 2, 3, 4
 INT16_STEPS = 32000
 
 
@@ -80,7 +83,7 @@ class SampleSettings:
 class Networks:
     """The loaded networks: ``model`` and its ``schedule`` on ``device``, for guided timing the classifier of one slice, the OOD expert.
 
-    ``classifier`` and ``expert_account`` name their bundles and hashes.
+    ``told``: the expert sees the whole condition and M. ``classifier`` and ``expert_account`` name their bundles and hashes.
     """
 
     model: Model
@@ -91,6 +94,7 @@ class Networks:
     classifier: str | None = None
     expert: Model | None = None
     expert_account: str | None = None
+    told: bool = False
 
 
 @dataclass
@@ -154,6 +158,7 @@ class SliceSampler:
             step_pairs(self.networks.schedule.num_train_timesteps, self.settings.steps),
             lambda number: key.batch(number, slices, shape).to(device),
             self.networks.expert,
+            told=self.networks.told,
         )
         c, x_T = condition.to(device), key.batch(INITIAL, slices, shape).to(device)
         if not is_local:
@@ -165,14 +170,20 @@ class SliceSampler:
 
 
 def source_labels(
-    mask: NDArray[np.bool_], weight: NDArray[np.float32], brain: NDArray[np.bool_], settings: SampleSettings
+    mask: NDArray[np.bool_], unknown: NDArray[np.bool_], weight: NDArray[np.float32], brain: NDArray[np.bool_], settings: SampleSettings
 ) -> NDArray[np.uint8]:
-    """Who made each pixel: 1 IND (the ordinary process), 2 OOD branch alone, 3 fused (both branches, or refined after fusion)."""
+    """Who made each pixel: 1 IND (the ordinary process), 2 OOD branch alone, 3 fused (both branches, or refined after it), 4 unknown."""
     fused = settings.local.fusion_step > 0 or settings.guided
     labels = np.where(mask, FUSED if fused else OOD, IND).astype(np.uint8)
     if settings.local.soft:
         labels[mask & (weight < 1)] = FUSED
+    labels[unknown & ~mask] = UNKNOWN
     return labels * brain
+
+
+def volumes_of(millilitres: Counter[str]) -> dict[str, float]:
+    """For the sidecar: millilitres drawn by the OOD branch, and called unknown."""
+    return {"OODMillilitres": round(millilitres["drawn"], 3), "UnknownMillilitres": round(millilitres["unknown"], 3)}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -183,6 +194,7 @@ class TranslateWork(NetworkWork):
     bind: Callable[[Prepared, Path], SliceDetector] | None
     mask: MaskSettings
     sample: SampleSettings
+    unknown: UnknownSettings
     detector: dict[str, Any]
     reference: Callable[[Item], Scale] | None = None
     reference_path: Path | None = None
@@ -201,6 +213,7 @@ class TranslateWork(NetworkWork):
             "Prepare": prepare_account(self.prepare),
             "Detector": self.detector if self.sample.mode == "local" else None,
             "Mask": asdict(self.mask) if self.sample.mode == "local" else None,
+            "Unknown": asdict(self.unknown) if self.sample.mode == "local" else None,
             "Sample": asdict(self.sample),
             "Classifier": self.networks.classifier,
             "Expert": self.networks.expert_account,
@@ -240,6 +253,7 @@ class TranslateWork(NetworkWork):
         detect = self.bind(prepared, item.relative) if self.bind and self.sample.mode == "local" else None
         draw = SliceSampler(self.networks, self.sample, prepared.survey.fingerprint)
         rows: list[SliceShare] = []
+        millilitres: Counter[str] = Counter()
         done, total = 0, int(prepared.brain.mask.any(axis=(1, 2)).sum())
         with Outputs(prepared, self.plan.wanted(item, stored)) as outputs:
             parts = chunks(prepared, self.batch_size)
@@ -249,16 +263,18 @@ class TranslateWork(NetworkWork):
                 if chunk is None:
                     break
                 with clock.stage("Detect"):
-                    ood_map, ood_mask = self._region(chunk, detect, prepared, rows)
+                    ood_map, ood_mask, unknown = self._region(chunk, detect, prepared, rows)
                 with clock.stage("Network"):
                     mean, spread = draw(chunk, ood_map, ood_mask)
                 with clock.stage("Write"):
-                    self._write(outputs, prepared, chunk, scale, {"mean": mean, "std": spread, "map": ood_map, "mask": ood_mask})
+                    found = {"mean": mean, "std": spread, "map": ood_map, "mask": ood_mask, "unknown": unknown}
+                    millilitres += self._write(outputs, prepared, chunk, scale, found)
                 done += len(chunk.active)
                 on_slice(done, total)
             with clock.stage("Write"):
-                facts = ood_facts(rows, prepared) if detect else {}
-        doubts = volume_doubts(prepared, item) + (ood_doubts(facts) + self._expert_doubts(rows) if facts else [])
+                facts = ood_facts(rows, prepared) | volumes_of(millilitres) if detect else {}
+        found_doubts = ood_doubts(facts) + self._unknown_doubts(millilitres) + self._expert_doubts(rows) if facts else []
+        doubts = volume_doubts(prepared, item) + found_doubts
         return Outcome(
             self._facts(prepared, scale, facts, clock), tuple(doubts), tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice))
         )
@@ -270,22 +286,39 @@ class TranslateWork(NetworkWork):
             return []
         return [f"expert used: the OOD region of {drawn} slices was drawn by a network that knows lesions; compare it with the input"]
 
-    def _region(self, chunk: Chunk, detect: SliceDetector | None, prepared: Prepared, rows: list[SliceShare]) -> tuple[Tensor, Tensor]:
+    def _unknown_doubts(self, millilitres: Counter[str]) -> list[str]:
+        """A reason to review: what looks like neither healthy tissue nor a lesion."""
+        unknown = millilitres["unknown"]
+        if round(unknown, 1) == 0:
+            return []
+        stands = "plain sampling stands there" if self.unknown.fill == "plain" else "it was left blank"
+        return [f"unknown: {unknown:.1f} ml look like neither healthy tissue nor a lesion that the network was taught; {stands}"]
+
+    def _region(
+        self, chunk: Chunk, detect: SliceDetector | None, prepared: Prepared, rows: list[SliceShare]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """M, B and what is unknown of a chunk."""
         if detect is None or not len(chunk.condition):
-            return torch.zeros_like(chunk.condition), torch.zeros_like(chunk.brain)
+            return torch.zeros_like(chunk.condition), torch.zeros_like(chunk.brain), torch.zeros_like(chunk.brain)
         detection = detect(chunk)
         mask = mask_of(detection, chunk.brain, self.mask, prepared.grid.spacing)
         rows += slice_shares(chunk, detection, mask)
-        return detection.ood_map, mask
+        return detection.ood_map, mask, unknown_of(detection, mask, chunk.brain, self.unknown, self.mask.open_mm, prepared.grid.spacing)
 
-    def _write(self, outputs: Outputs, prepared: Prepared, chunk: Chunk, scale: Scale | None, found: dict[str, Tensor]) -> None:
+    def _write(self, outputs: Outputs, prepared: Prepared, chunk: Chunk, scale: Scale | None, found: dict[str, Tensor]) -> Counter[str]:
+        """Write a chunk; the millilitres drawn by the OOD branch, and unknown."""
+        voxel_ml = float(np.prod(prepared.volume.frame.spacing)) * 1e-3
+        millilitres: Counter[str] = Counter()
         place = {position: i for i, position in enumerate(chunk.active)}
         for position, k in enumerate(chunk.numbers):
             brain, images = prepared.native_brain(k), {}
             if position in place:
                 slices = {name: values[place[position], 0].numpy() for name, values in found.items()}
                 images = self._native(slices, chunk.brain[place[position], 0].numpy(), prepared, brain, scale)
+                millilitres["drawn"] += float(np.isin(images["source"], (OOD, FUSED)).sum()) * voxel_ml
+                millilitres["unknown"] += float((images["source"] == UNKNOWN).sum()) * voxel_ml
             outputs.write(k, images | {"brain": brain})
+        return millilitres
 
     def _native(
         self, found: dict[str, NDArray], inside: NDArray[np.bool_], prepared: Prepared, brain: NDArray[np.bool_], scale: Scale | None
@@ -293,12 +326,14 @@ class TranslateWork(NetworkWork):
         grid = prepared.grid
         image = image_to_native(found["mean"], inside, grid, brain)
         ood_map = np.minimum(map_to_native(found["map"], grid, brain), 1)
-        mask = mask_to_native(found["mask"], grid, brain)
+        mask, unknown = (mask_to_native(found[name], grid, brain) for name in ("mask", "unknown"))
         spread = map_to_native(found["std"], grid, brain)
         if scale is not None:
             image = np.where(brain, scale.denormalise(image), np.float32(0))
             spread = spread * np.float32(scale.sd * (scale.window[1] - scale.window[0]))
-        return {"image": image, "std": spread, "map": ood_map, "source": source_labels(mask, ood_map, brain, self.sample)}
+        if self.unknown.fill == "blank":
+            image = np.where(unknown & ~mask, np.float32(0), image)
+        return {"image": image, "std": spread, "map": ood_map, "source": source_labels(mask, unknown, ood_map, brain, self.sample)}
 
     def _facts(self, prepared: Prepared, scale: Scale | None, facts: dict[str, Any], clock: Clock) -> dict[str, Any]:
         target = self.bundle.target

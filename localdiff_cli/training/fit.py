@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +28,27 @@ from localdiff_cli.bundle import (
     SegmenterDefaults,
     copy_bundle,
     drop_expert,
+    load_segmenter,
     load_translator,
     read_metadata,
     save_bundle,
     schedule_of,
 )
-from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
+from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork, told_network
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
 from localdiff_cli.ood.backbone import load_backbone
 from localdiff_cli.ood.fit import calibrate_detector, fit_bank
 from localdiff_cli.ood.patchcore import MemoryBank
-from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings
+from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings, lesion_probability
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.card import card
 from localdiff_cli.training.expert import RegionSettings, expert_loss, lesion_slices
 from localdiff_cli.training.loop import LoopSettings, Progress, train, trained_seconds
 from localdiff_cli.training.pairs import Pair
-from localdiff_cli.training.segmenter import masked_patients, patient_dice, segmenter_loss
+from localdiff_cli.training.segmenter import LesionDraw, flagged_share, masked_patients, patient_dice, segmenter_loss
 from localdiff_cli.training.slices import PatientSlices, load_slices
+from localdiff_cli.training.told import ToldSettings, told_loss
 from localdiff_cli.training.translator import HealthySlices, healthy_slices, mean_prediction, translator_loss
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 from localdiff_cli.volumes.prepare import PrepareSettings
@@ -298,12 +301,22 @@ def _save(job: FitJob, metadata: dict[str, Any], tensors: dict[str, dict[str, Te
     return save_bundle(job.out, merged, tensors, card(merged | {"name": job.out.name}))
 
 
+@dataclass(frozen=True)
+class Told:
+    """A told expert's settings, and the lesion network whose maps it is told."""
+
+    settings: ToldSettings
+    finder: Bundle
+
+
 def fit_expert(
-    job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults
-) -> Bundle:
+    job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
+    told: Told | None = None,
+) -> Bundle:  # fmt: skip
     """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write it into the bundle.
 
-    Raises :class:`UsageError` where the bundle to add to has another translator than the base.
+    With ``told`` it sees the whole condition and the map instead (training/told.py). Raises :class:`UsageError` where the bundle to add
+    to has another translator than the base.
     """
     own, its = base.metadata["files"].get(TRANSLATOR), _present(job).get("files", {}).get(TRANSLATOR)
     if job.out.exists() and its != own:
@@ -311,28 +324,42 @@ def fit_expert(
     patients = job.patients()
     lesions, healthy = lesion_slices(patients, most), healthy_slices(patients, "train")
     job.say(f"{lesions.count} slices with lesions of {len(lesions.patients)} patients; {healthy.count} without")
-    model = load_translator(base, job.device).requires_grad_(True)
-    schedule = schedule_of(base)
+    model, schedule = load_translator(base, job.device).requires_grad_(True), schedule_of(base)
+    if told is None:
+        loss, taught = expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size), regions
+    else:
+        finder = load_segmenter(told.finder, job.device)
+        model = _as_told(model)
+        find = partial(lesion_probability, finder, mirror=False)
+        loss, taught = told_loss(lesions, healthy, schedule, augment, told.settings, find, loop.batch_size), told.settings
     checkpoint = job.work / f"{job.out.name}-expert.pt"
     average, curve = train(
         model,
-        expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size),
+        loss,
         loop,
         checkpoint,
         progress(job.say),
         None,
-        identity([*lesions.patients, *healthy.patients], regions=regions, augment=augment) | {"base": base.metadata["files"][TRANSLATOR]},
+        identity([*lesions.patients, *healthy.patients], regions=taught, augment=augment) | {"base": base.metadata["files"][TRANSLATOR]},
     )
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
-        "regions": asdict(regions), "slices": lesions.count, "healthy_slices": healthy.count,
+        "regions": asdict(taught), "maps": None if told is None else f"{told.finder.name} {told.finder.hash}", "slices": lesions.count,
+        "healthy_slices": healthy.count,
         "patients": {"train": [p.name for p in lesions.patients]}, "curve": curve, "monai": version("monai"), "torch": torch.__version__,
     }  # fmt: skip
     if job.out.resolve() != base.path.resolve():
         copy_bundle(base, job.out)
-    described = {"patients": len(lesions.patients), "healthy_share": regions.healthy_share}
+    described = {"patients": len(lesions.patients), "healthy_share": taught.healthy_share, "told": told is not None}
     metadata = {"expert": described, "defaults": asdict(defaults), "training": {"expert": account}}
     return _save(job, metadata, {EXPERT: average.state_dict()})
+
+
+def _as_told(model: nn.Module) -> TranslatorNetwork:
+    """The base's network with an input for M. Raises :class:`UsageError` for a network of another library."""
+    if not isinstance(model, TranslatorNetwork):
+        raise UsageError("--told needs a translator that was fitted here; an adapted network has no input for the map", code="choice")
+    return told_network(model)
 
 
 def _healthy_only(patients: list[PatientSlices], split: str, every: int) -> list[tuple[Tensor, Tensor]]:
@@ -387,33 +414,40 @@ def fit_detector(job: FitJob, settings: DetectorSettings) -> Bundle:
 
 
 def fit_segmenter(
-    job: FitJob, network: LesionNetworkSettings, augment: AugmentSettings, loop: LoopSettings, defaults: SegmenterDefaults
-) -> Bundle:
-    """Train the lesion network on expert masks and write it into the bundle."""
+    job: FitJob, network: LesionNetworkSettings, augment: AugmentSettings, loop: LoopSettings, defaults: SegmenterDefaults,
+    draw: LesionDraw, start: Start | None = None,
+) -> Bundle:  # fmt: skip
+    """Train the lesion network on expert masks, from the weights of ``start`` where it is given, and write it into the bundle."""
     _check_out(job, "segment")
+    model = _first_segmenter(network, loop.seed, start, job.device)
+    begun = {} if start is None else {"start": start.account}
     patients = job.patients()
+    if start is not None:
+        _check_held_out(patients, start.account)
     used = masked_patients(patients, "train")
     held_out = [p for p in patients if p.split == "val" and p.masked]
+    sick, healthy = [p for p in held_out if not p.lesion_free.all()], [p for p in held_out if p.lesion_free.all()]
     job.say(f"{sum(len(p.condition) for p in used)} slices of {len(used)} patients with masks")
-    torch.manual_seed(loop.seed)
-    model = LesionNetwork(network).to(job.device)
 
     def on_checkpoint(average: nn.Module, step: int) -> None:
         assert isinstance(average, LesionNetwork)
-        scores = [patient_dice(average.eval(), p) for p in held_out]
+        scores = [patient_dice(average.eval(), p) for p in sick]
+        shares = [100 * flagged_share(average, p, 0.5) for p in healthy]
         average.train()
         if scores:
             job.say(f"  step {step}: held-out patients' Dice, mean {np.mean(scores):.3f}, worst {min(scores):.3f}")
+        if shares:
+            job.say(f"  step {step}: % of the brain flagged in people without lesions, mean {np.mean(shares):.2f}, worst {max(shares):.2f}")
 
     checkpoint = job.work / f"{job.out.name}-segmenter.pt"
     average, curve = train(
-        model, segmenter_loss(used, augment, loop.batch_size), loop, checkpoint, progress(job.say), on_checkpoint,
-        identity(patients, network=network, augment=augment),
+        model, segmenter_loss(used, augment, loop.batch_size, draw, _doubt_at(draw, job)), loop, checkpoint, progress(job.say),
+        on_checkpoint, identity(patients, network=network, augment=augment, draw=draw) | begun,
     )  # fmt: skip
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
-        "slices": sum(len(p.condition) for p in used), "patients": _data_account(used + held_out), "curve": curve,
-        "monai": version("monai"), "torch": torch.__version__,
+        "draw": asdict(draw), **begun, "slices": sum(len(p.condition) for p in used), "patients": _data_account(used + held_out),
+        "curve": curve, "monai": version("monai"), "torch": torch.__version__,
     }  # fmt: skip
     metadata = _base_metadata(job, "segment") | {
         "network": asdict(network),
@@ -421,3 +455,25 @@ def fit_segmenter(
         "training": {"segmenter": account},
     }
     return _save(job, metadata, {SEGMENTER: average.state_dict()})
+
+
+def _doubt_at(draw: LesionDraw, job: FitJob) -> float | None:
+    """The robust z of ``draw.doubt`` on the scale of the target's window. Raises :class:`UsageError` without a target."""
+    if draw.doubt is None:
+        return None
+    target = job.contrasts[1]
+    if target is None:
+        raise UsageError("--doubt needs --target: what is in doubt is told by its brightness on the target contrast", code="choice")
+    low, high = WINDOWS.get(target, DEFAULT_WINDOW)
+    return (draw.doubt - low) / (high - low)
+
+
+def _first_segmenter(network: LesionNetworkSettings, seed: int, start: Start | None, device: torch.device) -> LesionNetwork:
+    """The lesion network before its first step. Raises :class:`UsageError` where that of ``start`` is another."""
+    if start is None:
+        torch.manual_seed(seed)
+        return LesionNetwork(network).to(device)
+    model = load_segmenter(start.bundle, device)
+    if model.settings != network:
+        raise UsageError(f"--start {start.bundle.name}: has {model.settings}; expected {network}. Give its --channels, or another bundle")
+    return model.requires_grad_(True)

@@ -5,18 +5,36 @@ Patients known to bear no lesion at all are a share of their own: a network that
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from localdiff_cli.errors import UsageError
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
+from localdiff_cli.training.hard_negatives import HardNegatives, deep_fluid, spoil, widen_fluid
 from localdiff_cli.training.loop import LossOf
 from localdiff_cli.training.slices import PatientSlices
 
-HEALTHY_SHARE = 0.2
-"""Share of the slices drawn from patients without any lesion, where there are some."""
+
+@dataclass(frozen=True)
+class LesionDraw:
+    """What the lesion network is shown.
+
+    ``healthy_share``: share of the slices drawn from people without any lesion, where there are some. ``doubt``: robust z of the target
+    contrast from which a pixel outside the mask counts neither as lesion nor as healthy (None: every pixel outside the mask is healthy);
+    automatic masks miss things. ``hard_negatives``: how slices are changed so that what is dark, flat or blurred is not enough to be a
+    lesion; None leaves them.
+    """
+
+    healthy_share: float = 0.2
+    doubt: float | None = None
+    hard_negatives: HardNegatives | None = None
 
 
 def masked_patients(patients: list[PatientSlices], split: str) -> list[PatientSlices]:
@@ -27,48 +45,83 @@ def masked_patients(patients: list[PatientSlices], split: str) -> list[PatientSl
     return chosen
 
 
-def draw_lesions(patients: list[PatientSlices], n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A random batch: image, brain, lesion, each ``(n, 1, H, W)`` float32; of the sick patients' slices two thirds bear a lesion."""
+def draw_lesions(patients: list[PatientSlices], n: int, settings: LesionDraw, doubt_at: float | None, generator: torch.Generator) -> Tensor:
+    """A random batch ``(n, 4, H, W)`` float32: image, brain, lesion, and 1 where in doubt; of the sick people's slices two thirds bear a
+    lesion.
+
+    ``doubt_at`` is ``settings.doubt`` on the scale of the target's window, [0, 1].
+    """
     healthy = [p for p in patients if p.lesion_free.all()]
     sick = [p for p in patients if not p.lesion_free.all()]
-    images, brains, lesions = [], [], []
+    slices = []
     for _ in range(n):
         group = sick or healthy
-        if healthy and sick and float(torch.rand(1, generator=generator)) < HEALTHY_SHARE:
+        if healthy and sick and float(torch.rand(1, generator=generator)) < settings.healthy_share:
             group = healthy
         patient = group[int(torch.randint(len(group), (1,), generator=generator))]
         bearing = ~patient.lesion_free
         wanted = bearing if float(torch.rand(1, generator=generator)) < 2 / 3 else ~bearing
         rows = np.flatnonzero(wanted) if wanted.any() else np.arange(len(bearing))
-        row = rows[int(torch.randint(len(rows), (1,), generator=generator))]
-        images.append(patient.condition[row].astype(np.float32) / 65535)
-        brains.append(patient.brain[row])
-        lesions.append(patient.lesion[row])
-    image, brain, lesion = (torch.from_numpy(np.stack(s).astype(np.float32))[:, None] for s in (images, brains, lesions))
-    return image, brain, lesion
+        slices.append(_slice(patient, int(rows[int(torch.randint(len(rows), (1,), generator=generator))]), doubt_at))
+    return torch.from_numpy(np.stack(slices))
 
 
-def segmenter_loss(patients: list[PatientSlices], augment: AugmentSettings, batch_size: int) -> LossOf:
-    """The loss of one step: MONAI's Dice (over the batch) plus cross-entropy."""
-    from monai.losses import DiceCELoss
+def _slice(patient: PatientSlices, row: int, doubt_at: float | None) -> NDArray[np.float32]:
+    """Image, brain, lesion and doubt of one slice, ``(4, H, W)``."""
+    image, lesion = patient.condition[row].astype(np.float32) / 65535, patient.lesion[row]
+    doubt = np.zeros_like(lesion)
+    if doubt_at is not None and patient.target is not None:
+        doubt = ndimage.binary_dilation(patient.target[row] >= doubt_at * 65535, iterations=2) & ~lesion
+    return np.stack([image, patient.brain[row], lesion, doubt]).astype(np.float32)
 
-    criterion = DiceCELoss(sigmoid=True, batch=True)
+
+def segmenter_loss(
+    patients: list[PatientSlices], augment: AugmentSettings, batch_size: int, settings: LesionDraw, doubt_at: float | None
+) -> LossOf:
+    """The loss of one step: Dice over the batch plus cross-entropy, of the pixels that are not in doubt."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
-        image, brain, lesion = draw_lesions(patients, batch_size, generator)
-        image, brain, lesion = place(torch.cat([image, brain, lesion], dim=1), augment, generator).split(1, dim=1)
+        drawn = draw_lesions(patients, batch_size, settings, doubt_at, generator)
+        drawn = place(drawn, augment, generator)
+        hard = settings.hard_negatives
+        if hard is not None:
+            fluid = deep_fluid(drawn[:, :1], (drawn[:, 1:2] > 0.5).float(), (drawn[:, 2:3] > 0.5).float())
+            chosen = (torch.rand(batch_size, generator=generator) < hard.widen).float()
+            drawn = widen_fluid(drawn, fluid, chosen, hard.widest, generator)
+        image, brain, lesion, doubt = drawn.split(1, dim=1)
         inside = (brain > 0.5).float()
+        lesion, kept = (lesion > 0.5).float() * inside, (doubt < 0.5).float()
         image = recontrast(image, inside, augment, generator)
+        if hard is not None:
+            image = spoil(image, inside, lesion, hard, generator)
         device = next(network.parameters()).device
-        return criterion(network(image.to(device)), ((lesion > 0.5).float() * inside).to(device))
+        return lesion_loss(network(image.to(device)), lesion.to(device), kept.to(device))
 
     return loss_of
 
 
-def patient_dice(network: LesionNetwork, patient: PatientSlices, threshold: float = 0.5) -> float:
-    """Dice over all slices of one patient on the network's grid; 1 where both are empty."""
+def lesion_loss(logits: Tensor, lesion: Tensor, kept: Tensor) -> Tensor:
+    """1 − Dice over the batch plus the mean cross-entropy, both over the pixels where ``kept`` is 1; all ``(N, 1, H, W)``."""
+    found = logits.sigmoid() * kept
+    lesion = lesion * kept
+    dice = (2 * (found * lesion).sum() + 1e-5) / (found.sum() + lesion.sum() + 1e-5)
+    entropy = (binary_cross_entropy_with_logits(logits, lesion, reduction="none") * kept).sum() / kept.sum().clamp(min=1)
+    return 1 - dice + entropy
+
+
+def flagged_share(network: LesionNetwork, patient: PatientSlices, threshold: float) -> float:
+    """The share of one person's brain that the network flags, all slices."""
+    return float(_found(network, patient, threshold).sum() / max(patient.brain.sum(), 1))
+
+
+def _found(network: LesionNetwork, patient: PatientSlices, threshold: float) -> NDArray[np.bool_]:
     device = next(network.parameters()).device
     image, brain = torch.from_numpy(patient.condition.astype(np.float32) / 65535)[:, None], torch.from_numpy(patient.brain)[:, None]
-    found = lesion_probability(network, image.to(device), brain.to(device)).cpu().numpy()[:, 0] >= threshold
+    return lesion_probability(network, image.to(device), brain.to(device)).cpu().numpy()[:, 0] >= threshold
+
+
+def patient_dice(network: LesionNetwork, patient: PatientSlices, threshold: float = 0.5) -> float:
+    """Dice over all slices of one patient on the network's grid; 1 where both are empty."""
+    found = _found(network, patient, threshold)
     total = found.sum() + patient.lesion.sum()
     return 1.0 if total == 0 else float(2 * (found & patient.lesion).sum() / total)

@@ -1,0 +1,76 @@
+"""Write one training table of people of several kinds for ``localdiff fit``: glioma patients, other diseases and healthy people.
+
+``python -m examples.training.cohort DATA… --target FLAIR --out cohort.tsv`` reads folders with ``participants.tsv`` (columns
+participant_id and split; disease where it is known) and ``sub-*/sub-*_T1w.nii.gz`` with ``_<target>``, ``_mask``, ``_wmhauto`` and
+``_brain`` beside it. People without the target contrast are kept: a detector needs only the condition. The names of those who have no
+lesion mask, and may serve as lesion-free (healthy people; patients whose lesions show on the target and are left out of the loss by
+``--doubt``), are printed as options of ``fit``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+COLUMNS = ("name", "condition", "target", "mask", "brain", "split")
+
+
+@dataclass(frozen=True)
+class Person:
+    """One row: the files that exist, and whether the person counts as lesion-free where no mask says otherwise."""
+
+    name: str
+    split: str
+    files: dict[str, Path]
+    lesion_free: bool
+
+
+def people(folder: Path, condition: str, target: str, exclude: frozenset[str]) -> Iterator[Person]:
+    """Every person of a folder that has the condition contrast."""
+    with (folder / "participants.tsv").open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle, delimiter="\t"))
+    for row in rows:
+        name = row["participant_id"]
+        stem = folder / name / name
+        suffixes = {"condition": (condition,), "target": (target,), "mask": ("mask", "wmhauto"), "brain": ("brain",)}
+        files = {role: path for role, choices in suffixes.items() if (path := _first(stem, choices)) is not None}
+        disease = row.get("disease") or row.get("origin") or ""
+        if "condition" in files and name not in exclude:
+            yield Person(name, row["split"], files, "mask" not in files and ("healthy" in disease or "sclerosis" in disease))
+
+
+def _first(stem: Path, suffixes: tuple[str, ...]) -> Path | None:
+    """The first of ``<stem>_<suffix>.nii.gz`` that exists."""
+    return next((path for suffix in suffixes if (path := Path(f"{stem}_{suffix}.nii.gz")).is_file()), None)
+
+
+def write_table(found: list[Person], out: Path) -> None:
+    """The TSV that ``localdiff fit --data`` reads; absolute paths."""
+    with out.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for p in found:
+            writer.writerow([p.name, *(str(p.files[c].resolve()) if c in p.files else "" for c in COLUMNS[1:-1]), p.split])
+
+
+def main() -> None:
+    """Write the table and print the options that name the lesion-free people."""
+    parser = argparse.ArgumentParser(description="One training table of people of several kinds.")
+    parser.add_argument("data", nargs="+", type=Path, help="folders with participants.tsv")
+    parser.add_argument("--condition", default="T1w")
+    parser.add_argument("--target", default="FLAIR")
+    parser.add_argument("--exclude", action="append", default=[], help="a person to leave out; repeatable")
+    parser.add_argument("--only-with-target", action="store_true", help="leave out people without the target contrast")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    found = [p for folder in args.data for p in people(folder, args.condition, args.target, frozenset(args.exclude))]
+    found = [p for p in found if not args.only_with_target or "target" in p.files]
+    write_table(found, args.out)
+    print(" ".join(f"--healthy {p.name}" for p in found if p.lesion_free))
+
+
+if __name__ == "__main__":
+    main()

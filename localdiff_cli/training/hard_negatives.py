@@ -1,0 +1,83 @@
+"""Hard negatives for a lesion network: what a scanner, an age or a healthy anatomy makes dark, flat or blurred, and which is no lesion.
+
+Each function takes and returns a batch ``(N, C, H, W)`` on the network's grid and draws from ``generator`` alone. Cerebrospinal fluid is
+found by its darkness on T1w; on another contrast :func:`widen_fluid` leaves the slices as they are unless they are as dark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate, max_pool2d
+
+from localdiff_cli.training.augment import random_blob
+
+FLUID_BELOW = 0.25
+"""Fluid on T1w: below this on the scale of the robust window, −3 robust SDs."""
+DEEP_PIXELS = 17
+"""Ventricles lie at least this far inside the brain; the cisterns and sulci nearer its rim are not widened."""
+
+
+@dataclass(frozen=True)
+class HardNegatives:
+    """How often a slice is changed, each a probability: ``widen`` ventricles by up to ``widest`` pixels, ``flat`` or ``blurred`` patches,
+    a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it."""
+
+    widen: float = 0.3
+    widest: float = 7.0
+    flat: float = 0.1
+    blurred: float = 0.1
+    soft: float = 0.2
+    bright: float = 0.1
+
+
+def blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur of each image ``(N, 1, H, W)`` by its own ``sigma`` ``(N,)`` pixels; 0 leaves it as it is."""
+    blurred = [
+        image if width <= 0 else torch.from_numpy(gaussian_filter(image.numpy(), (0, width, width), mode="nearest", truncate=3))
+        for image, width in zip(images, sigma.tolist(), strict=True)
+    ]
+    return torch.stack(blurred)
+
+
+def deep_fluid(condition: Tensor, brain: Tensor, lesion: Tensor) -> Tensor:
+    """The ventricles as T1w shows them, ``(N, 1, H, W)`` of 0 and 1: dark, deep inside ``brain`` and no lesion."""
+    core = -max_pool2d(-brain, 2 * DEEP_PIXELS + 1, 1, DEEP_PIXELS)
+    return (condition < FLUID_BELOW).float() * core * (1 - lesion)
+
+
+def widen_fluid(images: Tensor, fluid: Tensor, chosen: Tensor, widest: float, generator: torch.Generator) -> Tensor:
+    """Push tissue away from ``fluid`` by up to ``widest`` pixels in the ``chosen`` slices, all channels alike: a smooth warp, bilinear."""
+    n, _, height, width = images.shape
+    hill = blur(fluid, 6.0 * chosen)
+    slope_rows, slope_columns = torch.gradient(hill, dim=(2, 3))
+    steepest = torch.sqrt(slope_rows.square() + slope_columns.square()).amax(dim=(1, 2, 3)).clamp(min=1e-4)
+    amount = widest * torch.rand(n, generator=generator) * chosen / steepest
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    amount = amount.view(-1, 1, 1)
+    grid = torch.stack(
+        [columns + amount * slope_columns[:, 0] * 2 / (width - 1), rows + amount * slope_rows[:, 0] * 2 / (height - 1)], dim=-1
+    )
+    return torch.where(chosen.view(-1, 1, 1, 1) > 0, grid_sample(images, grid, align_corners=True), images)
+
+
+def spoil(condition: Tensor, brain: Tensor, lesion: Tensor, settings: HardNegatives, generator: torch.Generator) -> Tensor:
+    """Flat and blurred patches off the lesion, soft slices and bright rims; ``condition``, ``brain``, ``lesion`` ``(N, 1, H, W)``."""
+    n, shape = len(condition), (condition.shape[-2], condition.shape[-1])
+
+    def chosen(probability: float) -> Tensor:
+        return (torch.rand(n, generator=generator) < probability).float().view(-1, 1, 1, 1)
+
+    patch = random_blob(n, shape, generator) * brain * (1 - max_pool2d(lesion, 9, 1, 4))
+    edge = avg_pool2d(patch, 5, 1, 2)
+    mean = (condition * patch).sum(dim=(2, 3), keepdim=True) / patch.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    condition = condition + chosen(settings.flat) * edge * (mean - condition)
+    sigma = (1.5 + 3 * torch.rand(n, generator=generator)) * chosen(settings.blurred).flatten()
+    condition = condition + edge * (blur(condition, sigma) - condition)
+    condition = blur(condition, (0.5 + 1.5 * torch.rand(n, generator=generator)) * chosen(settings.soft).flatten())
+    rim = brain - (-max_pool2d(-brain, 15, 1, 7))
+    veins = interpolate(torch.randn(n, 1, 24, 20, generator=generator), shape, mode="bicubic", align_corners=True).clamp(min=0)
+    return ((condition + chosen(settings.bright) * 0.25 * veins * rim).clamp(0, 1)) * brain

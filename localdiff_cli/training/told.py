@@ -1,0 +1,96 @@
+"""Fit an OOD expert that is told where it draws: it sees x_t, the whole condition and the soft OOD map M.
+
+Half of the maps are what a lesion network finds on the slice as it was augmented, with its real errors; the others are made from the
+expert masks, grown, shrunk, shifted, with islands that are no lesion. Every region a map points at counts in the loss, whatever it holds:
+told a ventricle, the expert learns to draw a ventricle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, max_pool2d
+
+from localdiff_cli.diffusion.schedule import Schedule
+from localdiff_cli.training.augment import AugmentSettings, place, random_blob, recontrast
+from localdiff_cli.training.loop import LossOf
+from localdiff_cli.training.translator import HealthySlices, draw, stratified_times
+
+Finder = Callable[[Tensor, Tensor], Tensor]
+"""Condition and brain, each ``(N, 1, H, W)`` → M in [0, 1] of that shape."""
+
+
+@dataclass(frozen=True)
+class ToldSettings:
+    """``healthy_share`` of the slices show no lesion. ``found``: share of the maps that the lesion network makes. ``reach``: pixels
+    around a map that count fully; the rest of the brain counts ``elsewhere``, a lesion ``lesion`` times as much. ``first``: share of the
+    timesteps that are the last one, T − 1, where it is decided whether there is a lesion."""
+
+    healthy_share: float = 0.35
+    found: float = 0.5
+    reach: int = 6
+    elsewhere: float = 0.1
+    lesion: float = 2.0
+    first: float = 0.4
+
+
+def told_loss(
+    lesions: HealthySlices, healthy: HealthySlices, schedule: Schedule, augment: AugmentSettings, settings: ToldSettings, find: Finder,
+    batch_size: int,
+) -> LossOf:  # fmt: skip
+    """The loss of one step: squared error of the prediction, given c and M, weighted towards the region of M and the lesion."""
+
+    def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
+        is_healthy = (torch.rand(batch_size, generator=generator) < settings.healthy_share).view(-1, 1, 1, 1)
+        with_lesion, without = (torch.cat(draw(slices, batch_size, generator), dim=1) for slices in (lesions, healthy))
+        condition, target, brain, lesion = place(torch.where(is_healthy, without, with_lesion), augment, generator).split(1, dim=1)
+        inside = (brain > 0.5).float()
+        lesion = (lesion > 0.5).float() * inside
+        condition = recontrast(condition, inside, augment, generator)
+        by_network = (torch.rand(batch_size, generator=generator) < settings.found).view(-1, 1, 1, 1)
+        ood_map = torch.where(by_network, find(condition, inside), made_map(lesion, generator)) * inside
+        weight = region_weight(ood_map, lesion, inside, settings)
+        t = first_or_any(batch_size, schedule.num_train_timesteps, settings.first, generator)
+        device = next(network.parameters()).device
+        x0 = 2 * target.clamp(0, 1) * inside - 1
+        noise = torch.randn(x0.shape, generator=generator)
+        x0, noise, t, weight = (tensor.to(device) for tensor in (x0, noise, t, weight))
+        predicted = network(schedule.add_noise(x0, noise, t), torch.cat([condition, ood_map], dim=1).to(device), t)
+        return (weight * (predicted - schedule.training_target(x0, noise, t)).square()).sum() / weight.sum()
+
+    return loss_of
+
+
+def made_map(lesion: Tensor, generator: torch.Generator) -> Tensor:
+    """A map as a detector might make it from the true ``lesion`` ``(N, 1, H, W)`` of 0 and 1: grown or shrunk, shifted, soft, of some
+    certainty, in half of the slices with an island where no lesion is."""
+    n, shape = len(lesion), (lesion.shape[-2], lesion.shape[-1])
+    radius = torch.randint(-3, 8, (n,), generator=generator).tolist()
+    shift = torch.randint(-4, 5, (n, 2), generator=generator).tolist()
+    grown = torch.stack([_grow(one[None], r)[0].roll(tuple(by), dims=(-2, -1)) for one, r, by in zip(lesion, radius, shift, strict=True)])
+    island = random_blob(n, shape, generator) * (torch.rand(n, generator=generator) < 0.5).float().view(-1, 1, 1, 1)
+    certainty, doubt = 0.4 + 0.6 * torch.rand(n, 1, 1, 1, generator=generator), 0.2 + 0.6 * torch.rand(n, 1, 1, 1, generator=generator)
+    return avg_pool2d(torch.maximum(grown * certainty, island * doubt), 5, 1, 2)
+
+
+def _grow(mask: Tensor, radius: int) -> Tensor:
+    """``(1, 1, H, W)`` dilated by ``radius`` pixels, eroded where it is negative."""
+    reach = abs(radius)
+    return max_pool2d(mask, 2 * reach + 1, 1, reach) if radius >= 0 else -max_pool2d(-mask, 2 * reach + 1, 1, reach)
+
+
+def region_weight(ood_map: Tensor, lesion: Tensor, inside: Tensor, settings: ToldSettings) -> Tensor:
+    """How much each pixel counts, ``(N, 1, H, W)``: the region of M and the lesion, little elsewhere, least outside the brain."""
+    reach = settings.reach
+    near = (max_pool2d(torch.maximum(ood_map, lesion), 2 * reach + 1, 1, reach) > 0.1).float()
+    within = settings.elsewhere + (1 - settings.elsewhere) * near + (settings.lesion - 1) * lesion
+    return inside * within + (1 - inside) * settings.elsewhere / 4
+
+
+def first_or_any(n: int, timesteps: int, first: float, generator: torch.Generator) -> Tensor:
+    """Timesteps of a batch ``(n,)``: the last one with probability ``first``, else stratified over all."""
+    times = stratified_times(n, timesteps, generator)
+    return torch.where(torch.rand(n, generator=generator) < first, timesteps - 1, times)
