@@ -76,11 +76,11 @@ def make_translator(path: Path, *, detector: bool = True, target: str = "T2w") -
     return save_bundle(path, metadata, tensors, "tiny\n")
 
 
-def make_segmenter(path: Path, contrast: str = "T2w") -> Bundle:
+def make_segmenter(path: Path, contrast: str = "T2w", window: tuple[float, float] = (-4, 12)) -> Bundle:
     """A segmenter of random weights."""
     torch.manual_seed(1)
     metadata = {
-        "task": "segment", "condition": _describe(contrast, -4, 12), "grid": GRID, "brain": "required", "bias": "none",
+        "task": "segment", "condition": _describe(contrast, *window), "grid": GRID, "brain": "required", "bias": "none",
         "network": asdict(LESION_NETWORK), "defaults": {"threshold": 0.5, "min_volume": 0.0},
     }  # fmt: skip
     return save_bundle(path, metadata, {SEGMENTER: _roughen(LesionNetwork(LESION_NETWORK))}, "tiny\n")

@@ -206,8 +206,9 @@ def _finder(name: str, base: Bundle) -> Bundle:
     found = open_bundle(name)
     if found.task != "segment" or found.condition != base.condition or found.grid.spacing != base.grid.spacing:
         raise UsageError(
-            f"--told {name}: works on {found.condition.contrast} at {found.grid.spacing} mm to {found.task}; expected a segmenter of "
-            f"{base.condition.contrast} at {base.grid.spacing} mm", code="wrong-contrast",
+            f"--told {name}: made to {found.task} on {found.condition.contrast}, window {found.condition.window}, at {found.grid.spacing} "
+            f"mm; expected a segmenter of {base.condition.contrast}, window {base.condition.window}, at {base.grid.spacing} mm",
+            code="wrong-contrast",
         )  # fmt: skip
     return found
 

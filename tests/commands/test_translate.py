@@ -491,3 +491,66 @@ def test_one_contrast_in_two_windows_is_no_copy(cli, folder, tmp_path):
     refused = cli("translate", "--in", folder, "--out", tmp_path / "out", "--model", other, "--ood-branch", "copy")
     assert refused.exit_code == 2
     assert "[-4, 12]" in refused.output
+
+
+@pytest.fixture
+def graded_map(folder, tmp_path):
+    """A map of two plateaus on the first image: 0.9 on one side, 0.3 on the other."""
+    image = nib.load(folder / IMAGE)
+    values = np.zeros(image.shape, np.float32)
+    values[14:19, 16:26, :], values[21:26, 16:26, :] = 0.9, 0.3
+    path = tmp_path / "graded.nii.gz"
+    nib.save(nib.Nifti1Image(values, image.affine), path)
+    return path
+
+
+def test_what_lies_between_the_cuts_is_unknown_and_stays_plain_or_is_left_blank(cli, folder, tmp_path, graded_map):
+    base = ("--in", folder / IMAGE, "--map", graded_map, "--save-source")
+    for name, extra in (
+        ("default", ()), ("told", ("--unknown-tau", 0.2)), ("blank", ("--unknown-tau", 0.2, "--unknown", "blank")),
+    ):  # fmt: skip
+        result = cli("translate", *base, *extra, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    source = voxels(tmp_path / "told" / "sub-01_T1w_source.nii.gz")
+    assert not (voxels(tmp_path / "default" / "sub-01_T1w_source.nii.gz") == 4).any()
+    unknown = source == 4
+    assert unknown.any()
+    assert not (unknown & (np.asanyarray(nib.load(graded_map).dataobj) > 0.5)).any()
+    plain, told, blank = (voxels(tmp_path / name / "sub-01_T1w.nii.gz") for name in ("default", "told", "blank"))
+    assert np.array_equal(plain, told)
+    assert (blank[unknown] == 0).all()
+    assert np.array_equal(blank[~unknown], told[~unknown])
+    sidecar = json.loads((tmp_path / "told" / "sub-01_T1w.json").read_text())
+    zooms = nib.load(folder / IMAGE).header.get_zooms()
+    assert sidecar["UnknownMillilitres"] == pytest.approx(unknown.sum() * np.prod(zooms) / 1000, abs=1e-3)
+    assert sidecar["OODMillilitres"] == pytest.approx(np.isin(source, (2, 3)).sum() * np.prod(zooms) / 1000, abs=1e-3)
+    assert "look like neither healthy tissue nor a lesion" in (tmp_path / "told" / "qc.tsv").read_text()
+    assert "left blank" in (tmp_path / "blank" / "qc.tsv").read_text()
+    assert "unknown:" not in (tmp_path / "default" / "qc.tsv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("extra", "word"),
+    [
+        (("--unknown", "grey"), "--unknown"), (("--unknown-tau", 0.7), "below --tau"), (("--unknown-tau", 2), "--unknown-tau"),
+        (("--emphasis", 11), "--emphasis"), (("--mode", "plain", "--emphasis", 2), "do not apply"),
+        (("--mode", "plain", "--unknown", "blank"), "do not apply"),
+    ],
+)  # fmt: skip
+def test_options_of_unknown_and_emphasis_that_cannot_be_are_refused(cli, folder, tmp_path, extra, word):
+    result = cli("translate", "--in", folder, "--out", tmp_path / "out", *extra)
+    assert result.exit_code == 2
+    assert word in result.output
+
+
+def test_emphasis_moves_the_ood_region_away_from_plain_and_nothing_else(cli, folder, tmp_path, ood_map, with_expert):
+    base = ("--in", folder / IMAGE, "--map", ood_map, "--fusion-step", 0, "--steps", 1, "--hard", "--model", with_expert.path)
+    for name, extra in (("none", ("--emphasis", 0)), ("one", ()), ("two", ("--emphasis", 1.5))):
+        result = cli("translate", *base, *extra, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    none, one, two = (voxels(tmp_path / name / "sub-01_T1w.nii.gz").astype(np.float64) for name in ("none", "one", "two"))
+    moved = np.abs(one - none) > 1e-6
+    assert moved.any()
+    free = moved & (two > 1e-6) & (two < 1 - 1e-6) & (one > 1e-6) & (one < 1 - 1e-6)
+    assert np.median(((two - none) / (one - none + 1e-12))[free]) == pytest.approx(1.5, abs=0.05)
+    assert np.abs(two - one)[~moved].max() < 1e-5

@@ -9,7 +9,7 @@ from localdiff_cli.diffusion.fusion import LocalSettings
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import DeviceError
 from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import FUSED, IND, OOD, Networks, SampleSettings, SliceSampler, source_labels
+from localdiff_cli.tasks.translation import FUSED, IND, OOD, UNKNOWN, Networks, SampleSettings, SliceSampler, source_labels
 
 H, W = 96, 80
 CPU = torch.device("cpu")
@@ -181,7 +181,13 @@ def test_source_labels_say_which_process_made_each_voxel(changes, inside, partly
     brain = np.array([True, True, True, False])
     mask = np.array([False, True, True, False])
     weight = np.array([0.2, 1.0, 0.6, 0.0], np.float32)
-    assert source_labels(mask, weight, brain, settings(**changes)).tolist() == [IND, inside, partly, 0]
+    assert source_labels(mask, mask & False, weight, brain, settings(**changes)).tolist() == [IND, inside, partly, 0]
+
+
+def test_what_is_unknown_is_labelled_where_nothing_was_drawn():
+    brain, mask = np.ones(3, bool), np.array([False, False, True])
+    unknown, weight = np.array([False, True, True]), np.array([0.0, 0.15, 1.0], np.float32)
+    assert source_labels(mask, unknown, weight, brain, settings(local=LocalSettings(fusion_step=0))).tolist() == [IND, UNKNOWN, OOD]
 
 
 def test_on_a_cpu_every_slice_runs_alone():

@@ -84,7 +84,7 @@ def test_an_expert_is_fitted_beside_the_base_and_used(cli, fit, base, folder, tm
     assert result.exit_code == 0, result.output
     assert (base.path / METADATA).read_bytes() == before
     made = json.loads((tmp_path / "bundle" / METADATA).read_text())
-    assert made["expert"] == {"patients": 1, "healthy_share": 0.4}
+    assert made["expert"] == {"patients": 1, "healthy_share": 0.4, "told": False}
     assert made["defaults"] == json.loads(before)["defaults"] | {"detector": "segmenter", "threshold": 0.3}
     assert made["training"]["expert"]["patients"]["train"] == ["sub-01"]
     assert (tmp_path / "bundle" / TRANSLATOR).read_bytes() == (base.path / TRANSLATOR).read_bytes()

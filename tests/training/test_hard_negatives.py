@@ -1,0 +1,77 @@
+"""Hard negatives: what is changed, and what must stay as it is."""
+
+import pytest
+import torch
+
+from localdiff_cli.training.hard_negatives import HardNegatives, blur, deep_fluid, spoil, widen_fluid
+
+NONE = HardNegatives(widen=0, flat=0, blurred=0, soft=0, bright=0)
+
+
+def head():
+    """A brain of 0.6 with a ventricle of 0.1 in its middle and a cistern at its rim: condition, brain, lesion, ``(2, 1, 96, 80)``."""
+    brain = torch.zeros(2, 1, 96, 80)
+    brain[:, :, 4:-4, 4:-4] = 1
+    condition = 0.6 * brain
+    condition[:, :, 40:56, 36:44] = 0.1
+    condition[:, :, 4:10, 20:40] = 0.1
+    return condition, brain, torch.zeros_like(brain)
+
+
+def generator():
+    return torch.Generator().manual_seed(2)
+
+
+def test_fluid_is_what_is_dark_deep_in_the_brain_and_no_lesion():
+    condition, brain, lesion = head()
+    lesion[1, :, 40:48] = 1
+    fluid = deep_fluid(condition, brain, lesion)
+    assert fluid[0].sum() == 16 * 8
+    assert fluid[1].sum() == 8 * 8
+    assert not fluid[:, :, :12].any()
+
+
+def test_a_chosen_ventricle_grows_and_the_others_stay_to_the_bit():
+    condition, brain, lesion = head()
+    images = torch.cat([condition, brain], dim=1)
+    wide = widen_fluid(images, deep_fluid(condition, brain, lesion), torch.tensor([1.0, 0.0]), 8.0, generator())
+    dark = (wide[:, 0] < 0.25).flatten(1).sum(dim=1)
+    before = int((condition[0] < 0.25).sum())
+    assert dark[0] > before + 20
+    assert torch.equal(wide[1], images[1])
+    assert torch.allclose(wide[0, :, :8], images[0, :, :8], atol=1e-4)  # far from the ventricle nothing moves
+
+
+def test_nothing_chosen_changes_nothing():
+    condition, brain, lesion = head()
+    assert torch.equal(spoil(condition, brain, lesion, NONE, generator()), condition)
+
+
+@pytest.mark.parametrize("what", ["flat", "blurred"])
+def test_patches_leave_a_lesion_and_its_margin_alone(what):
+    condition, brain, lesion = head()
+    condition = condition + 0.05 * torch.randn(condition.shape, generator=generator()) * brain
+    condition = condition.clamp(0, 1)
+    lesion[:, :, 20:80, 10:70] = 1
+    spoilt = spoil(condition, brain, lesion, HardNegatives(**{**vars(NONE), what: 1.0}), generator())
+    assert torch.equal(spoilt[lesion > 0], condition[lesion > 0])
+    whole = spoil(condition, brain, torch.zeros_like(lesion), HardNegatives(**{**vars(NONE), what: 1.0}), generator())
+    assert not torch.equal(whole, condition)
+    assert not (whole * (1 - brain)).any()
+
+
+def test_bright_rims_are_at_the_rim_and_soft_slices_lose_their_edges():
+    condition, brain, lesion = head()
+    bright = spoil(condition, brain, lesion, HardNegatives(**{**vars(NONE), "bright": 1.0}), generator())
+    changed = bright != condition
+    assert changed.any()
+    assert not changed[:, :, 12:-12, 12:-12].any()
+    soft = spoil(condition, brain, lesion, HardNegatives(**{**vars(NONE), "soft": 1.0}), generator())
+    assert (soft[:, :, 40, 36:44].amax() - soft[:, :, 40, 36:44].amin()) > 0.01
+
+
+def test_a_width_of_nothing_blurs_nothing():
+    image = torch.rand(2, 1, 16, 16, generator=generator())
+    found = blur(image, torch.tensor([0.0, 2.0]))
+    assert torch.equal(found[0], image[0])
+    assert found[1].std() < 0.5 * image[1].std()

@@ -1,0 +1,137 @@
+"""An expert that is told M: what it sees, what counts, and that a bundle with one is made, verified and used."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from localdiff_cli.bundle import EXPERT, METADATA, load_expert, open_bundle
+from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork, told_network
+from localdiff_cli.diffusion.schedule import Schedule
+from localdiff_cli.training.augment import AugmentSettings
+from localdiff_cli.training.expert import lesion_slices
+from localdiff_cli.training.loop import step_generator
+from localdiff_cli.training.told import ToldSettings, first_or_any, made_map, region_weight, told_loss
+from localdiff_cli.training.translator import healthy_slices
+from tests.bundles import NETWORK, make_segmenter, make_translator
+
+from .test_expert import OPTIONS, patient
+from .test_fit import data, fit  # noqa: F401
+
+STILL = AugmentSettings(rotation=0, scale=0, shift=0, contrast=0, gamma=0, noise=0)
+
+
+def test_a_told_network_begins_as_the_one_it_is_made_from_and_can_learn_to_listen():
+    torch.manual_seed(0)
+    base = TranslatorNetwork(NetworkSettings(**{**vars(NETWORK)}))
+    with torch.no_grad():
+        for parameter in base.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    told = told_network(base).eval()
+    x, c, t = torch.randn(1, 1, 48, 40), torch.rand(1, 1, 48, 40), torch.tensor([500])
+    ood_map = torch.rand(1, 1, 48, 40)
+    with torch.inference_mode():
+        assert torch.allclose(told(x, torch.cat([c, ood_map], dim=1), t), base.eval()(x, c, t), atol=1e-5)
+    told(x, torch.cat([c, ood_map], dim=1), t).sum().backward()
+    assert told.unet.conv_in.conv.weight.grad[:, -NETWORK.space_to_depth**2 :].abs().sum() > 0
+
+
+def test_made_maps_cover_the_lesion_mostly_and_are_soft():
+    lesion = torch.zeros(64, 1, 48, 48)
+    lesion[:, :, 16:32, 16:32] = 1
+    maps = made_map(lesion, step_generator(0, 0))
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+    inside = (maps * lesion).sum(dim=(1, 2, 3)) / lesion.sum(dim=(1, 2, 3))
+    assert inside.mean() > 0.35
+    assert inside.std() > 0.05
+    outside = ((maps > 0.1) & (lesion == 0)).flatten(1).any(dim=1)
+    assert outside.float().mean() > 0.5
+
+
+def test_a_slice_without_a_lesion_gets_an_island_in_half_of_the_cases():
+    maps = made_map(torch.zeros(200, 1, 48, 48), step_generator(0, 1))
+    share = float((maps.flatten(1).amax(dim=1) > 0).float().mean())
+    assert 0.35 < share < 0.65
+
+
+def test_the_region_of_the_map_counts_fully_and_a_lesion_more():
+    ood_map, lesion, inside = torch.zeros(1, 1, 40, 40), torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40)
+    ood_map[..., 10:12, 10:12], lesion[..., 30:32, 30:32] = 0.8, 1
+    inside[..., :2] = 0
+    weight = region_weight(ood_map, lesion, inside, ToldSettings(reach=3, elsewhere=0.1, lesion=2.0))[0, 0]
+    assert weight[11, 11] == weight[13, 13] == weight[28, 28] == pytest.approx(1)
+    assert weight[31, 31] == pytest.approx(2)
+    assert weight[20, 20] == pytest.approx(0.1)
+    assert weight[20, 0] == pytest.approx(0.025)
+
+
+def test_the_last_timestep_has_its_share():
+    times = first_or_any(1000, 1000, 0.4, step_generator(0, 0))
+    assert 0.35 < float((times == 999).float().mean()) < 0.46
+    assert times.min() < 50
+
+
+def test_the_expert_is_shown_the_whole_condition_and_the_finders_map():
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x_t, condition, t):
+            seen.append(condition)
+            return x_t * self.weight
+
+    def find(condition, brain):
+        return 0.7 * brain
+
+    patients = [patient("a")]
+    settings = ToldSettings(found=1.0)
+    loss_of = told_loss(lesion_slices(patients, None), healthy_slices(patients, "train"), Schedule(), STILL, settings, find, 8)
+    loss = loss_of(Spy(), step_generator(0, 3))
+    assert torch.isfinite(loss)
+    condition, ood_map = seen[0].split(1, dim=1)
+    brain = torch.from_numpy(patients[0].brain[0]).float()
+    assert torch.allclose(ood_map, 0.7 * brain.expand_as(ood_map), atol=1e-6)
+    assert ((condition > 0).flatten(1).sum(dim=1) > 0.9 * brain.sum()).all()
+    assert torch.equal(loss, loss_of(Spy(), step_generator(0, 3)))
+
+
+@pytest.fixture
+def base(models_folder, tmp_path):
+    make_segmenter(models_folder / "lesion-t1", "T1w", (-6, 6))
+    return make_translator(tmp_path / "base", detector=False)
+
+
+def test_a_told_expert_is_fitted_verified_and_listens_to_the_map(cli, fit, base, folder, tmp_path):  # noqa: F811
+    result = fit("expert", "--base", base.path, *OPTIONS, "--told", "lesion-t1", "--healthy-share", 0.3)
+    assert result.exit_code == 0, result.output
+    made = json.loads((tmp_path / "bundle" / METADATA).read_text())
+    assert made["expert"] == {"patients": 2, "healthy_share": 0.3, "told": True}
+    assert made["training"]["expert"]["maps"].startswith("lesion-t1 ")
+    assert (tmp_path / "bundle" / EXPERT).is_file()
+    assert cli("models", "verify", tmp_path / "bundle").exit_code == 0
+    assert load_expert(open_bundle(str(tmp_path / "bundle")), torch.device("cpu")).settings.told
+    image = folder / "sub-01" / "sub-01_T1w.nii.gz"
+    source = nib.load(image)
+    results = []
+    for level in (0.6, 0.9):
+        values = np.zeros(source.shape, np.float32)
+        values[14:24, 16:28, :] = level
+        nib.save(nib.Nifti1Image(values, source.affine), tmp_path / f"map-{level}.nii.gz")
+        run = cli("translate", "--in", image, "--out", tmp_path / f"out-{level}", "--model", tmp_path / "bundle",
+                  "--map", tmp_path / f"map-{level}.nii.gz", "--hard", "--fusion-step", 0)  # fmt: skip
+        assert run.exit_code == 0, run.output
+        results.append(np.asanyarray(nib.load(tmp_path / f"out-{level}" / "sub-01_T1w.nii.gz").dataobj))
+    assert not np.array_equal(*results)  # the mask is the same: only the map it is told differs
+
+
+def test_a_map_of_another_contrast_is_refused(fit, base, models_folder):  # noqa: F811
+    make_segmenter(models_folder / "lesion-t2", "T2w")
+    result = fit("expert", "--base", base.path, *OPTIONS, "--told", "lesion-t2")
+    assert result.exit_code == 2
+    assert "made to segment on T2w" in result.output
