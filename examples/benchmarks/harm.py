@@ -29,15 +29,13 @@ from localdiff_cli.commands.detector import DetectorOptions
 from localdiff_cli.commands.translate import TranslateOptions, TranslateRecipe
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap, bootstrap_mean, bootstrap_ratio
-from localdiff_cli.tasks.detection import DetectorBinding, mask_of
+from localdiff_cli.tasks.detection import DetectorBinding, mask_of, unknown_of
 from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import SliceSampler, TranslateWork, source_labels
+from localdiff_cli.tasks.translation import UNKNOWN, SliceSampler, TranslateWork, source_labels
 from localdiff_cli.volumes.whole import write_text
 
 VERSION = 1
 """Of what a record holds."""
-UNKNOWN_LABEL = 4
-"""In the source map; a tool that does not know the word calls nothing so."""
 NINE_OF_TEN = 0.9
 AMOUNTS = ("false", "invented", "invented_plain", "ventricles", "flagged", "unknown")
 
@@ -89,11 +87,12 @@ def draw(bench: Bench, slices: Slices, rows: Sequence[int]) -> Drawn:
     plain = SliceSampler(work.networks, replace(work.sample, mode="plain"), slices.fingerprint)(chunk, detection.ood_map, mask)[0]
     local = _local(work, slices, chunk, plain, detection.ood_map, mask)
     weight, brain = detection.ood_map[:, 0].numpy(), chunk.brain[:, 0].numpy()
-    labels = source_labels(mask[:, 0].numpy(), weight, brain, work.sample)
+    unknown = unknown_of(detection, mask, chunk.brain, work.unknown, work.mask.open_mm, bench.bundle.grid.spacing)
+    labels = source_labels(mask[:, 0].numpy(), unknown[:, 0].numpy(), weight, brain, work.sample)
     taken = list(rows)
     return Drawn(
         None if slices.target is None else _unit(slices.target[taken]),
-        plain[:, 0].numpy(), local[:, 0].numpy(), weight, labels == UNKNOWN_LABEL, brain, slices.lesions[taken],
+        plain[:, 0].numpy(), local[:, 0].numpy(), weight, labels == UNKNOWN, brain, slices.lesions[taken],
         None if slices.ventricles is None else slices.ventricles[taken],
     )  # fmt: skip
 

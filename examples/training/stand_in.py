@@ -68,7 +68,7 @@ def make(person: Person, table: NDArray[np.float64], out: Path) -> Path:
     """Write one person's stand-in beside its brain's grid, in arbitrary units, 0 outside the brain; its path."""
     t1, flair = contrasts_of(person, ("T1w", "FLAIR"))
     t2 = map_coordinates(table, [image * (BINS - 1) for image in (t1, flair)], order=1, mode="nearest")
-    image = nib.load(person.files["condition"])
+    image = nib.Nifti1Image.from_filename(person.files["condition"])
     frame, voxels = open_volume(person.files["condition"]).frame, np.where(t1 > 0, 100 + 1000 * t2, 0).astype(np.float32)
     stored = np.zeros(image.shape, dtype=np.float32)
     slices = np.moveaxis(stored, frame.slice_axis, 0)

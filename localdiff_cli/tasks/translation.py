@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -181,9 +180,9 @@ def source_labels(
     return labels * brain
 
 
-def volumes_of(millilitres: Counter[str]) -> dict[str, float]:
+def volumes_of(millilitres: NDArray[np.float64]) -> dict[str, float]:
     """For the sidecar: millilitres drawn by the OOD branch, and called unknown."""
-    return {"OODMillilitres": round(millilitres["drawn"], 3), "UnknownMillilitres": round(millilitres["unknown"], 3)}
+    return {"OODMillilitres": round(float(millilitres[0]), 3), "UnknownMillilitres": round(float(millilitres[1]), 3)}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -253,7 +252,7 @@ class TranslateWork(NetworkWork):
         detect = self.bind(prepared, item.relative) if self.bind and self.sample.mode == "local" else None
         draw = SliceSampler(self.networks, self.sample, prepared.survey.fingerprint)
         rows: list[SliceShare] = []
-        millilitres: Counter[str] = Counter()
+        millilitres = np.zeros(2)
         done, total = 0, int(prepared.brain.mask.any(axis=(1, 2)).sum())
         with Outputs(prepared, self.plan.wanted(item, stored)) as outputs:
             parts = chunks(prepared, self.batch_size)
@@ -273,7 +272,7 @@ class TranslateWork(NetworkWork):
                 on_slice(done, total)
             with clock.stage("Write"):
                 facts = ood_facts(rows, prepared) | volumes_of(millilitres) if detect else {}
-        found_doubts = ood_doubts(facts) + self._unknown_doubts(millilitres) + self._expert_doubts(rows) if facts else []
+        found_doubts = ood_doubts(facts) + self._unknown_doubts(float(millilitres[1])) + self._expert_doubts(rows) if facts else []
         doubts = volume_doubts(prepared, item) + found_doubts
         return Outcome(
             self._facts(prepared, scale, facts, clock), tuple(doubts), tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice))
@@ -286,9 +285,8 @@ class TranslateWork(NetworkWork):
             return []
         return [f"expert used: the OOD region of {drawn} slices was drawn by a network that knows lesions; compare it with the input"]
 
-    def _unknown_doubts(self, millilitres: Counter[str]) -> list[str]:
-        """A reason to review: what looks like neither healthy tissue nor a lesion."""
-        unknown = millilitres["unknown"]
+    def _unknown_doubts(self, unknown: float) -> list[str]:
+        """A reason to review: millilitres that look like neither healthy tissue nor a lesion."""
         if round(unknown, 1) == 0:
             return []
         stands = "plain sampling stands there" if self.unknown.fill == "plain" else "it was left blank"
@@ -305,18 +303,18 @@ class TranslateWork(NetworkWork):
         rows += slice_shares(chunk, detection, mask)
         return detection.ood_map, mask, unknown_of(detection, mask, chunk.brain, self.unknown, self.mask.open_mm, prepared.grid.spacing)
 
-    def _write(self, outputs: Outputs, prepared: Prepared, chunk: Chunk, scale: Scale | None, found: dict[str, Tensor]) -> Counter[str]:
-        """Write a chunk; the millilitres drawn by the OOD branch, and unknown."""
+    def _write(self, outputs: Outputs, prepared: Prepared, chunk: Chunk, scale: Scale | None, found: dict[str, Tensor]) -> NDArray[np.float64]:
+        """Write a chunk; the millilitres drawn by the OOD branch, and those unknown."""
         voxel_ml = float(np.prod(prepared.volume.frame.spacing)) * 1e-3
-        millilitres: Counter[str] = Counter()
+        millilitres = np.zeros(2)
         place = {position: i for i, position in enumerate(chunk.active)}
         for position, k in enumerate(chunk.numbers):
             brain, images = prepared.native_brain(k), {}
             if position in place:
                 slices = {name: values[place[position], 0].numpy() for name, values in found.items()}
                 images = self._native(slices, chunk.brain[place[position], 0].numpy(), prepared, brain, scale)
-                millilitres["drawn"] += float(np.isin(images["source"], (OOD, FUSED)).sum()) * voxel_ml
-                millilitres["unknown"] += float((images["source"] == UNKNOWN).sum()) * voxel_ml
+                source = images["source"]
+                millilitres += voxel_ml * np.array([np.isin(source, (OOD, FUSED)).sum(), (source == UNKNOWN).sum()])
             outputs.write(k, images | {"brain": brain})
         return millilitres
 

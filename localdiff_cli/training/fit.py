@@ -325,13 +325,14 @@ def fit_expert(
     lesions, healthy = lesion_slices(patients, most), healthy_slices(patients, "train")
     job.say(f"{lesions.count} slices with lesions of {len(lesions.patients)} patients; {healthy.count} without")
     model, schedule = load_translator(base, job.device).requires_grad_(True), schedule_of(base)
+    taught: RegionSettings | ToldSettings = regions if told is None else told.settings
     if told is None:
-        loss, taught = expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size), regions
+        loss = expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size)
     else:
         finder = load_segmenter(told.finder, job.device)
         model = _as_told(model)
         find = partial(lesion_probability, finder, mirror=False)
-        loss, taught = told_loss(lesions, healthy, schedule, augment, told.settings, find, loop.batch_size), told.settings
+        loss = told_loss(lesions, healthy, schedule, augment, told.settings, find, loop.batch_size)
     checkpoint = job.work / f"{job.out.name}-expert.pt"
     average, curve = train(
         model,
