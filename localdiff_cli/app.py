@@ -168,19 +168,21 @@ def evaluate(
     ref: Annotated[str, typer.Option("--ref", help="True target contrast: a file, or a folder paired by relative name or BIDS entities. Example: --ref t2_true/", rich_help_panel=o.FILES)],
     truth: Annotated[str | None, typer.Option("--truth", help="Expert lesion masks. Example: --truth lesions_true/", rich_help_panel=REFERENCE)] = None,
     baseline: Annotated[str | None, typer.Option("--baseline", help="The same volumes translated another way, to compare with. Example: --baseline t2_plain/", rich_help_panel=REFERENCE)] = None,
-    segmenter: Annotated[str | None, typer.Option("--segmenter", help="Segmenter bundle, run on translation, reference and baseline alike. Example: --segmenter lesion-flair", rich_help_panel=REFERENCE)] = None,
+    segmenter: Annotated[str | None, typer.Option("--segmenter", help="Segmenter bundle of the target contrast, run on translation, reference and baseline alike. Example: --segmenter lesion-flair", rich_help_panel=REFERENCE)] = None,
     seg: Annotated[str | None, typer.Option("--seg", help="Lesion masks found on the translations. Example: --seg seg/", rich_help_panel=REFERENCE)] = None,
     ref_seg: Annotated[str | None, typer.Option("--ref-seg", help="Lesion masks found on the references. Example: --ref-seg seg_ref/", rich_help_panel=REFERENCE)] = None,
     baseline_seg: Annotated[str | None, typer.Option("--baseline-seg", help="Lesion masks found on the baseline. Example: --baseline-seg seg_plain/", rich_help_panel=REFERENCE)] = None,
     ood: Annotated[str | None, typer.Option("--ood", help="OOD maps of detect, to score against the expert masks. Example: --ood ood/", rich_help_panel=REFERENCE)] = None,
     condition: Annotated[str | None, typer.Option("--condition", help="The source volumes, for the pictures. Example: --condition t1/", rich_help_panel=REFERENCE)] = None,
-    brain: Annotated[str | None, typer.Option("--brain", help="Brain masks. (default: where the translation is not 0) Example: --brain masks/", rich_help_panel=o.INPUT)] = None,
+    brain: Annotated[str | None, typer.Option("--brain", help="Brain masks. (default: where the translation is not 0; a translation with its skull gets the reference's brain) Example: --brain masks/", rich_help_panel=o.INPUT)] = None,
+    contrast: Annotated[str | None, typer.Option("--contrast", help="Contrast of translations and references, where neither sidecar nor name says it. Example: --contrast FLAIR", rich_help_panel=o.INPUT)] = None,
     bias: Annotated[str, typer.Option("--bias", help="Bias field correction of the reference: n4 or none. Example: --bias none", rich_help_panel=o.INPUT)] = "n4",
-    resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Resample references and masks of another grid, stated in the report; else they are refused.", rich_help_panel=o.INPUT)] = False,
+    resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Interpolate references, baselines, masks and maps of another grid onto the translation's, stated in the report; else they are refused.", rich_help_panel=o.INPUT)] = False,
     tau: Annotated[float, typer.Option("--tau", help="Cut of the OOD map for its Dice, 0 to 1. Example: --tau 0.5", rich_help_panel=o.OOD)] = 0.5,
     delta: Annotated[float, typer.Option("--delta", help="A lesion is missed below this Dice. Example: --delta 0.1", rich_help_panel=MISS)] = 0.1,
     lesion_share: Annotated[float, typer.Option("--lesion-share", help="A slice bears a lesion above this share of its brain. Example: --lesion-share 0.02", rich_help_panel=MISS)] = 0.02,
     invented_pixels: Annotated[int, typer.Option("--invented-pixels", help="A lesion is invented above this many pixels in a lesion-free slice. Example: --invented-pixels 30", rich_help_panel=MISS)] = 30,
+    judge_dice: Annotated[float, typer.Option("--judge-dice", help="The segmenter must reach this mean Dice with the expert masks on the true contrast, 0 to 1; below it, its figures are withheld. Example: --judge-dice 0.3", rich_help_panel=MISS)] = 0.3,
     realism: Annotated[bool, typer.Option("--realism", help="Also FID and KID of the brain's slices, in the features of the packaged EfficientNet-Lite0 (not Inception: compare within one tool only).", rich_help_panel=REFERENCE)] = False,
     resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples over patients. Example: --resamples 5000", rich_help_panel=o.RUN)] = 5000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap. Example: --seed 1", rich_help_panel=o.RUN)] = 0,
@@ -197,8 +199,11 @@ def evaluate(
     from localdiff_cli.commands.run import Asked, RunOptions, guarded
 
     shared = RunOptions(source, out, False, quiet, verbose, json_log, debug, Asked(jobs, timeout))
-    options = EvaluateOptions(ref, truth, baseline, segmenter, seg, ref_seg, baseline_seg, ood, condition, brain, bias, resample_ref, tau, delta,
-                              lesion_share, invented_pixels, resamples, seed, tuple(fail_under or ()), realism)  # fmt: skip
+    options = EvaluateOptions(
+        ref=ref, truth=truth, baseline=baseline, segmenter=segmenter, seg=seg, ref_seg=ref_seg, baseline_seg=baseline_seg, ood=ood,
+        condition=condition, brain=brain, contrast=contrast, bias=bias, resample_ref=resample_ref, tau=tau, delta=delta, lesion_share=lesion_share,
+        invented_pixels=invented_pixels, judge_dice=judge_dice, resamples=resamples, seed=seed, fail_under=tuple(fail_under or ()), realism=realism,
+    )  # fmt: skip
     _finish(guarded(lambda: run(shared, options), debug=debug))
 
 

@@ -44,8 +44,8 @@ from localdiff_cli.ood.detector import Detector
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.segmentation.detector import SegmenterDetector
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
-from localdiff_cli.tasks.evaluation import SliceFeatures
 from localdiff_cli.tasks.guidance import lesion_shows
+from localdiff_cli.tasks.judges import SliceFeatures
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import Networks, SampleSettings, SliceSampler
 from localdiff_cli.training.slices import PatientSlices

@@ -49,6 +49,8 @@ class EvaluateOptions:
     seed: int = 0
     fail_under: tuple[str, ...] = ()
     realism: bool = False
+    contrast: str | None = None
+    judge_dice: float = 0.3
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -62,6 +64,7 @@ def _check(options: EvaluateOptions) -> None:
         ("--tau", options.tau, 1e-6, 1.0),
         ("--delta", options.delta, 0, 1),
         ("--lesion-share", options.lesion_share, 0, 1),
+        ("--judge-dice", options.judge_dice, 0, 1),
         ("--invented-pixels", options.invented_pixels, 0, 1e6),
         ("--resamples", options.resamples, 100, 1_000_000),
     ):
@@ -78,7 +81,7 @@ def _indices(run: RunOptions, options: EvaluateOptions) -> tuple[dict[str, Index
         raise UsageError(
             f"--in {run.source}: holds {', '.join(sorted(map(str, said)))}; expected one contrast. Evaluate them apart", code="contrasts"
         )
-    contrast = said.pop() if said else None
+    contrast = _stated_contrast(str(said.pop()) if said else None, options)
     roles: list[tuple[str, str | None, str, str | None]] = [
         ("reference", options.ref, IMAGE, contrast),
         ("truth", options.truth, MASK, None),
@@ -92,6 +95,38 @@ def _indices(run: RunOptions, options: EvaluateOptions) -> tuple[dict[str, Index
     ]
     found = {name: Index(Source(given, role, wanted)) for name, given, role, wanted in roles if given is not None}
     return {"translation": translations, **found}, contrast
+
+
+def _stated_contrast(said: str | None, options: EvaluateOptions) -> str | None:
+    """What files or the user say the translations hold. Raises :class:`UsageError` where they contradict each other."""
+    if said and options.contrast and said != options.contrast:
+        raise UsageError(
+            f"--contrast {options.contrast}: the translations say that they hold {said}; leave it out, or rename them", code="contrast"
+        )
+    return said or options.contrast or _contrast_of(Index(Source(options.ref, IMAGE)))
+
+
+def _contrast_of(index: Index) -> str | None:
+    """The contrast that sidecars or names say, where they all say the same one."""
+    said = {content_of(path).contrast for path in index.paths.values()} - {None}
+    return said.pop() if len(said) == 1 else None
+
+
+def _check_segmenter(name: str | None, contrast: str | None) -> None:
+    """Raise :class:`UsageError` unless the segmenter was trained on the contrast that it is to be run on."""
+    if name is None:
+        return
+    own = open_bundle(name).condition.contrast
+    if contrast is None:
+        raise UsageError(
+            f"--segmenter {name}: it reads {own}, and neither sidecars nor names say what the translations hold; say it with --contrast",
+            code="contrast",
+        )
+    if own != contrast:
+        raise UsageError(
+            f"--segmenter {name}: it was trained on {own}, the translations hold {contrast}; expected a segmenter of {contrast}, "
+            f"for example lesion-{contrast.lower()}", code="contrast",
+        )  # fmt: skip
 
 
 def _source_contrast(translations: Index) -> str | None:
@@ -154,7 +189,8 @@ class EvaluateJob:
 
     def load(self, say: Say) -> Callable[[CaseFiles, int, OnSlice], CaseResult | Unmeasured]:
         """Load the segmenter, if there is one. Raises :class:`LocaldiffError` where it cannot be used."""
-        from localdiff_cli.tasks.evaluation import Segmenter, SliceFeatures, measure
+        from localdiff_cli.tasks.evaluation import measure
+        from localdiff_cli.tasks.judges import Segmenter, SliceFeatures
 
         segmenter = Segmenter(self.options.segmenter) if self.options.segmenter else None
         features = SliceFeatures() if self.options.settings.realism else None
@@ -189,7 +225,13 @@ def _account(cases: list[CaseFiles], options: EvaluateOptions) -> dict[str, Any]
         bundle = open_bundle(options.segmenter)
         account["segmenter"] = {"Bundle": bundle.name, "BundleHash": bundle.hash}
     account["evaluation"] = {"bias": options.bias, "resample_ref": options.resample_ref, "tau": options.tau, "seed": options.seed}
+    account["given"] = {name: _nameless(value) for name, value in vars(options).items() if value not in (None, ())}
     return account
+
+
+def _nameless(value: Any) -> Any:
+    """An option as given, a file or folder by its last name: where it lies on this machine is nobody's business."""
+    return Path(value).name if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
 
 
 def _measured(job: EvaluateJob, cases: list[CaseFiles], reporter: Reporter, how: Execution) -> tuple[list[CaseResult], list[Unmeasured]]:
@@ -225,17 +267,23 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
     check_folders(run.source, run.out)
     indices, contrast = _indices(run, options)
     cases, unpaired = pair(indices)
+    _check_segmenter(options.segmenter, contrast)
     if not cases:
         raise NoInputError(
             f"no translation in {run.source} has a reference in {options.ref}: {'; '.join(u.reason for u in unpaired[:3])}", code="no-pairs"
         )
     settings = EvaluationSettings(
         realism=options.realism,
+        judge_dice=options.judge_dice,
         misdiagnosis=MisdiagnosisSettings(delta=options.delta, lesion_share=options.lesion_share, invented_pixels=options.invented_pixels),
         resamples=options.resamples,
         seed=options.seed,
     )
-    job = EvaluateJob(EvaluationOptions(settings, contrast, options.bias, options.resample_ref, options.tau, options.segmenter))
+    how_read = EvaluationOptions(
+        settings=settings, contrast=contrast, bias=options.bias, resample_reference=options.resample_ref, tau=options.tau,
+        segmenter=options.segmenter,
+    )  # fmt: skip
+    job = EvaluateJob(how_read)
     with Reporter(quiet=run.quiet, verbose=run.verbose, json_log=run.json_log) as reporter, sigterm_raises():
         results, failures = _measured(job, cases, reporter, how)
         unpaired += [Unpaired(failure.name, failure.reason) for failure in failures]

@@ -1,11 +1,11 @@
-"""Evaluate one case: bring translation, reference, masks and maps onto one grid and one intensity scale, then measure."""
+"""Evaluate one case: every volume onto the case's grid first; there its brain, one intensity scale, the segmenter, the figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +14,20 @@ from localdiff_cli.errors import VolumeError
 from localdiff_cli.evaluation.metrics.case import Case, CaseResult, evaluate_case
 from localdiff_cli.evaluation.metrics.image import DataRange
 from localdiff_cli.evaluation.settings import EvaluationSettings
-from localdiff_cli.threads import apart
-from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid, support
+from localdiff_cli.tasks.judges import Segmenter, SliceFeatures
+from localdiff_cli.volumes.brain import Brain, auto_brain, looks_stripped, support
 from localdiff_cli.volumes.contrast import read_sidecar
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS, Scale
-from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
-from localdiff_cli.volumes.reader import SliceReader, Volume, open_volume
-
-if TYPE_CHECKING:
-    from localdiff_cli.bundle import SegmenterDefaults
-    from localdiff_cli.segmentation.network import LesionNetwork
+from localdiff_cli.volumes.placement import CaseGrid, OnGrid
+from localdiff_cli.volumes.prepare import PrepareSettings, prepare_read, survey
+from localdiff_cli.volumes.reader import open_volume
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 DATA_RANGE = "robust z of the reference's brain, window mapped to [0, 1]"
+OWN_SCALE = "by its own robust z inside the brain, so that a factor or an offset over the whole brain does not count"
+LEAST_COVERED = 0.5
+"""Share of the brain that every image must show, or the case is refused: the images then lie in different places."""
 
 
 @dataclass(frozen=True)
@@ -59,183 +59,190 @@ class EvaluationOptions:
     tau: float = 0.5
     segmenter: str | None = None
 
-
-def _settings(contrast: str | None, bias: str) -> PrepareSettings:
-    return PrepareSettings(bias=bias, window=WINDOWS.get(contrast or "", DEFAULT_WINDOW))
-
-
-def _stack(read: Callable[[int], NDArray], volume: Volume) -> Array:
-    return np.stack([read(k) for k in range(volume.frame.shape[0])]).astype(np.float32, copy=False)
+    @property
+    def window(self) -> tuple[float, float]:
+        """The z window of the contrast."""
+        return WINDOWS.get(self.contrast or "", DEFAULT_WINDOW)
 
 
-def read_canonical(path: Path, grid: Volume, what: str, *, resample: bool = False, nearest: bool = False) -> Array:
-    """A volume on ``grid``, canonical. Raises :class:`VolumeError` for another grid unless it may be resampled."""
-    volume = open_volume(path)
-    array = _stack(SliceReader(volume).read, volume)
-    if not resample or (volume.shape == grid.shape and np.allclose(volume.affine, grid.affine, atol=1e-3)):
-        check_same_grid(volume, grid, what)
-        return array
-    return resampled(array, canonical_affine(volume), canonical_affine(grid), grid.frame.shape, nearest=nearest)
+@dataclass(frozen=True)
+class Scaled:
+    """An image on the common scale, 0 outside the brain; ``intensities`` as others compare them; ``how`` the scale was found."""
+
+    image: Array
+    intensities: Array
+    how: str
 
 
-def canonical_affine(volume: Volume) -> NDArray[np.float64]:
-    """The RAS affine of the canonical array ``(slice, row, column)``."""
-    frame = volume.frame
-    turn = np.zeros((4, 4))
-    turn[3, 3] = 1
-    for canonical_axis, (stored_axis, flip) in enumerate(zip(frame.axes, frame.flips, strict=True)):
-        turn[stored_axis, canonical_axis] = -1 if flip else 1
-        turn[stored_axis, 3] = frame.shape[canonical_axis] - 1 if flip else 0
-    return volume.affine @ turn
-
-
-def resampled(array: Array, affine: NDArray, to_affine: NDArray, shape: tuple[int, int, int], *, nearest: bool) -> Array:
-    """``array`` at the voxels of another grid, linear (or nearest for masks), 0 outside."""
-    from scipy import ndimage
-
-    mapping = np.linalg.inv(affine) @ to_affine
-    return ndimage.affine_transform(array, mapping[:3, :3], mapping[:3, 3], output_shape=shape, order=0 if nearest else 1, prefilter=False)
-
-
-def _brain(files: CaseFiles, volume: Volume) -> Brain:
-    """The mask given, else the support of the translation, which localdiff writes as 0 outside the brain."""
-    if files.brain is not None:
-        return brain_from_file(files.brain, volume)
-    mask = support(SliceReader(volume), 0.0, 0.0)
-    if mask.mean() > 0.95:
-        raise VolumeError(
-            f"{files.translation}: is not 0 outside the brain, so the brain is not known; expected a localdiff output, or give --brain",
-            code="brain",
-        )
-    return Brain(mask, "support of the translation")
-
-
-def _scaled(volume: Volume, contrast: str | None, brain: Brain, bias: str) -> Array:
-    """A real volume on the common scale: bias field out, robust z of its own brain, 0 outside."""
-    prepared = prepare(volume, _settings(contrast, bias), brain=brain)
-    return _stack(lambda k: np.where(brain.mask[k], prepared.scale.normalise(prepared.corrected(k)), np.float32(0)), volume)
-
-
-def _translated(path: Path, grid: Volume, contrast: str | None, brain: Brain, what: str) -> Array:
-    """A translation on the common scale: as localdiff wrote it, a matched one taken back, another tool's by its own robust z."""
-    volume = open_volume(path)
-    check_same_grid(volume, grid, what)
-    sidecar = read_sidecar(path)
-    if not sidecar.get("Synthetic"):
-        return _scaled(volume, contrast, brain, "none")
-    array = _stack(SliceReader(volume).read, volume)
-    stored = sidecar.get("OutputScale")
-    if isinstance(stored, dict):
-        array = Scale(float(stored["Median"]), float(stored["SD"]), tuple(stored["Window"])).normalise(array)
-    return np.where(brain.mask, array, np.float32(0))
-
-
-def _reference(files: CaseFiles, grid: Volume, brain: Brain, options: EvaluationOptions) -> Array:
-    volume = open_volume(files.reference)
-    same = volume.shape == grid.shape and np.allclose(volume.affine, grid.affine, atol=1e-3)
-    if same or not options.resample_reference:
-        check_same_grid(volume, grid, "reference")
-        return _scaled(volume, options.contrast, brain, options.bias)
-    raw = read_canonical(files.reference, grid, "reference", resample=True)
-    from localdiff_cli.volumes.intensity import robust_scale
-
-    try:
-        scale = robust_scale(raw[brain.mask], _settings(options.contrast, "none").window)
-    except ValueError as error:
-        raise VolumeError(f"{files.reference}: has the same value everywhere in the brain; expected an image", code="constant") from error
-    return np.where(brain.mask, scale.normalise(raw), np.float32(0))
-
-
-def _mask(path: Path | None, grid: Volume, what: str, options: EvaluationOptions) -> Mask | None:
-    if path is None:
-        return None
-    return read_canonical(path, grid, what, resample=options.resample_reference, nearest=True) > 0
-
-
-class Segmenter:
-    """The frozen segmenter of an evaluation, loaded once a process."""
-
-    def __init__(self, name: str) -> None:
-        import torch
-
-        from localdiff_cli.bundle import load_segmenter, open_bundle
-        from localdiff_cli.tasks.slices import prepare_settings
-
-        self.device = torch.device("cpu")
-        self.bundle = open_bundle(name)
-        self.network: LesionNetwork = load_segmenter(self.bundle, self.device)
-        self.cut: SegmenterDefaults = self.bundle.segmenter_defaults
-        self.prepare = prepare_settings(self.bundle, brain="none", bias=None, nan="refuse", multiple=self.network.settings.multiple)
-
-    def __call__(self, path: Path, brain: Brain) -> Mask:
-        """The lesion mask of a volume whose brain is known, canonical."""
-        from localdiff_cli.tasks.segmentation import segment_prepared
-
-        prepared: Prepared = prepare(open_volume(path), self.prepare, brain=brain)
-        return segment_prepared(self.network, self.device, prepared, self.cut)
-
-
-def _segmentations(
-    files: CaseFiles, grid: Volume, brain: Brain, options: EvaluationOptions, segmenter: Segmenter | None
-) -> tuple[Mask | None, ...]:
-    given = (files.segmentation, files.reference_segmentation, files.baseline_segmentation)
-    if segmenter is None:
-        names = ("segmentation", "reference segmentation", "baseline segmentation")
-        return tuple(_mask(path, grid, what, options) for path, what in zip(given, names, strict=True))
-    images = (files.translation, files.reference, files.baseline)
-    return tuple(segmenter(path, brain) if path is not None else None for path in images)
-
-
-class SliceFeatures:
-    """The packaged ImageNet network that FID and KID look through, loaded once a process."""
-
-    def __init__(self) -> None:
-        from localdiff_cli.ood.backbone import load_backbone
-
-        self.backbone = load_backbone()
-
-    def __call__(self, image: Array, brain: Mask) -> Array:
-        """One row of features for each slice that shows brain, ``(slices, 112)``."""
-        import torch
-
-        slices = (torch.from_numpy(image[k])[None, None] for k in np.flatnonzero(brain.any(axis=(1, 2))))
-        return torch.cat(apart(lambda each: self.backbone(each)[1].mean(dim=(2, 3)), slices)).numpy()
+def made_here(sidecar: Mapping[str, Any]) -> bool:
+    """Whether a sidecar is that of a translation which localdiff wrote."""
+    return sidecar.get("Synthetic") is True and "LocaldiffVersion" in sidecar
 
 
 def measure(
     files: CaseFiles, options: EvaluationOptions, segmenter: Segmenter | None = None, features: SliceFeatures | None = None
 ) -> CaseResult:
     """Read one case and measure it. Raises :class:`VolumeError` with the file and the reason."""
-    grid = open_volume(files.translation)
-    brain = _brain(files, grid)
-    translation = _translated(files.translation, grid, options.contrast, brain, "translation")
-    found, found_reference, found_baseline = _segmentations(files, grid, brain, options, segmenter)
-    ood_map = read_canonical(files.ood, grid, "OOD map") if files.ood else None
-    condition = read_canonical(files.condition, grid, "condition") if files.condition else None
-    reference = _reference(files, grid, brain, options)
-    baseline = _translated(files.baseline, grid, options.contrast, brain, "baseline") if files.baseline else None
-    result = evaluate_case(
-        Case(
-            name=files.name,
-            patient=files.patient,
-            translation=translation,
-            reference=reference,
-            brain=brain.mask,
-            brain_name=brain.source,
-            spacing=grid.frame.spacing,
-            data_range=DataRange(1.0, DATA_RANGE),
-            truth=_mask(files.truth, grid, "truth", options),
-            condition=None if condition is None else np.where(brain.mask, condition, condition.min()),
-            baseline=baseline,
-            segmentation=found,
-            reference_segmentation=found_reference,
-            baseline_segmentation=found_baseline,
-            ood_map=ood_map,
-            ood_mask=None if ood_map is None else ood_map >= options.tau,
-        ),
-        options.settings,
+    grid = CaseGrid(open_volume(files.translation), options.resample_reference)
+    images = _images(files, grid)
+    brain, notes = _compared_brain(_brain(files, grid, images), images, files.name)
+    _check_finite(images, brain)
+    reference, scale = _reference(images["reference"], grid, brain, options)
+    scaled = {"reference": reference} | {
+        role: _translated(images[role], grid, brain, scale, options) for role in ("translation", "baseline") if role in images
+    }
+    given = _masks(files, grid)
+    masks = {role: mask for role, (mask, _) in given.items()}
+    if segmenter is not None:
+        masks |= {_segmentation_of(role): segmenter(grid.reader(images[role]), brain) for role in scaled}
+    case = _case(files, grid, brain, scaled, masks, options)
+    used = {role: f"{images[role].how}; {each.how}" for role, each in scaled.items()} | {role: how for role, (_, how) in given.items()}
+    result = evaluate_case(case, options.settings)
+    result = replace(result, used=used, notes=(*notes, *result.notes))
+    return result if features is None else replace(result, features=_features(features, scaled, brain))
+
+
+def _segmentation_of(role: str) -> str:
+    return "segmentation" if role == "translation" else f"{role}_segmentation"
+
+
+def _images(files: CaseFiles, grid: CaseGrid) -> dict[str, OnGrid]:
+    """The images of a case by role, each on its grid."""
+    given = {"translation": files.translation, "reference": files.reference, "baseline": files.baseline}
+    return {role: grid.image(path, role) for role, path in given.items() if path is not None}
+
+
+def _masks(files: CaseFiles, grid: CaseGrid) -> dict[str, tuple[Mask, str]]:
+    """The lesion masks given, by role, each on the case's grid, and how it came there."""
+    roles = ("truth", "segmentation", "reference_segmentation", "baseline_segmentation")
+    given = {role: getattr(files, role) for role in roles}
+    return {role: grid.mask(path, role.replace("_", " ")) for role, path in given.items() if path is not None}
+
+
+def _brain(files: CaseFiles, grid: CaseGrid, images: Mapping[str, OnGrid]) -> Brain:
+    """The mask given; else the support of a localdiff output; else of any image without its skull; else one found in the reference."""
+    if files.brain is not None:
+        mask, how = grid.mask(files.brain, "brain mask")
+        if not mask.any():
+            raise VolumeError(f"{files.brain}: the brain mask is empty; expected voxels above 0", code="brain")
+        return Brain(mask, "given" if how == "same grid" else f"given, {how}")
+    reader = grid.reader(images["translation"])
+    if made_here(read_sidecar(files.translation)):
+        mask = support(reader, 0.0, 0.0)
+        if mask.mean() <= 0.95:
+            return Brain(mask, "support of the translation")
+    else:
+        found = survey(reader)
+        mask = support(reader, found.background, found.tolerance)
+        if looks_stripped(mask, grid.volume):
+            return Brain(mask, "support of the translation")
+    reader = grid.reader(images["reference"])
+    found = survey(reader)
+    brain = auto_brain(reader, found.background, found.tolerance)
+    return replace(brain, source=f"{brain.source}, found on the reference")
+
+
+def _compared_brain(brain: Brain, images: Mapping[str, OnGrid], name: str) -> tuple[Brain, tuple[str, ...]]:
+    """The brain that all images show, and a note where one shows less. Raises :class:`VolumeError` where one shows less than half."""
+    notes, mask = [], brain.mask
+    for role, image in images.items():
+        if image.covered is None or (image.covered | ~brain.mask).all():
+            continue
+        share = float(image.covered[brain.mask].mean())
+        if share < LEAST_COVERED:
+            raise VolumeError(
+                f"{image.path}: the {role}'s field of view covers {share:.0%} of the brain of {name}; expected all of it. "
+                "The headers place them apart: check both",
+                code="other-place",
+            )
+        notes.append(f"{name}: the {role}'s field of view covers {share:.1%} of the brain; figures are of that part")
+        mask = mask & image.covered
+    source = f"{brain.source}, cut to what all images cover" if notes else brain.source
+    return replace(brain, mask=mask, source=source), tuple(notes)
+
+
+def _check_finite(images: Mapping[str, OnGrid], brain: Brain) -> None:
+    """Raise :class:`VolumeError` where an image is not finite inside the brain; outside nothing is compared."""
+    for role, image in images.items():
+        count = 0 if image.holes is None else int(np.count_nonzero(image.holes & brain.mask))
+        if count:
+            raise VolumeError(
+                f"{image.path}: found {count} voxels of NaN or infinity in the {role} inside the brain; expected finite ones there. "
+                "Repair the volume, or give a brain mask without them (--brain)", code="not-finite",
+            )  # fmt: skip
+
+
+def _reference(image: OnGrid, grid: CaseGrid, brain: Brain, options: EvaluationOptions) -> tuple[Scaled, Scale]:
+    """The reference on the common scale: bias field out as asked, robust z of its own brain, 0 outside; and that scale."""
+    reader = grid.reader(image)
+    prepared = prepare_read(reader, PrepareSettings(bias=options.bias, window=options.window), brain=brain)
+    normal = np.stack([prepared.scale.normalise(prepared.corrected(k)) for k in range(len(image.array))])
+    bias = "bias n4" if prepared.bias is not None else "bias none" if options.bias == "none" else "bias none (z-scored already)"
+    how = f"{bias}; robust z of its brain"
+    return Scaled(_inside(normal, brain), _inside(image.array, brain), how), prepared.scale
+
+
+def _translated(image: OnGrid, grid: CaseGrid, brain: Brain, reference: Scale, options: EvaluationOptions) -> Scaled:
+    """A translation on the common scale: as localdiff wrote it, a matched one taken back, another tool's by its own robust z.
+
+    ``intensities`` of an unmatched localdiff output are in the units of the ``reference``'s scale, all others as stored.
+    """
+    sidecar, stored = read_sidecar(image.path), image.array
+    if not made_here(sidecar):
+        settings = PrepareSettings(bias="none", window=options.window)
+        scale = prepare_read(grid.reader(image), settings, brain=brain).scale
+        return Scaled(_inside(scale.normalise(stored), brain), _inside(stored, brain), OWN_SCALE)
+    if isinstance(sidecar.get("OutputScale"), dict):
+        normal = _output_scale(sidecar["OutputScale"], image.path).normalise(stored)
+        return Scaled(_inside(normal, brain), _inside(stored, brain), "taken back from the units of --match")
+    units = np.clip(reference.denormalise(stored), 0, None)
+    return Scaled(_inside(stored, brain), _inside(units, brain), "as localdiff wrote it, in [0, 1]")
+
+
+def _output_scale(stored: Mapping[str, Any], path: Path) -> Scale:
+    """The scale that a matched translation was written with. Raises :class:`VolumeError` where its sidecar does not hold it."""
+    try:
+        low, high = map(float, stored["Window"])
+        return Scale(float(stored["Median"]), float(stored["SD"]), (low, high))
+    except (KeyError, TypeError, ValueError) as error:
+        raise VolumeError(
+            f"{path}: found an OutputScale in its sidecar that cannot be read ({error!r}); expected Median, SD and Window of two numbers. "
+            "Translate it again", code="sidecar",
+        ) from error  # fmt: skip
+
+
+def _inside(image: Array, brain: Brain) -> Array:
+    return np.where(brain.mask, image, np.float32(0))
+
+
+def _case(
+    files: CaseFiles, grid: CaseGrid, brain: Brain, scaled: Mapping[str, Scaled], masks: Mapping[str, Mask], options: EvaluationOptions
+) -> Case:
+    """All arrays of a case on its grid."""
+    ood_map = grid.bring(files.ood, "OOD map").array if files.ood else None
+    condition = grid.bring(files.condition, "condition").array if files.condition else None
+    return Case(
+        name=files.name,
+        patient=files.patient,
+        translation=scaled["translation"].image,
+        reference=scaled["reference"].image,
+        baseline=scaled["baseline"].image if "baseline" in scaled else None,
+        intensities={_arm(role): each.intensities for role, each in scaled.items()},
+        brain=brain.mask,
+        brain_name=brain.source,
+        spacing=grid.volume.frame.spacing,
+        data_range=DataRange(1.0, DATA_RANGE),
+        condition=None if condition is None else np.where(brain.mask, condition, condition.min()),
+        ood_map=ood_map,
+        ood_mask=None if ood_map is None else ood_map >= options.tau,
+        **masks,
     )
-    if features is None:
-        return result
-    arms = {"": translation, "reference_": reference, **({} if baseline is None else {"baseline_": baseline})}
-    return replace(result, features={arm: features(image, brain.mask) for arm, image in arms.items()})
+
+
+def _arm(role: str) -> str:
+    """The prefix of a role's figures."""
+    return "" if role == "translation" else f"{role}_"
+
+
+def _features(features: SliceFeatures, scaled: Mapping[str, Scaled], brain: Brain) -> dict[str, Array]:
+    return {_arm(role): features(each.image, brain.mask) for role, each in scaled.items()}

@@ -183,8 +183,13 @@ def prepare(volume: Volume, settings: PrepareSettings, relative: Path | None = N
     ``relative`` is its name below the input folder (to find a brain mask in a folder); ``brain`` overrides the setting.
     Raises :class:`VolumeError` for what cannot be used.
     """
+    return prepare_read(SliceReader(volume), settings, relative, brain)
+
+
+def prepare_read(reader: SliceReader, settings: PrepareSettings, relative: Path | None = None, brain: Brain | None = None) -> Prepared:
+    """As :func:`prepare`, for slices that are already at hand."""
+    volume = reader.volume
     _check_plane(volume)
-    reader = SliceReader(volume)
     found = survey(reader, settings.nan)
     brain = brain or _brain(reader, found, settings, relative or Path(volume.path.name))
     if not brain.mask.any():

@@ -2,28 +2,45 @@
 
 import csv
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from localdiff_cli.app import app
 from tests.brains import brain, write_brain
+from tests.bundles import make_segmenter
 
 
-@pytest.fixture
-def study(cli, folder, tmp_path):
-    """Two subjects translated (local and plain), with true T2w and lesion masks."""
-    for mode in ("local", "plain"):
-        assert cli("translate", "--in", folder, "--out", tmp_path / mode, "--suffix", "T2w", "--mode", mode, "--save-brain").exit_code == 0
+@pytest.fixture(scope="module")
+def made(models_folder, tmp_path_factory):
+    """Two subjects translated once (local and plain), with true T2w and lesion masks."""
+    place = tmp_path_factory.mktemp("study")
     for i in (1, 2):
-        write_brain(tmp_path / "ref" / f"sub-0{i}" / f"sub-0{i}_T2w.nii.gz", seed=20 + i)
-        image = nib.load(tmp_path / "ref" / f"sub-0{i}" / f"sub-0{i}_T2w.nii.gz")
+        write_brain(place / "in" / f"sub-0{i}" / f"sub-0{i}_T1w.nii.gz", seed=i)
+        write_brain(place / "ref" / f"sub-0{i}" / f"sub-0{i}_T2w.nii.gz", seed=20 + i)
+        image = nib.load(place / "ref" / f"sub-0{i}" / f"sub-0{i}_T2w.nii.gz")
         lesion = np.zeros(image.shape, np.uint8)
         lesion[22:30, 24:32, 2:5] = 1
         lesion[brain(20 + i) == 0] = 0
-        (tmp_path / "truth" / f"sub-0{i}").mkdir(parents=True)
-        nib.save(nib.Nifti1Image(lesion, image.affine), tmp_path / "truth" / f"sub-0{i}" / f"sub-0{i}_mask.nii.gz")
-    return tmp_path
+        (place / "truth" / f"sub-0{i}").mkdir(parents=True)
+        nib.save(nib.Nifti1Image(lesion, image.affine), place / "truth" / f"sub-0{i}" / f"sub-0{i}_mask.nii.gz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCALDIFF_MODELS", str(models_folder))
+        patch.setenv("LOCALDIFF_JOBS", "0")
+        for mode in ("local", "plain"):
+            asked = ("translate", "--in", place / "in", "--out", place / mode, "--suffix", "T2w", "--mode", mode, "--save-brain")
+            assert CliRunner().invoke(app, [str(each) for each in asked]).exit_code == 0
+    return place
+
+
+@pytest.fixture
+def study(made, tmp_path):
+    """A copy of the study, to do with as a test likes."""
+    shutil.copytree(made, tmp_path / "study")
+    return tmp_path / "study"
 
 
 def run(cli, study, *extra):
@@ -150,3 +167,58 @@ def test_several_processes_give_the_same_table(cli, study):
     alone = (study / "report" / "metrics.tsv").read_bytes()
     assert run(cli, study, "--truth", study / "truth", "--jobs", 2).exit_code == 0
     assert (study / "report" / "metrics.tsv").read_bytes() == alone
+
+
+def test_a_segmenter_of_another_contrast_is_refused_before_any_work(cli, study, tmp_path):
+    make_segmenter(tmp_path / "lesion-flair", "FLAIR")
+    refused = run(cli, study, "--segmenter", tmp_path / "lesion-flair")
+    assert refused.exit_code == 2
+    assert "it was trained on FLAIR, the translations hold T2w" in refused.output
+    assert not (study / "report").exists()
+
+
+def renamed_without_contrast(folder):
+    for path in sorted(folder.rglob("*.nii.gz")):
+        path.rename(path.with_name(path.name.replace("_T2w", "")))
+    for path in folder.rglob("*.json"):
+        path.unlink()
+
+
+def test_a_contrast_that_nobody_says_must_be_said_before_a_segmenter_runs(cli, study):
+    """Another tool's files, named by patient alone."""
+    shutil.rmtree(study / "local")
+    shutil.copytree(study / "ref", study / "local")
+    for folder in ("local", "ref"):
+        renamed_without_contrast(study / folder)
+    refused = run(cli, study, "--segmenter", "lesion-t2")
+    assert refused.exit_code == 2
+    assert "--contrast" in refused.output
+    accepted = run(cli, study, "--segmenter", "lesion-t2", "--contrast", "T2w", "--bias", "none")
+    assert accepted.exit_code == 0, accepted.output
+    summary = json.loads((study / "report" / "summary.json").read_text())
+    assert summary["run"]["given"]["contrast"] == "T2w"
+    assert all("own robust z" in volume["used"]["translation"] for volume in summary["volumes"])
+
+
+def test_a_contrast_that_contradicts_the_files_is_refused(cli, study):
+    refused = run(cli, study, "--contrast", "FLAIR")
+    assert refused.exit_code == 2
+    assert "hold T2w" in refused.output
+
+
+def test_settings_are_reported_as_given_and_as_used_without_places(cli, study):
+    """The references are stored in another orientation and are z-scored: N4 is asked for and cannot be."""
+    for path in sorted((study / "ref").rglob("*.nii.gz")):
+        image = nib.load(path)
+        array = image.get_fdata()
+        scored = np.where(array > 0, (array - array[array > 0].mean()) / array[array > 0].std(), 0).astype(np.float32)
+        nib.save(nib.Nifti1Image(scored[::-1], image.affine @ np.array([[-1, 0, 0, 39], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])), path)
+    assert run(cli, study, "--bias", "n4", "--truth", study / "truth").exit_code == 0
+    text = (study / "report" / "summary.json").read_text()
+    summary = json.loads(text)
+    assert summary["run"]["given"] == summary["run"]["given"] | {"bias": "n4", "ref": "ref", "truth": "truth", "resample_ref": False}
+    assert str(study) not in text
+    for volume in summary["volumes"]:
+        assert "bias none (z-scored already)" in volume["used"]["reference"]
+        assert "stored in another orientation" in volume["used"]["reference"]
+    assert "z-scored already" in (study / "report" / "report.html").read_text()

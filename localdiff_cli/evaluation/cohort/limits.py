@@ -72,6 +72,8 @@ def _found(key: str, summary: Summary) -> tuple[float | None, str, int]:
     rate = summary.misdiagnosis.rate(key) if summary.misdiagnosis else None
     metric = summary.metric(key)
     interval = rate.share if rate else metric.mean if metric else None
+    if interval is None and summary.withheld and key in RATES:
+        return None, summary.withheld, 0
     if interval is None:
         inputs = "masks, a segmenter or OOD maps"
         raise UsageError(f"--fail-under {key}: this figure was not computed; give what it takes ({inputs})", code="absent-figure")

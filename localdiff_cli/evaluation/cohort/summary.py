@@ -10,10 +10,12 @@ import numpy as np
 
 from localdiff_cli.errors import NoInputError
 from localdiff_cli.evaluation.cohort.counts import CohortMisdiagnosis, cohort_misdiagnosis
+from localdiff_cli.evaluation.cohort.judge import Judge, judge_of
+from localdiff_cli.evaluation.cohort.lesions import LesionRow, lesion_rows
 from localdiff_cli.evaluation.cohort.realism import Realism, realism
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap, Interval, PairedTest, bootstrap_mean, paired_test
 from localdiff_cli.evaluation.metrics.case import CaseResult
-from localdiff_cli.evaluation.metrics.catalogue import in_table_order, split_arm
+from localdiff_cli.evaluation.metrics.catalogue import JUDGED, in_table_order, split_arm
 from localdiff_cli.evaluation.metrics.lesion import ContrastAgreement, contrast_agreement
 from localdiff_cli.evaluation.metrics.measure import Measure, measured, missing, rounded, values_of
 from localdiff_cli.evaluation.settings import EvaluationSettings
@@ -53,7 +55,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Summary:
-    """An evaluation. ``volumes`` sorted by name; ``run`` what was run (versions, bundles, hashes); ``contrast`` by arm, over patients."""
+    """An evaluation. ``volumes`` sorted by name; ``run`` what was run (versions, bundles, hashes); ``contrast`` by arm, over patients.
+
+    Where the ``judge`` is not usable, no figure over patients is built on the segmenter: they are withheld, with the reason.
+    """
 
     volumes: tuple[CaseResult, ...]
     patients: tuple[str, ...]
@@ -65,6 +70,13 @@ class Summary:
     contrast: Mapping[str, ContrastAgreement]
     misdiagnosis: CohortMisdiagnosis | None
     realism: tuple[Realism, ...] = ()
+    judge: Judge | None = None
+    lesions: tuple[LesionRow, ...] = ()
+
+    @property
+    def withheld(self) -> str:
+        """Why figures that are built on the segmenter are withheld; empty where they are not."""
+        return self.judge.reason if self.judge else ""
 
     def metric(self, key: str) -> MetricSummary | None:
         """The summary of a figure, None where it was not computed."""
@@ -85,17 +97,21 @@ def summarise(
     patients = _by_patient(volumes)
     bootstrap = Bootstrap(settings.confidence, settings.resamples, settings.seed)
     keys = in_table_order({key for case in volumes for key in case.metrics})
+    judge = judge_of(patients, settings.judge_dice)
+    withheld = judge.reason if judge else ""
     return Summary(
         volumes=volumes,
         patients=tuple(patients),
         unpaired=tuple(sorted(unpaired, key=lambda each: each.name)),
         settings=settings,
         run=dict(run or {}),
-        metrics=tuple(_metric_summary(key, volumes, patients, bootstrap) for key in keys),
-        comparisons=_comparisons(keys, patients, bootstrap),
+        metrics=tuple(_metric_summary(key, volumes, patients, bootstrap, _judged(key) * withheld) for key in keys),
+        comparisons=_comparisons([key for key in keys if not (withheld and _judged(key))], patients, bootstrap),
         contrast=_contrast(keys, patients),
-        misdiagnosis=cohort_misdiagnosis(patients, settings.misdiagnosis, bootstrap),
+        misdiagnosis=None if withheld else cohort_misdiagnosis(patients, settings.misdiagnosis, bootstrap),
         realism=realism(volumes, settings.seed),
+        judge=judge,
+        lesions=() if withheld else lesion_rows(patients, bootstrap),
     )
 
 
@@ -122,9 +138,18 @@ def _by_patient(volumes: Sequence[CaseResult]) -> dict[str, list[CaseResult]]:
     return patients
 
 
+def _judged(key: str) -> bool:
+    """Whether a figure is built on the segmenter's mask of an image under judgement."""
+    arm, metric = split_arm(key)
+    return metric.group in JUDGED and arm != "reference_"
+
+
 def _metric_summary(
-    key: str, volumes: Sequence[CaseResult], patients: Mapping[str, Sequence[CaseResult]], bootstrap: Bootstrap
+    key: str, volumes: Sequence[CaseResult], patients: Mapping[str, Sequence[CaseResult]], bootstrap: Bootstrap, withheld: str
 ) -> MetricSummary:
+    """A figure over patients, or, where it is ``withheld``, why."""
+    if withheld:
+        return MetricSummary(key, Interval(None, None, None, bootstrap.level, 0, withheld), None, len(volumes), (withheld,))
     values = list(patient_values(patients, key).values())
     reasons = [measure.reason for case in volumes if (measure := measure_of(case, key)).reason]
     distinct = tuple(dict.fromkeys(reasons))

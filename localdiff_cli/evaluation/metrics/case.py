@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.evaluation.metrics.image import DataRange, Region, region_figures, ssim_maps
 from localdiff_cli.evaluation.metrics.lesion import ContrastAgreement, contrast_agreement, lesion_contrast, ring_around
+from localdiff_cli.evaluation.metrics.lesions import LesionResult, LesionSettings, lesion_counts, single_lesions
 from localdiff_cli.evaluation.metrics.measure import Measure, measured
 from localdiff_cli.evaluation.metrics.misdiagnosis import SliceEvidence, collect_evidence, judge_slices, tally
 from localdiff_cli.evaluation.metrics.ood_maps import ood_figures
+from localdiff_cli.evaluation.metrics.own_maximum import own_maximum_figures
 from localdiff_cli.evaluation.metrics.pictures import ERROR_SHARE, Pictures, take_pictures
+from localdiff_cli.evaluation.metrics.ring_correlation import RingCorrelation, scan
 from localdiff_cli.evaluation.metrics.segmentation import compare_masks
 from localdiff_cli.evaluation.metrics.slices import Arm, SliceResult, slice_results
 from localdiff_cli.evaluation.settings import EvaluationSettings
@@ -27,7 +30,8 @@ class Case:
     """The arrays of one volume, all canonical ``(slices, rows, columns)`` of one grid, ``spacing`` in mm in that order.
 
     ``translation``, ``reference`` (true target contrast) and ``baseline`` share intensity units, whose span is ``data_range``. Masks are
-    bool. ``truth``: the lesion; without it ``reference_segmentation`` stands in and is named so. ``ood_map`` in [0, 1].
+    bool. ``intensities``: translation, reference and baseline by the prefix of their figures, in units in which air is 0 (as stored, or
+    the reference's). ``truth``: the lesion; without it ``reference_segmentation`` stands in and is named so. ``ood_map`` in [0, 1].
     ``name`` and ``patient`` (default: the name) are the only words that reach tables and report.
     """
 
@@ -48,6 +52,7 @@ class Case:
     baseline_segmentation: NDArray[np.bool_] | None = None
     ood_map: NDArray | None = None
     ood_mask: NDArray[np.bool_] | None = None
+    intensities: Mapping[str, NDArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ class CaseResult:
     """All figures of one volume: ``metrics`` by key (see catalogue.py), ``slices`` that show brain, ``evidence`` by arm, ``pictures``.
 
     ``lesion_name`` says whose mask the lesion is (empty: none was given); ``notes`` are warnings a reader must see;
-    ``features`` of the slices that show brain by arm, ``(slices, d)``, where they were asked for.
+    ``features`` of the slices that show brain by arm, ``(slices, d)``, where they were asked for. ``used``: by image, how it came onto the
+    grid and the scale on which it was compared. ``lesions``: those of the truth and those invented, one by one.
     """
 
     name: str
@@ -71,6 +77,8 @@ class CaseResult:
     pictures: Pictures | None
     notes: tuple[str, ...] = ()
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    used: Mapping[str, str] = field(default_factory=dict)
+    lesions: tuple[LesionResult, ...] = ()
 
 
 def evaluate_case(case: Case, settings: EvaluationSettings) -> CaseResult:
@@ -91,9 +99,14 @@ def evaluate_case(case: Case, settings: EvaluationSettings) -> CaseResult:
     if lesion is not None:
         metrics |= _mask_metrics(case, lesion, settings)
     metrics |= _count_metrics(evidence, settings)
+    single = () if lesion is None else _single_lesions(case, lesion, settings)
+    if lesion is not None:
+        metrics |= lesion_counts(single, _segmentations(case))
+    scans = _scans(case, settings)
+    metrics |= _frc_metrics(scans) | _own_maximum_metrics(case)
     return CaseResult(
         case.name, case.patient or case.name, _shape(case), case.spacing, case.data_range, case.brain_name, lesion_name,
-        metrics, slices, evidence, _pictures(case, inside, settings), mirror_notes(case),
+        metrics, slices, evidence, _pictures(case, inside, settings, scans[""]), mirror_notes(case), lesions=single,
     )
 
 
@@ -132,6 +145,7 @@ def _correlation(a: NDArray, b: NDArray) -> float:
 
 def _arrays(case: Case) -> dict[str, NDArray]:
     named = {label: value for label, value in vars(case).items() if isinstance(value, np.ndarray)}
+    named |= {f"{arm or 'translation'} intensities": value for arm, value in case.intensities.items()}
     return {label.replace("_", " "): value for label, value in named.items()}
 
 
@@ -280,13 +294,53 @@ def _count_metrics(evidence: Mapping[str, SliceEvidence], settings: EvaluationSe
     return metrics
 
 
-def _pictures(case: Case, lesion: NDArray[np.bool_] | None, settings: EvaluationSettings) -> Pictures | None:
+def _judged_images(case: Case) -> dict[str, NDArray]:
+    """The images under judgement by the prefix of their figures."""
+    images = {"": case.translation, "baseline_": case.baseline}
+    return {arm: image for arm, image in images.items() if image is not None}
+
+
+def _single_lesions(case: Case, lesion: NDArray[np.bool_], settings: EvaluationSettings) -> tuple[LesionResult, ...]:
+    how = LesionSettings(settings.ring_gap_mm, settings.ring_mm, case.spacing, case.data_range)
+    images = _judged_images(case) | {"reference_": case.reference}
+    return single_lesions(lesion & case.brain, _segmentations(case), images, case.brain, how)
+
+
+def _scans(case: Case, settings: EvaluationSettings) -> dict[str, RingCorrelation]:
+    span = case.data_range.value
+    return {
+        arm: scan(image, case.reference, case.brain, span, settings.frc_threshold, settings.frc_frequency)
+        for arm, image in _judged_images(case).items()
+    }
+
+
+def _frc_metrics(scans: Mapping[str, RingCorrelation]) -> dict[str, Measure]:
+    return {
+        f"{arm}frc_{name}": getattr(each, name) for arm, each in scans.items() for name in ("frequency", "unsupported")
+    }
+
+
+def _own_maximum_metrics(case: Case) -> dict[str, Measure]:
+    """Whole-volume figures as papers report them; empty where the case has no intensities in which air is 0."""
+    reference = case.intensities.get("reference_")
+    if reference is None:
+        return {}
+    judged = {arm: image for arm, image in case.intensities.items() if arm != "reference_"}
+    return {
+        f"{arm}{name}": each for arm, image in judged.items() for name, each in own_maximum_figures(image, reference).items()
+    }
+
+
+def _pictures(
+    case: Case, lesion: NDArray[np.bool_] | None, settings: EvaluationSettings, scanned: RingCorrelation
+) -> Pictures | None:
     images = {
         "condition": case.condition,
         "ood": case.ood_map,
         "plain": case.baseline,
         "local": case.translation,
         "reference": case.reference,
+        "frc": np.nan_to_num(1 - scanned.support) if scanned.frequency.value is not None else None,
     }
     error = np.abs(case.translation - case.reference)
     top = ERROR_SHARE * case.data_range.value if case.data_range.value > 0 else float(error.max(initial=0)) or 1.0

@@ -65,6 +65,16 @@ _OTHERS: tuple[Metric, ...] = (
     Metric("ood_aupro", "OOD map AUPRO", "", "higher", 3, "ood", "per-region overlap up to the set false-positive rate, normalised"),
     Metric("ood_average_precision", "OOD map average precision", "", "higher", 3, "ood", "precision averaged over recall"),
     Metric("ood_dice", "OOD mask Dice", "", "higher", 3, "ood", "at the calibrated threshold"),
+    Metric("psnr_own_max", "PSNR, each over its own maximum", "dB", "higher", 2, "papers", "whole volume, as in most papers; air counts"),
+    Metric("ssim_slices_own_max", "SSIM, each over its own maximum", "", "higher", 3, "papers", "whole slices, as in most papers"),
+    Metric("mae_own_max", "MAE, each over its own maximum", "", "lower", 4, "papers", "whole volume, as most papers count; air counts"),
+    Metric("frc_frequency", "sFRC: supported up to", "", "higher", 3, "image", "mean over patches, share of the Nyquist frequency"),
+    Metric("frc_unsupported", "sFRC: unsupported", "", "lower", 3, "image", "share of patches whose coarse structure differs"),
+    Metric("lesions", "Lesions", "", "", 0, "lesion", "connected components of the truth"),
+    Metric("lesions_found", "Lesions found", "", "higher", 1, "single lesions", "touched by the segmenter's mask"),
+    Metric("lesions_missed", "Lesions missed", "", "lower", 1, "single lesions", "found on the true contrast, lost on the image"),
+    Metric("lesions_invented", "Lesions invented", "", "lower", 1, "single lesions", "marked components that touch no lesion"),
+    Metric("lesion_contrast_kept", "Lesion contrast kept", "", "", 2, "lesion", "median over lesions; 1 is faithful, 0 erased"),
 )
 
 METRICS: Mapping[str, Metric] = {
@@ -79,6 +89,9 @@ METRICS: Mapping[str, Metric] = {
     )
 }
 """All figures of a volume, in the order of the tables; arms other than the translation put their prefix before the key."""
+
+JUDGED = ("segmentation", "misdiagnosis", "single lesions")
+"""The groups of figures that are worth as much as the segmenter that made them."""
 
 RATES: Mapping[str, tuple[str, Better]] = {
     "missed": ("Missed slices", "lower"),

@@ -84,8 +84,8 @@ def reference_range(reference: NDArray, mask: NDArray[np.bool_], mask_name: str)
     return DataRange(float(np.ptp(values)) if values.size else 0.0, f"reference, maximum − minimum inside {mask_name}")
 
 
-def ssim_maps(translation: NDArray, reference: NDArray, data_range: DataRange) -> SsimMaps:
-    """3D and slice-wise SSIM maps of two volumes ``(slices, rows, columns)`` of the same shape."""
+def ssim_maps(translation: NDArray, reference: NDArray, data_range: DataRange, *, volume: bool = True) -> SsimMaps:
+    """Slice-wise SSIM maps of two volumes ``(slices, rows, columns)`` of the same shape, and the 3D one where ``volume`` asks for it."""
     box = bounding_box((translation != 0) | (reference != 0), (SSIM_RADIUS,) * 3) or (slice(0, 0),) * 3
     if data_range.value <= 0:
         reason = _no_range(data_range)
@@ -95,8 +95,8 @@ def ssim_maps(translation: NDArray, reference: NDArray, data_range: DataRange) -
     if min(translation.shape[1:]) < SSIM_WIDTH:
         return SsimMaps(box, None, None, flat, flat)
     slices = np.stack([_ssim_map(x, y, data_range) for x, y in zip(a, b, strict=True)]) if len(a) else np.ones(a.shape, np.float32)
-    if translation.shape[0] < SSIM_WIDTH:
-        return SsimMaps(box, None, slices, flat)
+    if not volume or translation.shape[0] < SSIM_WIDTH:
+        return SsimMaps(box, None, slices, flat if volume else "not asked for")
     return SsimMaps(box, _ssim_map(a, b, data_range) if a.size else slices, slices)
 
 

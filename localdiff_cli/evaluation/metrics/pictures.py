@@ -19,7 +19,8 @@ MARGIN_PX = 4
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: uint8 ``pixels`` ``(rows, columns)``; ``role`` is condition, ood, plain, local, reference or error."""
+    """One picture: uint8 ``pixels`` ``(rows, columns)``; ``role`` is condition, ood, plain, local, reference, frc
+    (what the reference does not support) or error."""
 
     role: str
     pixels: NDArray[np.uint8]
@@ -53,15 +54,15 @@ def take_pictures(
 ) -> Pictures | None:
     """Pictures of the telling slice, cut to the brain; None for an empty brain.
 
-    ``images``: condition, ood (in [0, 1]), plain, local, reference → volume ``(slices, rows, columns)`` or None. The window is the
-    reference's 0.5th to 99.5th percentile inside the brain. The condition is another contrast and gets its own.
+    ``images``: condition, ood, plain, local, reference, frc (ood and frc in [0, 1]) → volume ``(slices, rows, columns)`` or None. The
+    window is the reference's 0.5th to 99.5th percentile inside the brain. The condition is another contrast and gets its own.
     """
     box = bounding_box(brain, (0, MARGIN_PX, MARGIN_PX))
     if box is None:
         return None
     k, why = telling_slice(error, brain, lesion)
     window = _window(images["reference"], brain)
-    spans = {"condition": _window(images["condition"], brain), "ood": (0.0, 1.0)}
+    spans = {"condition": _window(images["condition"], brain), "ood": (0.0, 1.0), "frc": (0.0, 1.0)}
     volumes = {**images, "error": error}
     spans["error"] = (0.0, error_top)
     panels = tuple(

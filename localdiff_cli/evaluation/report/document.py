@@ -8,6 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from localdiff_cli.evaluation.cohort.counts import CohortMisdiagnosis, Rate
+from localdiff_cli.evaluation.cohort.judge import Judge
+from localdiff_cli.evaluation.cohort.lesions import LesionRow
 from localdiff_cli.evaluation.cohort.realism import FEATURES, Realism
 from localdiff_cli.evaluation.cohort.summary import MetricSummary, Summary, measure_of
 from localdiff_cli.evaluation.metrics.case import CaseResult
@@ -65,6 +67,7 @@ _VOLUME = _object(
         "brain_mask": _TEXT,
         "lesion_mask": {"type": ["string", "null"]},
         "notes": _list_of(_TEXT),
+        "used": _map_of(_TEXT),
         "metrics": _map_of(_NUMBER),
         "reasons": _map_of(_TEXT),
     }
@@ -76,6 +79,14 @@ _MISDIAGNOSIS = _object(
         "sweep": _list_of(_object({"delta": {"type": "number"}, "arm": _ARM, **_RATE["properties"]})),
     }
 )
+
+_JUDGE = _object({"dice": {"type": "number"}, "n": _COUNT, "least": {"type": "number"}, "reason": _TEXT})
+_LESIONS = _object(
+    {
+        "size": _TEXT, "arm": _ARM, "lesions": _COUNT, "total": _COUNT, "missed": _COUNT, "invented": _COUNT, "share": _INTERVAL,
+        "contrast_kept": _NUMBER,
+    }
+)  # fmt: skip
 
 _REALISM = _object({"slices": _COUNT, "reference_slices": _COUNT, "fid": _MEASURE, "kid": _MEASURE})
 
@@ -94,6 +105,8 @@ SCHEMA: Mapping[str, Any] = {
             "comparisons": _map_of(_TEST),
             "contrast": _map_of(_object({"n": _COUNT, "slope": _MEASURE, "correlation": _MEASURE, "bias": _MEASURE})),
             "misdiagnosis": {**_MISDIAGNOSIS, "type": ["object", "null"]},
+            "judge": {**_JUDGE, "type": ["object", "null"]},
+            "lesions": _list_of(_LESIONS),
             "realism": _object({"features": _TEXT, "arms": _map_of(_REALISM)}),
             "volumes": _list_of(_VOLUME),
         }
@@ -119,6 +132,8 @@ def to_document(summary: Summary) -> dict[str, Any]:
         "comparisons": {comparison.key: asdict(comparison.test) for comparison in summary.comparisons},
         "contrast": {ARMS[arm]: _agreement(agreement) for arm, agreement in summary.contrast.items()},
         "misdiagnosis": None if summary.misdiagnosis is None else _misdiagnosis(summary.misdiagnosis),
+        "judge": None if summary.judge is None else _judge(summary.judge),
+        "lesions": [_lesions(row) for row in summary.lesions],
         "realism": {"features": FEATURES, "arms": {ARMS[each.arm]: _realism(each) for each in summary.realism}},
         "volumes": [_volume(case, {metric.key for metric in summary.metrics}) for case in summary.volumes],
     }
@@ -149,6 +164,15 @@ def _measure(measure: Measure) -> dict[str, Any]:
 
 def _agreement(agreement: ContrastAgreement) -> dict[str, Any]:
     return {"n": agreement.n} | {name: _measure(getattr(agreement, name)) for name in ("slope", "correlation", "bias")}
+
+
+def _judge(judge: Judge) -> dict[str, Any]:
+    return asdict(judge) | {"reason": judge.reason}
+
+
+def _lesions(row: LesionRow) -> dict[str, Any]:
+    entries = asdict(row)
+    return entries | {"arm": ARMS[row.arm], "contrast_kept": entries.pop("kept")}
 
 
 def _realism(found: Realism) -> dict[str, Any]:
@@ -182,6 +206,7 @@ def _volume(case: CaseResult, keys: set[str]) -> dict[str, Any]:
         "brain_mask": case.brain_name,
         "lesion_mask": case.lesion_name or None,
         "notes": list(case.notes),
+        "used": dict(case.used),
         "metrics": {key: measure.value for key, measure in measures.items()},
         "reasons": {key: measure.reason for key, measure in measures.items() if measure.reason},
     }

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from localdiff_cli.evaluation.cohort.summary import Summary, by_patient, patient_values
-from localdiff_cli.evaluation.metrics.catalogue import METRICS, Metric
+from localdiff_cli.evaluation.metrics.catalogue import JUDGED, METRICS, Metric
 from localdiff_cli.evaluation.metrics.lesion import ContrastAgreement
 
 INK = "#010203"
@@ -68,7 +68,7 @@ def paired_plots(summary: Summary) -> tuple[Plot, ...]:
 
 def spread_plots(summary: Summary) -> tuple[Plot, ...]:
     """How the figures spread over patients: a dot a patient, and a box of the quartiles where there are enough."""
-    keys = [key for key in SPREAD if _values(summary, key)]
+    keys = [key for key in SPREAD if _values(summary, key) and not (summary.withheld and METRICS[key].group in JUDGED)]
     return tuple(_spread(summary, METRICS[key]) for key in keys[:MAX_SPREAD])
 
 

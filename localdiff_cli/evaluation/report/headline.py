@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from localdiff_cli.evaluation.cohort.counts import CohortMisdiagnosis, Rate
+from localdiff_cli.evaluation.cohort.judge import WAYS_OUT
 from localdiff_cli.evaluation.cohort.statistics import Interval
 from localdiff_cli.evaluation.cohort.summary import Summary
 from localdiff_cli.evaluation.metrics.measure import Measure
@@ -20,6 +21,8 @@ class Headline:
 
 def headline(summary: Summary) -> Headline:
     """The headline of an evaluation."""
+    if summary.withheld:
+        return Headline(f"{_no_judge(summary)} {_similarity(summary)}", (f"{WAYS_OUT}.",))
     cohort = summary.misdiagnosis
     missed, invented = (cohort.rate(key) if cohort else None for key in ("missed", "invented"))
     if cohort is None or missed is None or invented is None:
@@ -112,6 +115,10 @@ def _stand_in(summary: Summary) -> str:
     if names != {"segmenter on the true contrast"}:
         return ""
     return "No expert masks were given: what the segmenter marks on the true contrast stands in for the truth."
+
+
+def _no_judge(summary: Summary) -> str:
+    return f"Whether lesions were missed or invented cannot be said: {summary.withheld.removeprefix('withheld: ')}."
 
 
 def _cannot_say(summary: Summary) -> str:

@@ -20,13 +20,13 @@ from localdiff_cli.evaluation.cohort.realism import FEATURES
 from localdiff_cli.evaluation.cohort.statistics import EFFECT_NAME
 from localdiff_cli.evaluation.cohort.summary import Summary, measure_of
 from localdiff_cli.evaluation.metrics.case import CaseResult
-from localdiff_cli.evaluation.metrics.catalogue import METRICS
+from localdiff_cli.evaluation.metrics.catalogue import JUDGED, METRICS, split_arm
 from localdiff_cli.evaluation.metrics.pictures import Panel, Pictures
 from localdiff_cli.evaluation.report.document import to_json
 from localdiff_cli.evaluation.report.figures import Plot, contrast_plot, paired_plots, spread_plots, sweep_plot
 from localdiff_cli.evaluation.report.headline import contrast_sentences, headline
-from localdiff_cli.evaluation.report.rows import metric_rows, rate_rows
-from localdiff_cli.evaluation.report.tables import metrics_tsv, slices_tsv
+from localdiff_cli.evaluation.report.rows import lesion_table, metric_rows, rate_rows
+from localdiff_cli.evaluation.report.tables import lesions_tsv, metrics_tsv, slices_tsv
 from localdiff_cli.volumes.whole import write_text
 
 SHOWN = 5
@@ -34,10 +34,11 @@ RANKED_BY = ("dice", "psnr_lesion", "ssim_brain", "psnr_brain", "ssim_slices_bra
 MAIN = (
     "dice", "lesion_sensitivity", "lesion_precision", "hd95_mm", "surface_dice", "contrast", "contrast_error",
     "psnr_lesion", "psnr_ring", "psnr_outside", "psnr_brain", "ssim_brain", "ssim_slices_brain", "mae_brain", "nrmse_brain", "psnr_whole",
+    "lesions_found", "lesions_missed", "lesions_invented", "lesion_contrast_kept", "frc_unsupported", "psnr_own_max", "ssim_slices_own_max",
     "ood_auroc", "ood_aupro", "ood_average_precision", "ood_dice",
 )  # fmt: skip
 CAPTION_KEYS = ("dice", "psnr_lesion", "psnr_brain", "contrast", "reference_contrast")
-ROLE_COLOURS = {"ood": "inferno", "error": "magma"}
+ROLE_COLOURS = {"ood": "inferno", "error": "magma", "frc": "viridis"}
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,14 @@ class ShownCase:
 
 
 def write_evaluation(folder: Path, summary: Summary) -> dict[str, Path]:
-    """Write metrics.tsv, slices.tsv, summary.json and, last, report.html into ``folder``; returns name → path.
+    """Write metrics.tsv, slices.tsv, lesions.tsv, summary.json and, last, report.html into ``folder``; returns name → path.
 
     Raises :class:`VolumeError` where they cannot be written.
     """
     texts = {
         "metrics.tsv": metrics_tsv(summary),
         "slices.tsv": slices_tsv(summary),
+        "lesions.tsv": lesions_tsv(summary),
         "summary.json": to_json(summary),
         "report.html": render_report(summary),
     }
@@ -92,11 +94,16 @@ def rank_cases(summary: Summary) -> tuple[str, list[CaseResult]]:
 
     It is the first of :data:`RANKED_BY` that half of the volumes have; the further ones decide between equals.
     """
-    for key in RANKED_BY:
+    for key in _telling(summary, RANKED_BY):
         known = [case for case in summary.volumes if measure_of(case, key).value is not None]
         if 2 * len(known) >= len(summary.volumes):
             return key, sorted(known, key=lambda case: [measure_of(case, other).value or 0.0 for other in (key, *RANKED_BY)])
     return "", []
+
+
+def _telling(summary: Summary, keys: Sequence[str]) -> list[str]:
+    """The figures that say something: not those of a segmenter that cannot judge."""
+    return [key for key in keys if not (summary.withheld and split_arm(key)[1].group in JUDGED)]
 
 
 def _context(summary: Summary) -> dict[str, Any]:
@@ -116,6 +123,7 @@ def _context(summary: Summary) -> dict[str, Any]:
         "has_reference": any(metric.key.startswith("reference_") for metric in summary.metrics),
         "has_lesion": any(case.lesion_name for case in summary.volumes),
         "contrast": contrast_sentences(summary),
+        "lesions": lesion_table(summary),
         "plots": _plots(summary),
         "worst": [_shown(case, summary) for case in worst],
         "best": [_shown(case, summary) for case in best],
@@ -149,14 +157,16 @@ def _measured_with(summary: Summary) -> dict[str, list[str]]:
     masks = [case.brain_name for case in summary.volumes]
     lesions = [case.lesion_name or "none" for case in summary.volumes]
     named = {"Data range": ranges, "Brain": masks, "Lesion": lesions}
-    return {label: list(dict.fromkeys(values))[:4] for label, values in named.items()}
+    for role in ("translation", "reference", "baseline"):
+        named[role.capitalize()] = [case.used[role] for case in summary.volumes if role in case.used]
+    return {label: list(dict.fromkeys(values))[:4] for label, values in named.items() if values}
 
 
 def _shown(case: CaseResult, summary: Summary) -> ShownCase:
     pictures = case.pictures
     if pictures is None:
         raise ValueError(f"{case.name} has no pictures")
-    figures = [(key, measure_of(case, key).value) for key in CAPTION_KEYS]
+    figures = [(key, measure_of(case, key).value) for key in _telling(summary, CAPTION_KEYS)]
     words = [f"{_caption_label(key)} {_decimal(key, value)}" for key, value in figures if value is not None]
     panels = tuple(_shown_panel(panel, pictures, case.name, summary) for panel in pictures.panels)
     return ShownCase(case.name, f"slice {pictures.slice_index}, {pictures.why}", " · ".join(words), panels, _path(pictures))
@@ -181,6 +191,7 @@ def _shown_panel(panel: Panel, pictures: Pictures, name: str, summary: Summary) 
         "plain": summary.settings.baseline_label,
         "local": summary.settings.translation_label,
         "reference": "reference",
+        "frc": f"unsupported (sFRC), {summary.settings.translation_label}",
         "error": f"|error|, {summary.settings.translation_label}",
     }
     caption = captions[panel.role]

@@ -62,6 +62,30 @@ def rate_rows(summary: Summary) -> list[TableRow]:
     return rows
 
 
+@dataclass(frozen=True)
+class LesionTableRow:
+    """Lesions of one size on one image, in words for the page."""
+
+    size: str
+    label: str
+    lesions: int
+    missed: Cell
+    invented: int
+    kept: str
+
+
+def lesion_table(summary: Summary) -> list[LesionTableRow]:
+    """Lesions one by one, by size and image; empty where no segmenter's mask was compared with a truth."""
+    labels = {"": summary.settings.translation_label, "baseline_": summary.settings.baseline_label}
+    return [
+        LesionTableRow(
+            row.size, labels[row.arm], row.lesions, _share_cell(row.share, f"{row.missed} of {row.total}"), row.invented,
+            DASH if row.kept is None else _decimal(row.kept, 2, sign=False),
+        )
+        for row in summary.lesions
+    ]  # fmt: skip
+
+
 def interval_cell(interval: Interval, decimals: int, unit: str = "", sign: bool = False, reasons: Sequence[str] = ()) -> Cell:
     """A mean with its interval; a dash and the reason where there is none."""
     if interval.estimate is None:

@@ -1,4 +1,4 @@
-"""``metrics.tsv`` (one row a volume) and ``slices.tsv`` (one row a slice).
+"""``metrics.tsv`` (one row a volume), ``slices.tsv`` (one row a slice) and ``lesions.tsv`` (one row a lesion).
 
 A cell without a number is ``n/a`` (as in BIDS). Every column in which a number is missing is followed by ``<column>_reason``.
 """
@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 
 from localdiff_cli.evaluation.cohort.summary import NOT_GIVEN, Summary
 from localdiff_cli.evaluation.metrics.case import CaseResult
-from localdiff_cli.evaluation.metrics.catalogue import in_table_order
-from localdiff_cli.evaluation.metrics.measure import Measure, missing
+from localdiff_cli.evaluation.metrics.catalogue import ARMS, in_table_order
+from localdiff_cli.evaluation.metrics.lesions import LesionResult
+from localdiff_cli.evaluation.metrics.measure import Measure, measured, missing
 
 NOT_AVAILABLE = "n/a"
+NO_JUDGE = "not tried: it takes expert masks of a lesion, and the segmenter's on the true contrast"
 
 Row = tuple[Mapping[str, str], Mapping[str, Measure]]
 
@@ -22,7 +24,42 @@ Row = tuple[Mapping[str, str], Mapping[str, Measure]]
 def metrics_tsv(summary: Summary) -> str:
     """One row a volume: what it was measured with, then all figures (catalogue.py) of translation, baseline and reference."""
     keys = in_table_order({key for case in summary.volumes for key in case.metrics})
-    return _tsv([(volume_context(case), case.metrics) for case in summary.volumes], keys)
+    judge = _judge_cell(summary)
+    return _tsv([(volume_context(case) | {"judge": judge}, case.metrics) for case in summary.volumes], keys)
+
+
+def _judge_cell(summary: Summary) -> str:
+    """Whether figures that are built on the segmenter can be read."""
+    return NO_JUDGE if summary.judge is None else summary.judge.reason or "usable"
+
+
+def lesions_tsv(summary: Summary) -> str:
+    """One row a lesion of the truth, and one a marked component that touches none (kind: invented); found is 1 or 0."""
+    rows = [
+        (_lesion_context(case, each) | {"judge": _judge_cell(summary)}, _lesion_measures(each))
+        for case in summary.volumes
+        for each in case.lesions
+    ]
+    return _tsv(rows, list(dict.fromkeys(key for _, metrics in rows for key in metrics)))
+
+
+def _lesion_context(case: CaseResult, each: LesionResult) -> dict[str, str]:
+    return {
+        "name": case.name,
+        "patient": case.patient,
+        "kind": "lesion" if each.image is None else "invented",
+        "image": "truth" if each.image is None else ARMS[each.image],
+        "number": str(each.number),
+        "slice": str(each.slice_index),
+        "volume_mm3": format_number(each.volume_mm3),
+        "size": each.size,
+    }
+
+
+def _lesion_measures(each: LesionResult) -> dict[str, Measure]:
+    found = {f"{arm}found": measured(touched) for arm, touched in each.found.items()}
+    contrast = {f"{arm}contrast": measure for arm, measure in each.contrast.items()}
+    return found | contrast | {f"{arm}contrast_kept": measure for arm, measure in each.kept.items()}
 
 
 def slices_tsv(summary: Summary) -> str:

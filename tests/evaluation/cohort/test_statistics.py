@@ -12,8 +12,8 @@ BOOTSTRAP = Bootstrap(resamples=4000, seed=3)
 VALUES = list(np.random.default_rng(0).normal(0.7, 0.1, 15))
 
 
-def test_interval_of_a_mean_equals_scipys_percentile_bootstrap():
-    expected = stats.bootstrap((VALUES,), np.mean, n_resamples=20_000, method="percentile").confidence_interval
+def test_interval_of_a_mean_equals_scipys_bca_bootstrap():
+    expected = stats.bootstrap((VALUES,), np.mean, n_resamples=20_000, method="BCa").confidence_interval
     found = bootstrap_mean(VALUES, BOOTSTRAP)
     assert found.estimate == pytest.approx(np.mean(VALUES), rel=1e-5)
     assert found.low == pytest.approx(expected.low, abs=0.004)
@@ -106,3 +106,28 @@ def test_no_p_value_without_an_effect_size():
     for n in range(15):
         got = paired_test(VALUES[:n], [0.7] * n, BOOTSTRAP)
         assert (got.p_value is None) == (got.effect_size is None)
+
+
+def test_a_skewed_figure_has_the_bca_interval_not_that_of_percentiles():
+    skewed = list(np.random.default_rng(2).lognormal(0, 1, 14))
+    bca, percentile = (
+        stats.bootstrap((skewed,), np.mean, n_resamples=20_000, method=method, random_state=0).confidence_interval
+        for method in ("BCa", "percentile")
+    )
+    found = bootstrap_mean(skewed, BOOTSTRAP)
+    assert found.high == pytest.approx(bca.high, abs=0.4 * (bca.high - percentile.high))
+    assert bca.high > percentile.high + 0.05
+
+
+def test_whole_patients_are_drawn_so_that_numerator_and_denominator_stay_together():
+    """Every patient misses exactly half of its slices, however many it has: the share cannot vary."""
+    found = [2, 4, 8, 20, 6, 10]
+    got = bootstrap_ratio([n / 2 for n in found], found, BOOTSTRAP, "none")
+    assert (got.estimate, got.low) == (0.5, None)
+
+
+def test_resamples_without_a_denominator_are_left_out():
+    got = bootstrap_ratio([1, 0, 2, 1], [2, 0, 0.0, 3], BOOTSTRAP, "none")
+    assert got.low is not None
+    assert got.high is not None
+    assert got.low <= got.estimate <= got.high

@@ -58,7 +58,7 @@ def test_nothing_comes_from_the_network(html, page):
 
 
 def test_every_picture_has_alt_text(page):
-    assert len(page.images) == 6 * 7
+    assert len(page.images) == 7 * 7
     assert all(re.search(r"sub-\d\d, slice \d+", image["alt"]) for image in page.images)
 
 
@@ -66,6 +66,7 @@ def test_numbers_of_the_page_are_those_of_the_summary(page, summary):
     known = {metric.mean.estimate for metric in summary.metrics} | {each.test.difference.estimate for each in summary.comparisons}
     known |= {rate.share.estimate for rate in summary.misdiagnosis.rates}
     known |= {each.interval.estimate for each in summary.misdiagnosis.reductions}
+    known |= {row.share.estimate for row in summary.lesions}
     assert set(page.data) <= known
     assert summary.metric("dice").mean.estimate in page.data
     assert summary.misdiagnosis.rate("missed").share.estimate in page.data
@@ -95,7 +96,7 @@ def test_cases_are_ranked_worst_first_and_shown_once(summary, page):
     assert key == "dice"
     values = [case.metrics["dice"].value for case in ranked]
     assert values == sorted(values)
-    names = [re.search(r"sub-\d\d", image["alt"])[0] for image in page.images[::6]]
+    names = [re.search(r"sub-\d\d", image["alt"])[0] for image in page.images[::7]]
     assert len(set(names)) == 7
     assert names[0] == ranked[0].name
     assert names[4] == ranked[-1].name
@@ -119,9 +120,10 @@ def test_volumes_without_brain_or_contrast_have_a_report(settings):
     assert "the tables say why" in html or "cannot be said" in html
 
 
-def test_all_four_files_are_written(tmp_path, summary):
+def test_all_files_are_written(tmp_path, summary):
     paths = write_evaluation(tmp_path / "report", summary)
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["metrics.tsv", "report.html", "slices.tsv", "summary.json"]
+    written = sorted(path.name for path in (tmp_path / "report").iterdir())
+    assert written == ["lesions.tsv", "metrics.tsv", "report.html", "slices.tsv", "summary.json"]
     assert paths["report.html"].read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
