@@ -102,7 +102,8 @@ def _base_metadata(job: FitJob, task: str) -> dict[str, Any]:
         "licence": job.licence,
         "intended_use": "research; not for diagnosis",
     }
-    return metadata | ({"target": _describe(job.contrasts[1])} if job.contrasts[1] else {})
+    translates = task == "translate" and job.contrasts[1]
+    return metadata | ({"target": _describe(job.contrasts[1])} if translates else {})
 
 
 def _present(job: FitJob) -> dict[str, Any]:
