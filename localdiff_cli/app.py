@@ -207,6 +207,25 @@ def evaluate(
     _finish(guarded(lambda: run(shared, options), debug=debug))
 
 
+@app.command()
+def view(
+    volumes: Annotated[list[str], typer.Argument(help="Volumes of one person: files, or folders of one DICOM series each. What a name or sidecar calls a mask or a map is laid over the others. Example: t1.nii.gz flair.nii.gz")],
+    out: Annotated[Path, typer.Option("--out", help="The page to write, one HTML file; an older one is replaced. Example: --out view.html", rich_help_panel=o.FILES)] = Path("view.html"),
+    overlay: Annotated[list[str] | None, typer.Option("--overlay", help="A volume to lay over the others, whatever it is called; may be repeated. Example: --overlay lesions.nii.gz", rich_help_panel=o.FILES)] = None,
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser where there is a screen.", rich_help_panel=o.RUN)] = True,
+    debug: o.Debug = False,
+) -> None:  # fmt: skip
+    """Put volumes into one HTML page to scroll through, side by side at the same place: it opens without a network, and from a mail.
+
+    Example: localdiff view t1.nii.gz flair.nii.gz lesions_mask.nii.gz
+    """
+    from localdiff_cli.commands.run import guarded
+    from localdiff_cli.commands.view import ViewOptions
+    from localdiff_cli.commands.view import view as run
+
+    _finish(guarded(lambda: run(volumes, ViewOptions(out, tuple(overlay or ()), open_page)), debug=debug))
+
+
 Data = Annotated[list[Path], typer.Option("--data", help="A TSV (condition, target, mask, brain, split; paths relative to it) or a BIDS-like folder with participants.tsv; may be repeated. Example: --data pairs.tsv", rich_help_panel=o.FILES)]
 Bundle = Annotated[Path, typer.Option("--out", help="Bundle folder to make or to add to. Example: --out models/t1-to-t2", rich_help_panel=o.FILES)]
 Work = Annotated[Path | None, typer.Option("--work", help="Folder for caches and checkpoints; an interrupted fit goes on from there. (default: <out>.work) Example: --work scratch/", rich_help_panel=o.FILES)]

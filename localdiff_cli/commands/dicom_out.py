@@ -52,7 +52,8 @@ def _derive(item: Item, image: Path, out: Path, folder: Path, *, overwrite: bool
     facts = read_sidecar(image)
     mask = facts.get("Contrast") == "mask"
     name = image.relative_to(out).with_name(stem(image) + ("_lesions" if mask else ""))
-    values = np.asarray(nib.load(image).dataobj, dtype=np.float32)
+    written: Any = nib.load(image)
+    values = np.asarray(written.dataobj, dtype=np.float32)
     write: Callable[..., bool] = write_segmentation if mask else write_derived
     return write(open_stack(item.path), values > 0 if mask else values, folder / name, _maker(facts, image), overwrite=overwrite)
 

@@ -41,7 +41,7 @@ def write_segmentation(stack: Stack, mask: NDArray[np.bool_], folder: Path, make
     if stack.planes[0].frame is not None:
         if len(files) > 1:
             raise VolumeError(f"{stack.series.label}: found {len(files)} multi-frame files; a SEG refers to one", code="dicom-kind")
-        frames = frames[np.argsort([plane.frame for plane in stack.planes])]
+        frames = frames[np.argsort([plane.frame or 0 for plane in stack.planes])]
     with whole_folder(folder) as partial, discreet(stack.series.label, "no SEG can be derived from it"):
         sources = [read_header(file, None) for file in files]
         made = highdicom.seg.Segmentation(

@@ -1,0 +1,92 @@
+"""``localdiff view``: some volumes of one person in a page to scroll through."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from localdiff_cli.batch.discover import candidates
+from localdiff_cli.batch.report import say
+from localdiff_cli.errors import EXIT_OK, UsageError
+from localdiff_cli.viewer.grid import on_grid
+from localdiff_cli.viewer.layers import HEAT, IMAGE, LABELS, Layer, ViewCase, layer
+from localdiff_cli.viewer.page import page
+from localdiff_cli.volumes.contrast import content_of
+from localdiff_cli.volumes.reader import Volume, open_volume, stem
+from localdiff_cli.volumes.whole import write_text
+
+KINDS = {"mask": LABELS, "map": HEAT}
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """The options of ``view``: the page to write, volumes laid over the others, whether a browser may be opened."""
+
+    out: Path
+    overlays: tuple[str, ...] = ()
+    open_page: bool = True
+
+
+@dataclass(frozen=True)
+class _Shown:
+    path: Path
+    name: str
+    kind: str
+
+
+def _named(given: str, *, overlay: bool) -> _Shown:
+    """The volume that a file or a DICOM folder is; what its name or sidecar calls a mask or a map lies over the others."""
+    found, named = candidates(given)
+    if not named or len(found) != 1:
+        raise UsageError(f"{given}: found {len(found)} volumes; expected one, a file or the folder of one DICOM series", code="not-one")
+    (path, relative), *_ = found
+    kind = KINDS.get(content_of(path).contrast or "", HEAT if overlay else IMAGE)
+    return _Shown(path, stem(relative), kind)
+
+
+def _layer(shown: _Shown, name: str, grid: Volume) -> Layer:
+    array, moved = on_grid(open_volume(shown.path), grid, nearest=shown.kind == LABELS)
+    return layer(f"{name} (resampled)" if moved else name, shown.kind, array)
+
+
+def _names(shown: Sequence[_Shown]) -> list[str]:
+    """The volumes' names, numbered where two have the same."""
+    names = [each.name for each in shown]
+    return [f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)]
+
+
+def view_case(volumes: Sequence[str], overlays: Sequence[str]) -> ViewCase:
+    """The case of some volumes on the grid of the first image. Raises :class:`UsageError` where none is an image."""
+    shown = [_named(given, overlay=False) for given in volumes] + [_named(given, overlay=True) for given in overlays]
+    images = [each for each in shown if each.kind == IMAGE]
+    if not images:
+        raise UsageError("none of the volumes is an image: by name or sidecar all are masks or maps; expected one image", code="no-image")
+    grid, names = open_volume(images[0].path), _names(shown)
+    layers = [_layer(each, name, grid) for each, name in zip(shown, names, strict=True)]
+    ordered = sorted(layers, key=lambda each: each.kind != IMAGE)
+    return ViewCase(images[0].name, tuple(ordered), grid.frame.spacing)
+
+
+def has_screen() -> bool:
+    """Whether a browser that opens would be seen: a terminal on a machine with a display, not reached by SSH."""
+    if not _is_terminal() or "SSH_CONNECTION" in os.environ:
+        return False
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def view(volumes: Sequence[str], options: ViewOptions) -> int:
+    """Write the page, say where it is, and open it where there is a screen; the exit code."""
+    case = view_case(volumes, options.overlays)
+    write_text(options.out, page([case], f"{case.name}: {len(case.layers)} volumes"))
+    say(f"page: {options.out}")
+    if options.open_page and has_screen():
+        webbrowser.open(options.out.resolve().as_uri())
+    return EXIT_OK
