@@ -2,10 +2,12 @@
 # make test   set up, run the tests
 # make fuzz   100,000 hostile files: each read or refused; a finding names the command that repeats it
 # make lint   ruff and mypy
+# make schema   models/schema.json, the JSON schema of a bundle's metadata, anew from the code
 # make torture   a kill, a failing and a full disk at every step of the write path, and kills at random instants (a quarter of an hour)
 # make bench   what the engine itself costs a volume; with DATA=folder instead: parts mri, detectors and fusion on your own patients, in bench/
 # make bench-paper DATA=folder [PARTS="mri fusion"] [SPLIT=test] [MODEL=t1-to-flair] [EVERY=4]   the experiments on patients with masks
 # make bench-speed [DATA=folder] [SPLIT=val] [MODEL=t1-to-flair]   against the published scheme, MONAI and anomalib: by turns, in one run
+# make bench-weights DATA=ROOT [ONLY="digits-2x t1-to-flair/regression"]   train what only experiments need and is not in models/bench
 #
 # TORCH_INDEX: the index that PyTorch's site names for your machine (its CPU builds, or those for your CUDA version); without it pip
 # takes the build that your package index offers.
@@ -20,7 +22,7 @@ MODEL ?= t1-to-flair
 EVERY ?= 4
 PAPER = $(BIN)/python -m examples.benchmarks.paper --model $(MODEL) --split $(SPLIT) --every $(EVERY)
 
-.PHONY: demo test fuzz lint torture bench bench-paper bench-speed clean
+.PHONY: demo test fuzz lint schema torture bench bench-paper bench-speed bench-weights clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version.split()[0])'
@@ -42,6 +44,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+schema: $(STAMP)
+	$(BIN)/python -m localdiff_cli.bundle.published
+
 torture: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.kill --every 1 --random 100
 
@@ -54,6 +59,10 @@ bench-paper: $(STAMP)
 
 bench-speed: $(STAMP)
 	$(BIN)/python -m examples.benchmarks.speed --model $(MODEL) $(if $(DATA),--data $(DATA) --split $(SPLIT))
+
+bench-weights: $(STAMP)
+	$(if $(DATA),,$(error DATA=folder is needed: the folder that holds the data sets lgg, t1t2, mnist and photographs))
+	$(BIN)/python -m examples.benchmarks.remake --data $(DATA) $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf $(VENV) demo bench build dist

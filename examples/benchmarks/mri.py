@@ -28,6 +28,7 @@ from examples.benchmarks.noisy_maps import sample_redrawn
 from examples.benchmarks.table import decimal, percent, to_tsv
 from examples.benchmarks.translation import chunk_of, patients
 from examples.benchmarks.variants import regress
+from examples.benchmarks.weights import how_to_make
 from examples.benchmarks.wrong_maps import REDRAWN, noisy, spoil
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.commands.translate import TranslateOptions, sample_settings
@@ -135,11 +136,13 @@ class Bench:
         return self.variant(row.variant) is not None if row.variant else self.networks.expert is not None or not row.expert
 
     def networks_of(self, row: Row) -> Networks:
-        """The networks that a row samples with."""
+        """The networks that a row samples with. Raises :class:`UsageError` where the variant that it names is not here."""
         if not row.variant:
             return self.networks if row.expert else replace(self.networks, expert=None)
         network = self.variant(row.variant)
-        assert network is not None
+        if network is None:
+            told = f"{row.label}: the variant {row.variant} of {self.bundle.name} is not here, or was made from another translator"
+            raise UsageError(f"{told}. {how_to_make(f'{self.bundle.name}/{row.variant}')}", code="no-model")
         model = on_device(network, self.networks.device, "fp32")
         return replace(self.networks, expert=model) if row.expert else replace(self.networks, expert=None, model=model)
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,9 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from examples.benchmarks.mri import Bench
 from examples.benchmarks.translation import patients
 from examples.benchmarks.variants import VARIANTS
-from examples.benchmarks.weights import Training, obtain
-from localdiff_cli.bundle import TRANSLATOR, load_translator
+from examples.benchmarks.weights import Training, fit, obtain
+from localdiff_cli.batch.report import recorded_arguments
+from localdiff_cli.bundle import TRANSLATOR, Bundle, load_translator, open_bundle, schedule_of
 from localdiff_cli.diffusion.device import on_device
 from localdiff_cli.diffusion.fusion import Process, plain
 from localdiff_cli.diffusion.network import TranslatorNetwork
@@ -94,23 +97,28 @@ def neighbour_loss(slices: HealthySlices, schedule: Schedule, augment: AugmentSe
     return loss_of
 
 
-def trained(bench: Bench, options: argparse.Namespace, command: str) -> Model:
-    """The network, shipped or trained now on the lesion-free training slices of ``options.data``."""
-    base = load_translator(bench.bundle, torch.device("cpu"))
+def training_of(bundle: Bundle, data: list[Path], work: Path) -> Training:
+    """What the network is trained on and how: the lesion-free training slices of ``data``, from the bundle's translator."""
+    base = load_translator(bundle, torch.device("cpu"))
     assert isinstance(base, TranslatorNetwork)
     base.requires_grad_(True)
     further, augment = VARIANTS["further"], AugmentSettings()
-    slices = healthy_slices(patients(bench.bundle, options.data, "train", options.work), "train")
+    slices = healthy_slices(patients(bundle, data, "train", work), "train")
     digest = hashlib.sha256()
     for patient, rows in zip(slices.patients, slices.rows, strict=True):
         digest.update(patient.condition[rows].tobytes())
-    identity = {"base": bench.bundle.metadata["files"][TRANSLATOR], "augment": asdict(augment), "slices": digest.hexdigest()[:16]}
+    identity = {"base": bundle.metadata["files"][TRANSLATOR], "augment": asdict(augment), "slices": digest.hexdigest()[:16]}
     loop = LoopSettings(steps=further.steps, rate=further.rate)
-    training = Training(
-        f"neighbours-{bench.bundle.name}", lambda: NeighbourNetwork(base),
-        neighbour_loss(slices, bench.networks.schedule, augment, loop.batch_size), loop, identity,
-        f"{bench.bundle.name} with a 2.5D condition: {slices.count} lesion-free slices of {len(slices.patients)} training patients",
+    return Training(
+        f"neighbours-{bundle.name}", lambda: NeighbourNetwork(base),
+        neighbour_loss(slices, schedule_of(bundle), augment, loop.batch_size), loop, identity,
+        f"{bundle.name} with a 2.5D condition: {slices.count} lesion-free slices of {len(slices.patients)} training patients",
     )  # fmt: skip
+
+
+def trained(bench: Bench, options: argparse.Namespace, command: str) -> Model:
+    """The network, from ``models/bench`` or trained now."""
+    training = training_of(bench.bundle, options.data, options.work)
     return on_device(obtain(training, options.work, command), bench.networks.device, "fp32")
 
 
@@ -127,3 +135,19 @@ def translate(model: Model, bench: Bench, patient: PatientSlices, rows: slice) -
     )
     x0 = plain(process, condition, noise_of(INITIAL))
     return (((x0 + 1) / 2).clamp(0, 1) * brain)[:, 0].numpy()
+
+
+def main() -> None:
+    """Make the weights again."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="translator bundle")
+    parser.add_argument("--data", required=True, nargs="+", type=Path, help="the patients that the base was trained on")
+    parser.add_argument("--work", type=Path, default=Path("bench.work"), help="checkpoints; an interrupted training goes on from there")
+    parser.add_argument("--out", type=Path, default=Path("models/bench"))
+    options = parser.parse_args()
+    command = f"python -m examples.benchmarks.neighbours {recorded_arguments(sys.argv[1:])}"
+    fit(training_of(open_bundle(options.model), options.data, options.work), options.out, options.work, command)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ from typing import Any
 
 from localdiff_cli.batch.report import recorded_arguments
 from localdiff_cli.bundle import METADATA, Bundle, read_metadata
-from localdiff_cli.training.card import card
+from localdiff_cli.bundle.card import card
 from localdiff_cli.volumes.whole import write_text
 
 Rows = list[dict[str, Any]]

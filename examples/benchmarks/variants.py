@@ -3,6 +3,7 @@
 ``python -m examples.benchmarks.variants --variant regression --base t1-to-flair --data DATA``
 
 Each is the base's network again, with weights of its own: a file in ``models/bench/<base>``, a bundle like the others, outside the wheel.
+The repository keeps the bundle's account and card; ``make bench-weights`` makes the weights that are not here (remake.py).
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from examples.benchmarks.weights import how_to_make
 from localdiff_cli.batch.report import recorded_arguments
 from localdiff_cli.bundle import METADATA, TRANSLATOR, Bundle, load_translator, open_bundle, read_metadata, save_bundle, schedule_of
+from localdiff_cli.bundle.card import card
 from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
-from localdiff_cli.training.card import card
 from localdiff_cli.training.expert import RegionSettings, expert_loss, lesion_slices
 from localdiff_cli.training.fit import FitJob, Start, identity, progress, version
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
@@ -120,7 +122,8 @@ def _start(base: Bundle, variant: Variant, device: torch.device) -> nn.Module:
         return TranslatorNetwork(network.settings).to(device)
     first = load(open_bundle(begun["bundle"]), "regression", FOLDER)
     if first is None:
-        raise UsageError(f"{FOLDER / begun['bundle']}: no regression there; expected one, since {base.name} started from that bundle")
+        told = f"{FOLDER / begun['bundle']}: no regression there; expected one, since {base.name} started from that bundle"
+        raise UsageError(f"{told}. {how_to_make(begun['bundle'] + '/regression')}")
     return first.to(device).requires_grad_(True)
 
 
@@ -177,8 +180,13 @@ def _save(base: Bundle, out: Path, name: str, account: dict[str, Any], average: 
     return save_bundle(out, metadata, {weights_of(name): average.state_dict()}, card(metadata | {"name": out.name}))
 
 
+def of_translator(account: dict[str, Any], translator: str) -> bool:
+    """Whether a variant of this account belongs to the translator with this SHA-256; a regression stands on its own."""
+    return bool(account["variant"]["kind"] == "regression" or account["base"] == translator)
+
+
 def load(base: Bundle, name: str, folder: Path = FOLDER) -> nn.Module | None:
-    """A variant of the base's network, frozen; None where it was not made, or was made from another translator.
+    """A variant of the base's network, frozen; None where it was not made, was made from another translator, or is not here (said).
 
     A regression is one's own where it is of the same network, contrasts and grid.
     """
@@ -189,7 +197,10 @@ def load(base: Bundle, name: str, folder: Path = FOLDER) -> nn.Module | None:
     if any(bundle.metadata.get(key) != base.metadata.get(key) for key in ("network", "condition", "target", "grid")):
         return None
     account = bundle.metadata.get("training", {}).get(name)
-    if account is None or (account["variant"]["kind"] != "regression" and account["base"] != base.metadata["files"][TRANSLATOR]):
+    if account is None or not of_translator(account, base.metadata["files"][TRANSLATOR]):
+        return None
+    if not (path / weights_of(name)).is_file():
+        print(f"{path / weights_of(name)}: not here. {how_to_make(f'{base.name}/{name}')}", file=sys.stderr, flush=True)
         return None
     return load_translator(bundle, torch.device("cpu"), weights_of(name))
 

@@ -1,6 +1,7 @@
 """Weights that only experiments need: in ``models/bench``, each beside a JSON that says exactly how they were made.
 
-Weights are used where that JSON names the same network, settings and training images; otherwise they are trained into the work folder.
+The repository keeps the JSON; ``make bench-weights`` makes the weights (remake.py). They are used where the JSON names the same network,
+settings and training images; otherwise they are trained into the work folder.
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ def digest_of(images: NDArray) -> str:
 
 
 def obtain(training: Training, work: Path, command: str) -> nn.Module:
-    """The network with its weights, fp32 and frozen: shipped, trained earlier in ``work``, or trained now."""
+    """The network with its weights, fp32 and frozen: from ``models/bench``, trained earlier in ``work``, or trained now."""
     for folder in (SHIPPED, work / "bench"):
         if _made_so(folder, training):
             return _filled(training, folder)
+    print(f"{training.name}: no weights of this recipe in {SHIPPED}; training them now. {how_to_make(training.name)}", flush=True)
     return fit(training, work / "bench", work, command)
 
 
@@ -81,13 +83,18 @@ def fit(training: Training, folder: Path, work: Path, command: str) -> nn.Module
     return _filled(training, folder)
 
 
+def how_to_make(name: str) -> str:
+    """What to do where the weights of the recorded network ``name`` are not here."""
+    return f"Make them with: make bench-weights DATA=FOLDER ONLY={name}"
+
+
 def _half(value: torch.Tensor) -> torch.Tensor:
     return (value.half() if value.is_floating_point() else value).contiguous()
 
 
 def _made_so(folder: Path, training: Training) -> bool:
     path = folder / f"{training.name}.json"
-    if not path.is_file():
+    if not path.is_file() or not path.with_suffix(".safetensors").is_file():
         return False
     account = json.loads(path.read_text(encoding="utf-8"))
     return bool(training.recipe.items() <= account.items())
