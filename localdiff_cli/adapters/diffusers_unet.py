@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from localdiff_cli.adapters.files import read_json, unusable
-from localdiff_cli.adapters.translator import ConcatenatedNetwork, Translator
+from localdiff_cli.adapters.translator import Blocks, Channels, ConcatenatedNetwork, ConditionValue, Epsilon, OneOut, Translator, TwoIn
+from localdiff_cli.diffusion.network import Levels
 from localdiff_cli.diffusion.schedule import PREDICTIONS, GivenSchedule
 from localdiff_cli.errors import ModelError
 
@@ -36,26 +38,26 @@ BLOCKS = (
 class DiffusersUNetSettings:
     """The arguments of diffusers' network that a translator may have, and how the condition enters (see :class:`UNetSettings`)."""
 
-    in_channels: int
-    out_channels: int
-    freq_shift: int = 0
+    in_channels: TwoIn
+    out_channels: OneOut
+    freq_shift: Annotated[int, Field(ge=0, le=1)] = 0
     flip_sin_to_cos: bool = True
     down_block_types: tuple[str, ...] = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D")
     up_block_types: tuple[str, ...] = ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
-    block_out_channels: tuple[int, ...] = (224, 448, 672, 896)
-    layers_per_block: int = 2
-    mid_block_scale_factor: float = 1.0
-    downsample_padding: int = 1
-    downsample_type: str = "conv"
-    upsample_type: str = "conv"
-    dropout: float = 0.0
+    block_out_channels: Levels = (224, 448, 672, 896)
+    layers_per_block: Blocks = 2
+    mid_block_scale_factor: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
+    downsample_padding: Annotated[int, Field(ge=0, le=1)] = 1
+    downsample_type: Literal["conv", "resnet"] = "conv"
+    upsample_type: Literal["conv", "resnet"] = "conv"
+    dropout: Annotated[float, Field(ge=0, le=0.99)] = 0.0
     act_fn: str = "silu"
-    attention_head_dim: int | None = 8
-    norm_num_groups: int = 32
-    norm_eps: float = 1e-5
-    resnet_time_scale_shift: str = "default"
+    attention_head_dim: Channels | None = 8
+    norm_num_groups: Channels = 32
+    norm_eps: Epsilon = 1e-5
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     add_attention: bool = True
-    condition_range: tuple[float, float] = (-1.0, 1.0)
+    condition_range: tuple[ConditionValue, ConditionValue] = (-1.0, 1.0)
     condition_first: bool = False
 
     def __post_init__(self) -> None:

@@ -11,7 +11,18 @@ from torch import Tensor
 
 from localdiff_cli.adapters.files import fill, read_tensors, unusable
 from localdiff_cli.adapters.monai_config import Config, arguments_of, read_config
-from localdiff_cli.adapters.translator import ConcatenatedNetwork, Translator
+from localdiff_cli.adapters.translator import (
+    Blocks,
+    Channels,
+    ConcatenatedNetwork,
+    ConditionValue,
+    Epsilon,
+    HeadChannels,
+    OneOut,
+    Translator,
+    TwoIn,
+)
+from localdiff_cli.diffusion.network import Levels
 from localdiff_cli.diffusion.schedule import PREDICTIONS, Schedule
 
 NAME = "DiffusionModelUNet"
@@ -33,20 +44,20 @@ SAMPLING = ("variance_type", "set_alpha_to_one", "steps_offset", "clip_sample", 
 class MonaiUNetSettings:
     """The arguments of MONAI's network that a translator may have, and how the condition enters (see :class:`UNetSettings`)."""
 
-    in_channels: int
-    out_channels: int
-    num_res_blocks: tuple[int, ...] = (2, 2, 2, 2)
-    channels: tuple[int, ...] = (32, 64, 64, 64)
+    in_channels: TwoIn
+    out_channels: OneOut
+    num_res_blocks: tuple[Blocks, ...] = (2, 2, 2, 2)
+    channels: Levels = (32, 64, 64, 64)
     attention_levels: tuple[bool, ...] = (False, False, True, True)
-    norm_num_groups: int = 32
-    norm_eps: float = 1e-6
+    norm_num_groups: Channels = 32
+    norm_eps: Epsilon = 1e-6
     resblock_updown: bool = False
-    num_head_channels: tuple[int, ...] = (8, 8, 8, 8)
+    num_head_channels: tuple[HeadChannels, ...] = (8, 8, 8, 8)
     upcast_attention: bool = False
     include_fc: bool = True
     use_combined_linear: bool = False
     use_flash_attention: bool = False
-    condition_range: tuple[float, float] = (-1.0, 1.0)
+    condition_range: tuple[ConditionValue, ConditionValue] = (-1.0, 1.0)
     condition_first: bool = False
 
     @property

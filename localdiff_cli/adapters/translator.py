@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.diffusion.space import Space
+
+TwoIn = Annotated[int, Field(ge=2, le=2, description="x_t and the condition; in a bundle no other number")]
+OneOut = Annotated[int, Field(ge=1, le=1)]
+Blocks = Annotated[int, Field(ge=1, le=8)]
+Channels = Annotated[int, Field(ge=1, le=1024)]
+HeadChannels = Annotated[int, Field(ge=0, le=1024)]
+Epsilon = Annotated[float, Field(ge=0, le=1)]
+ConditionValue = Annotated[float, Field(ge=-1000, le=1000)]
+"""Ranges that bundles keep to; a network made from a file of one's own may be of any size."""
 
 
 class UNetSettings(Protocol):

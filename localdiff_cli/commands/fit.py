@@ -15,6 +15,7 @@ from localdiff_cli.errors import EXIT_OK, ModelError, UsageError
 
 if TYPE_CHECKING:
     from localdiff_cli.bundle import Bundle
+    from localdiff_cli.bundle.schema import DetectorName
     from localdiff_cli.diffusion.schedule import Prediction
     from localdiff_cli.training.fit import FitJob, Start
 
@@ -192,7 +193,8 @@ def fit_expert(
     )  # fmt: skip
     loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision)
     regions, before = RegionSettings(healthy_share=healthy_share), bundle.defaults
-    defaults = replace(before, detector=detector or before.detector, threshold=before.threshold if tau is None else tau)
+    finder = before.detector if detector is None else cast("DetectorName", detector)
+    defaults = replace(before, detector=finder, threshold=before.threshold if tau is None else tau)
     by_map = None if told is None else fit.Told(ToldSettings(healthy_share=healthy_share), _finder(told, bundle))
     made = fit.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults, by_map)
     say(f"wrote {made.path}")

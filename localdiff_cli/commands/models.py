@@ -51,7 +51,7 @@ def verify_models(names: list[str]) -> int:
 
 def set_defaults(name: str, settings: list[str]) -> int:
     """Store ``NAME=VALUE`` settings as the bundle's defaults and write its card anew."""
-    from localdiff_cli.training.card import card
+    from localdiff_cli.bundle.card import card
     from localdiff_cli.volumes.whole import write_text
 
     changes = {}

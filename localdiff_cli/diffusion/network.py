@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 BACKGROUND = -1.0
 """The background of a target in the network's range [−1, 1]."""
+Levels = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=8)]
+"""Channels of each level of a network."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,11 @@ class NetworkSettings:
     A ``told`` network sees a second condition channel, the soft OOD map M: an expert that knows where it is asked to draw.
     """
 
-    space_to_depth: int = 4
-    channels: tuple[int, ...] = (64, 96, 160)
-    num_res_blocks: int = 2
+    space_to_depth: Annotated[int, Field(ge=1, le=16)] = 4
+    channels: Levels = (64, 96, 160)
+    num_res_blocks: Annotated[int, Field(ge=1, le=8)] = 2
     attention_levels: tuple[bool, ...] = (False, False, True)
-    num_head_channels: int = 32
+    num_head_channels: Annotated[int, Field(ge=0, le=1024)] = 32
     told: bool = False
 
     @property

@@ -9,10 +9,11 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
@@ -32,9 +33,9 @@ class Schedule:
     """
 
     name: str = "linear_beta"
-    num_train_timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 2e-2
+    num_train_timesteps: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    beta_start: Annotated[float, Field(ge=1e-9, le=0.999)] = 1e-4
+    beta_end: Annotated[float, Field(ge=1e-9, le=0.999)] = 2e-2
     prediction: Prediction = "sample"
 
     @cached_property

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
@@ -15,10 +17,10 @@ from localdiff_cli.threads import apart
 class LesionNetworkSettings:
     """Size of the network: ``space_to_depth`` pixels become channels; ``channels`` by level, halving the grid at each."""
 
-    space_to_depth: int = 2
-    channels: tuple[int, ...] = (32, 64, 128, 192)
-    num_res_units: int = 2
-    dropout: float = 0.1
+    space_to_depth: Annotated[int, Field(ge=1, le=16)] = 2
+    channels: Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=8)] = (32, 64, 128, 192)
+    num_res_units: Annotated[int, Field(ge=0, le=8)] = 2
+    dropout: Annotated[float, Field(ge=0, le=0.99)] = 0.1
 
     @property
     def multiple(self) -> int:

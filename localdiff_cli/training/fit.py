@@ -34,6 +34,7 @@ from localdiff_cli.bundle import (
     save_bundle,
     schedule_of,
 )
+from localdiff_cli.bundle.card import card
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork, told_network
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
@@ -42,7 +43,6 @@ from localdiff_cli.ood.fit import calibrate_detector, fit_bank
 from localdiff_cli.ood.patchcore import MemoryBank
 from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings, lesion_probability
 from localdiff_cli.training.augment import AugmentSettings
-from localdiff_cli.training.card import card
 from localdiff_cli.training.expert import RegionSettings, expert_loss, lesion_slices
 from localdiff_cli.training.loop import LoopSettings, Progress, train, trained_seconds
 from localdiff_cli.training.pairs import Pair

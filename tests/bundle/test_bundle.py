@@ -194,7 +194,7 @@ def test_a_file_name_that_leads_out_of_the_bundle_is_refused_unread(bundle, tmp_
     (tmp_path / "outside").write_bytes(b"secret")
     change(bundle, files={name: hashlib.sha256(b"secret").hexdigest()})
     opened = open_bundle(str(bundle))
-    monkeypatch.setattr("localdiff_cli.bundle.file_hash", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("localdiff_cli.bundle.store.file_hash", lambda path: pytest.fail(f"{path} was read"))
     refused(lambda: weight_file(opened, name), bundle.parent, "leads elsewhere")
 
 
@@ -369,8 +369,8 @@ def test_huge_metadata_are_refused_without_reading_them_whole(bundle):
 
 
 def test_huge_weights_are_refused_without_reading_them(bundle, monkeypatch):
-    monkeypatch.setattr("localdiff_cli.bundle.MAX_WEIGHT_BYTES", 1000)
-    monkeypatch.setattr("localdiff_cli.bundle.file_hash", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("localdiff_cli.bundle.store.MAX_WEIGHT_BYTES", 1000)
+    monkeypatch.setattr("localdiff_cli.bundle.store.file_hash", lambda path: pytest.fail(f"{path} was read"))
     refused(lambda: load_tensors(open_bundle(str(bundle)), TRANSLATOR), bundle / TRANSLATOR, "bytes")
 
 
