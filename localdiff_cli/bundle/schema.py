@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -182,7 +182,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def checked(kind: type[T], values: Any, path: Path) -> T:
     """JSON values as ``kind``, every type and range as its fields have them. Raises :class:`ModelError`, which names the first fault."""
     try:
-        made: T = _adapter(kind).validate_json(json.dumps(values), strict=True)
+        made: T = _adapter(cast(Hashable, kind)).validate_json(json.dumps(values), strict=True)
         return made
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
