@@ -1,3 +1,56 @@
-"""localdiff: translate one MRI contrast into another without inventing or erasing disease."""
+"""localdiff: translate one MRI contrast into another without inventing or erasing disease.
+
+``translate_volume``, ``detect_volume`` and ``segment_volume`` work on one volume, ``load_bundle`` opens a model; see ``api.py``. They are
+imported when they are first asked for: ``import localdiff_cli`` itself is light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from localdiff_cli.api import (
+        Bundle,
+        Detection,
+        DetectOptions,
+        DetectorOptions,
+        Segmentation,
+        SegmentOptions,
+        TranslateOptions,
+        Translation,
+        detect_volume,
+        load_bundle,
+        segment_volume,
+        translate_volume,
+    )
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Bundle",
+    "DetectOptions",
+    "Detection",
+    "DetectorOptions",
+    "SegmentOptions",
+    "Segmentation",
+    "TranslateOptions",
+    "Translation",
+    "__version__",
+    "detect_volume",
+    "load_bundle",
+    "segment_volume",
+    "translate_volume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names of ``api.py``, imported on first use."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from localdiff_cli import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

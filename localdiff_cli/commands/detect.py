@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localdiff_cli.batch.work import Say, Work
@@ -85,11 +86,17 @@ class DetectRecipe(NetworkRecipe):
         )
 
 
-def detect(run: RunOptions, options: DetectOptions, detector: DetectorOptions) -> int:
-    """Detect in every volume of ``run.source``; the exit code."""
+def detect_recipe(out: Path, options: DetectOptions, detector: DetectorOptions) -> DetectRecipe:
+    """The recipe, its options checked. Raises :class:`UsageError` where they cannot be run."""
     check_brain(options.brain)
     batch_of(options.batch_size, 1)
     check_choice("--nan", options.nan, ("refuse", "zero"))
     check_choice("--bias", options.bias or "n4", ("n4", "none"))
     check_detector(detector)
-    return run_work(run, open_bundle(options.model).condition.contrast, DetectRecipe(run.out, options, detector))
+    return DetectRecipe(out, options, detector)
+
+
+def detect(run: RunOptions, options: DetectOptions, detector: DetectorOptions) -> int:
+    """Detect in every volume of ``run.source``; the exit code."""
+    recipe = detect_recipe(run.out, options, detector)
+    return run_work(run, open_bundle(options.model).condition.contrast, recipe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from localdiff_cli.batch.discover import contrasts_in
 from localdiff_cli.batch.work import Say, Work
@@ -96,15 +97,20 @@ class SegmentRecipe(NetworkRecipe):
         )
 
 
-def segment(run: RunOptions, options: SegmentOptions) -> int:
-    """Segment every volume of ``run.source``; the exit code."""
+def segment_recipe(out: Path, options: SegmentOptions, bundle: Bundle) -> SegmentRecipe:
+    """The recipe with the segmenter ``bundle``, its options checked. Raises :class:`UsageError` or :class:`ModelError`."""
     check_brain(options.brain)
     batch_of(options.batch_size, 1)
     check_choice("--nan", options.nan, ("refuse", "zero"))
     check_choice("--bias", options.bias or "n4", ("n4", "none"))
     check_range("--threshold", 0.5 if options.threshold is None else options.threshold, 0.001, 0.999)
     check_range("--min-volume", options.min_volume or 0.0, 0, 1e7)
-    bundle = choose_segmenter(options.model, run.source)
     if bundle.task != "segment":
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a segmenter from: localdiff models list", code="task")
-    return run_work(run, bundle.condition.contrast, SegmentRecipe(run.out, replace(options, model=options.model or bundle.name)))
+    return SegmentRecipe(out, replace(options, model=options.model or bundle.name))
+
+
+def segment(run: RunOptions, options: SegmentOptions) -> int:
+    """Segment every volume of ``run.source``; the exit code."""
+    bundle = choose_segmenter(options.model, run.source)
+    return run_work(run, bundle.condition.contrast, segment_recipe(run.out, options, bundle))
