@@ -11,6 +11,7 @@ import typer
 
 from localdiff_cli import __version__
 from localdiff_cli import options as o
+from localdiff_cli.choices import DETECTORS, SAMPLERS, listed
 
 app = typer.Typer(
     name="localdiff",
@@ -92,7 +93,7 @@ def translate(
     ood_crop: Annotated[bool | None, typer.Option("--ood-crop/--ood-full", help="Run the OOD branch on a window around B (faster), or on the whole slice. (default: the bundle's)", rich_help_panel=LOCAL)] = None,
     detector: o.Detector = None, detector_model: o.DetectorModel = None, map_: o.Map = None, false_alarm: o.FalseAlarm = None,
     tau: o.Tau = None, open_: o.Open = None, dilate: o.Dilate = None, backbone_weights: o.BackboneWeights = None,
-    sampler: Annotated[str | None, typer.Option("--sampler", help="ddim, ddpm (ancestral) or dpmpp (DPM-Solver++ 2M). (default: the bundle's) Example: --sampler dpmpp", rich_help_panel=SAMPLING)] = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", help=f"{listed(SAMPLERS)}. (default: the bundle's) Example: --sampler dpmpp", rich_help_panel=SAMPLING)] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="DDIM's η, 0 (deterministic) to 1. (default: the bundle's) Example: --eta 0", rich_help_panel=SAMPLING)] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Reverse steps. (default: the bundle's) Example: --steps 10", rich_help_panel=SAMPLING)] = None,
     samples: Annotated[int, typer.Option("--samples", help="Samples a slice; more than one gives their mean, and <name>_std. Example: --samples 10", rich_help_panel=SAMPLING)] = 1,
@@ -281,7 +282,7 @@ def fit_expert(
     steps: Steps = 600, batch_size: TrainBatch = 8, rate: Rate = 2e-4, seed: Seed = 0, precision: TrainPrecision = "fp32",
     healthy_share: Annotated[float, typer.Option("--healthy-share", help="Share of training regions without a lesion, 0.05 to 0.95: more, fewer invented and more missed lesions. Example: --healthy-share 0.5", rich_help_panel="Training")] = 0.5,
     patients: Annotated[int | None, typer.Option("--patients", min=1, help="How many patients' lesions to learn from, spread over the order of names. (default: all) Example: --patients 20", rich_help_panel="Training")] = None,
-    detector: Annotated[str | None, typer.Option("--detector", help="Make patchcore or segmenter the bundle's default detector. (default: leave it) Example: --detector segmenter", rich_help_panel=o.OOD)] = None,
+    detector: Annotated[str | None, typer.Option("--detector", help=f"Make {listed(DETECTORS)} the bundle's default detector. (default: leave it) Example: --detector segmenter", rich_help_panel=o.OOD)] = None,
     tau: Annotated[float | None, typer.Option("--tau", help="Make this the bundle's default cut of the OOD map, 0 to 1. (default: leave it) Example: --tau 0.2", rich_help_panel=o.OOD)] = None,
     told: Annotated[str | None, typer.Option("--told", metavar="<str>", help="Let the expert see the whole condition and the OOD map, as this segmenter bundle finds it. (default: it sees its region alone) Example: --told lesion-t1", rich_help_panel="Training")] = None,
     healthy: Healthy = None,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from localdiff_cli.choices import DETECTORS, listed
+
 FILES, MODEL, OOD, INPUT, OUTPUT, RUN = "Files", "Model", "OOD region", "Input", "Output", "Run"
 
 In = Annotated[
@@ -64,7 +66,7 @@ DicomOut = Annotated[
 ]
 Detector = Annotated[
     str | None,
-    typer.Option("--detector", help="patchcore or segmenter. (default: the bundle's) Example: --detector segmenter", rich_help_panel=OOD),
+    typer.Option("--detector", help=f"{listed(DETECTORS)}. (default: the bundle's) Example: --detector segmenter", rich_help_panel=OOD),
 ]
 DetectorModel = Annotated[
     str | None,

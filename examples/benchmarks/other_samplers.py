@@ -15,7 +15,7 @@ from localdiff_cli.diffusion.schedule import Schedule, step_pairs
 
 @dataclass(frozen=True)
 class Published:
-    """The published configuration on MRI (method.md §3): DDIM ``steps``, fusion at ``fusion_step``, λ ``context``."""
+    """The published configuration on MRI (examples/docs/concepts.md §3): DDIM ``steps``, fusion at ``fusion_step``, λ ``context``."""
 
     steps: int = 50
     fusion_step: int = 2

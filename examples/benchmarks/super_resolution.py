@@ -1,4 +1,4 @@
-"""Super-resolution by conditional diffusion: the condition is the low-resolution image on the target's grid (method.md §5).
+"""Super-resolution by conditional diffusion: the condition is the low-resolution image on the target's grid (examples/docs/concepts.md §5).
 
 What digits.py and photographs.py share: the condition, the training, plain and local sampling, the figures of single images.
 """

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from localdiff_cli.choices import DetectorName, SamplerName
 from localdiff_cli.errors import ModelError
 
 FORMAT = 1
@@ -35,7 +36,6 @@ def _printable(text: str) -> str:
     return text
 
 
-DetectorName = Literal["patchcore", "segmenter"]
 Suffix = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w+.-]{0,63}$", description="BIDS suffix, such as T1w")]
 Bound = Annotated[float, Field(gt=-1000, lt=1000)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
@@ -71,7 +71,7 @@ class GridSpec:
 class Defaults:
     """How a translator is sampled unless the user says otherwise; see the options of ``localdiff translate``."""
 
-    sampler: Annotated[Literal["ddim", "ddpm", "dpmpp"], Field(description="--sampler")] = "ddim"
+    sampler: Annotated[SamplerName, Field(description="--sampler")] = "ddim"
     eta: Annotated[Share, Field(description="--eta: DDIM's η")] = 0.0
     steps: Annotated[int, Field(ge=1, le=100_000, description="--steps: reverse steps")] = 10
     context: Annotated[Share, Field(description="--lambda: λ")] = 0.95

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localdiff_cli.bundle import Bundle, load_detector, load_segmenter, open_bundle
+from localdiff_cli.choices import DETECTORS
 from localdiff_cli.commands.run import check_choice, check_range
 from localdiff_cli.errors import UsageError
 from localdiff_cli.volumes.reader import file_hash
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from localdiff_cli.tasks.detection import SliceDetector
     from localdiff_cli.volumes.prepare import Prepared
 
-DETECTORS = ("patchcore", "segmenter")
 Bind = Callable[["Prepared", Path], "SliceDetector"]
 
 
@@ -43,7 +43,7 @@ def check_detector(options: DetectorOptions) -> None:
     if options.map is not None and not options.map.exists():
         raise UsageError(f"--map {options.map}: no such file or folder", code="not-found")
     if options.detector is not None:
-        check_choice("--detector", options.detector, DETECTORS)
+        check_choice("--detector", options.detector, tuple(DETECTORS))
     for name, value, low, high in (
         ("--false-alarm", options.false_alarm, 1e-6, 1 - 1e-6),
         ("--tau", options.tau, 1e-6, 1.0),
@@ -56,14 +56,17 @@ def check_detector(options: DetectorOptions) -> None:
 
 def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
     """The detector, ready to be bound to volumes, and its account for the sidecar."""
-    from localdiff_cli.tasks.detection import DetectorBinding, bind_map
+    from localdiff_cli.tasks.detection import bind_map
 
     if options.map is not None:
         fingerprint = {"Hash": file_hash(options.map)} if options.map.is_file() else {}
         return bind_map(options.map), {"Name": "map", "Source": options.map.name, **fingerprint}
-    name = options.detector or ("segmenter" if bundle.task == "segment" else bundle.defaults.detector)
-    if name == "segmenter":
-        return _segmenter(options, bundle, device)
+    return MAKERS[options.detector or ("segmenter" if bundle.task == "segment" else bundle.defaults.detector)](options, bundle, device)
+
+
+def _patchcore(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
+    from localdiff_cli.tasks.detection import DetectorBinding
+
     source = open_bundle(options.detector_model) if options.detector_model else bundle
     _check_same_input(source, bundle)
     false_alarm = options.false_alarm if options.false_alarm is not None else bundle.defaults.false_alarm
@@ -102,3 +105,10 @@ def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -
     _check_same_input(source, bundle)
     detector = SegmenterDetector(load_segmenter(source, device))
     return DetectorBinding(detector, device), {"Name": "segmenter", "Bundle": source.name, "BundleHash": source.hash}
+
+
+MAKERS: dict[str, Callable[[DetectorOptions, Bundle, torch.device], tuple[Bind, dict[str, Any]]]] = {
+    "patchcore": _patchcore,
+    "segmenter": _segmenter,
+}
+"""Makes each detector that choices.py names, ready to be bound to volumes, with its account for the sidecar."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from localdiff_cli.batch.report import recorded_arguments, say
+from localdiff_cli.choices import DETECTORS, DetectorName
 from localdiff_cli.commands.run import check_choice, check_range
 from localdiff_cli.errors import EXIT_OK, ModelError, UsageError
 
 if TYPE_CHECKING:
     from localdiff_cli.bundle import Bundle
-    from localdiff_cli.bundle.schema import DetectorName
     from localdiff_cli.diffusion.schedule import Prediction
     from localdiff_cli.training.fit import FitJob, Start
 
@@ -175,7 +175,7 @@ def fit_expert(
     _check(train)
     check_range("--healthy-share", healthy_share, 0.05, 0.95)
     check_range("--patients", patients or 1, 1, 1_000_000)
-    check_choice("--detector", detector or "patchcore", ("patchcore", "segmenter"))
+    check_choice("--detector", detector or "patchcore", tuple(DETECTORS))
     check_range("--tau", 0.5 if tau is None else tau, 1e-6, 1)
     from localdiff_cli.bundle import open_bundle
     from localdiff_cli.training import fit
@@ -193,7 +193,7 @@ def fit_expert(
     )  # fmt: skip
     loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision)
     regions, before = RegionSettings(healthy_share=healthy_share), bundle.defaults
-    finder = before.detector if detector is None else cast("DetectorName", detector)
+    finder = before.detector if detector is None else cast(DetectorName, detector)
     defaults = replace(before, detector=finder, threshold=before.threshold if tau is None else tau)
     by_map = None if told is None else fit.Told(ToldSettings(healthy_share=healthy_share), _finder(told, bundle))
     made = fit.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults, by_map)

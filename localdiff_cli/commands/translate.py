@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from localdiff_cli.batch.work import Say, Work
 from localdiff_cli.bundle import Bundle, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
+from localdiff_cli.choices import SAMPLERS
 from localdiff_cli.commands.detect import mask_settings
 from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
 from localdiff_cli.commands.recipe import BRAIN, NetworkRecipe
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from localdiff_cli.tasks.detection import UnknownSettings
     from localdiff_cli.tasks.translation import Networks, SampleSettings, Shows
 
-SAMPLERS = ("ddim", "ddpm", "dpmpp")
 OOD_BRANCHES = ("network", "copy", "mean")
 PRECISIONS = ("fp32", "bf16", "fp16")
 DTYPES = ("float32", "float64", "int16")
@@ -76,7 +76,7 @@ def _check(options: TranslateOptions) -> None:
         ("--bias", options.bias or "n4", ("n4", "none")),
         ("--dtype", options.dtype, DTYPES),
         ("--precision", options.precision, PRECISIONS),
-        ("--sampler", options.sampler or "ddim", SAMPLERS),
+        ("--sampler", options.sampler or "ddim", tuple(SAMPLERS)),
         ("--unknown", options.unknown or "plain", ("plain", "blank")),
     ):
         check_choice(option, value, choices)

@@ -1,4 +1,4 @@
-"""Branching: separate reverse processes inside and outside the OOD region (method.md §2).
+"""Branching: separate reverse processes inside and outside the OOD region (examples/docs/concepts.md §2).
 
 Both branches are one state, the OOD half stacked on the IND half, so that they share x_T, the noise and one forward a step.
 """

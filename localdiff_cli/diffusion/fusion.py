@@ -1,4 +1,4 @@
-"""Fusion: the branches become one again at t_f (method.md §3), and the whole of Local Diffusion from noise to image."""
+"""Fusion: the branches become one again at t_f (examples/docs/concepts.md §3), and the whole of Local Diffusion from noise to image."""
 
 from __future__ import annotations
 

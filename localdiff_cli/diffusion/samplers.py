@@ -89,15 +89,15 @@ def dpm_solver_step(schedule: Schedule, state: State, x0: Tensor, pair: StepPair
     return math.sqrt((1 - then) / (1 - now)) * state.x - math.sqrt(then) * math.expm1(-h) * estimate
 
 
-SAMPLERS = ("ddim", "ddpm", "dpmpp")
+STEPS: dict[str, Step] = {"ddim": ddim_step, "ddpm": ddpm_step, "dpmpp": dpm_solver_step}
+"""The step of every sampler that choices.py names."""
 
 
 def step_of(name: str, eta: float = 0.0) -> Step:
     """The step of a sampler by name; ``eta`` belongs to DDIM. Raises ``ValueError`` for another name."""
-    if name not in SAMPLERS:
-        raise ValueError(f"sampler: found {name!r}; expected one of {', '.join(SAMPLERS)}")
-    steps: dict[str, Step] = {"ddim": partial(ddim_step, eta=eta), "ddpm": ddpm_step, "dpmpp": dpm_solver_step}
-    return steps[name]
+    if name not in STEPS:
+        raise ValueError(f"sampler: found {name!r}; expected one of {', '.join(STEPS)}")
+    return partial(ddim_step, eta=eta) if name == "ddim" else STEPS[name]
 
 
 def advance(step: Step, denoise: Denoise, schedule: Schedule, state: State, number: int, pair: StepPair, noise_of: NoiseOf) -> State:

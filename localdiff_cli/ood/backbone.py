@@ -1,4 +1,4 @@
-"""The frozen ImageNet network whose two mid-level feature maps PatchCore compares (method.md §1.1)."""
+"""The frozen ImageNet network whose two mid-level feature maps PatchCore compares (examples/docs/concepts.md §1.1)."""
 
 from __future__ import annotations
 

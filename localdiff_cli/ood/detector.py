@@ -1,4 +1,4 @@
-"""What every OOD detector gives, and the detectors: PatchCore and a map brought by the user (method.md §1)."""
+"""What every OOD detector gives, and the detectors: PatchCore and a map brought by the user (examples/docs/concepts.md §1)."""
 
 from __future__ import annotations
 

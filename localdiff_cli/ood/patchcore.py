@@ -1,4 +1,4 @@
-"""PatchCore: distances of a slice's patches to a memory bank of healthy patches (Roth et al., CVPR 2022; method.md §1).
+"""PatchCore: distances of a slice's patches to a memory bank of healthy patches (Roth et al., CVPR 2022; examples/docs/concepts.md §1).
 
 Everything is computed slice by slice, whatever the batch: convolution and matrix libraries choose their algorithm by the
 shape of a call, and a slice's result must not depend, to the last bit, on the slices that happen to lie beside it.

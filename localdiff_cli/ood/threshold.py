@@ -1,4 +1,4 @@
-"""From anomaly map A to OOD probability M and mask B, with a threshold calibrated on held-out healthy slices (method.md §1.5)."""
+"""From anomaly map A to OOD probability M and mask B, with a calibrated threshold (examples/docs/concepts.md §1.5)."""
 
 from __future__ import annotations
 

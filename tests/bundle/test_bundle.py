@@ -476,7 +476,7 @@ def test_beside_an_installed_package_nobodys_models_are_looked_for(tmp_path, mon
     package = tmp_path / "site-packages" / "localdiff_cli"
     (package / "models").mkdir(parents=True)
     (package.parent / "models").mkdir()
-    monkeypatch.setattr("localdiff_cli.bundle.__file__", str(package / "bundle.py"))
+    monkeypatch.setattr("localdiff_cli.bundle.store.__file__", str(package / "bundle" / "store.py"))
     assert bundle_folders()[1:] == [package / "models"]
     (package / "models").rmdir()
     assert bundle_folders()[1:] == []

@@ -6,7 +6,7 @@ import torch
 from localdiff_cli.diffusion.branching import crop_around, ind_condition, ood_condition
 from localdiff_cli.diffusion.fusion import LocalSettings, Process, Region, fuse, local, plain
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey
-from localdiff_cli.diffusion.samplers import SAMPLERS, State, step_of
+from localdiff_cli.diffusion.samplers import STEPS, State, step_of
 from localdiff_cli.diffusion.schedule import Schedule, step_pairs
 
 SHAPE = (1, 1, 32, 32)
@@ -43,7 +43,7 @@ def square(low=10, high=20):
     return Region(mask, mask.float())
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", STEPS)
 def test_an_empty_mask_is_the_plain_sampler_at_its_cost(name):
     branched, ordinary = Recorder(), Recorder()
     nothing = torch.zeros(SHAPE, dtype=torch.bool)
@@ -53,7 +53,7 @@ def test_an_empty_mask_is_the_plain_sampler_at_its_cost(name):
     assert all(len(call[0]) == 1 for call in branched.calls)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize(("fusion_step", "branch_step"), [(0, 0), (2, 0), (2, 3), (6, 0)])
 def test_a_mask_of_every_pixel_is_the_plain_sampler(name, fusion_step, branch_step):
     everything = torch.ones(SHAPE, dtype=torch.bool)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from localdiff_cli.diffusion.samplers import SAMPLERS, State, ddim_step, ddpm_step, denoiser, sample, step_of
+from localdiff_cli.diffusion.samplers import STEPS, State, ddim_step, ddpm_step, denoiser, sample, step_of
 from localdiff_cli.diffusion.schedule import PREDICTIONS, GivenSchedule, Schedule, step_pairs
 
 MEAN, SD = 0.3, 0.1
@@ -40,23 +40,23 @@ def draw(name: str, prediction: str, steps: int, n: int = 20_000) -> torch.Tenso
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", STEPS)
 def test_the_mean_is_within_a_tenth_of_a_percent_at_ten_steps(name, prediction):
     assert draw(name, prediction, 10).mean().item() == pytest.approx(MEAN, rel=1e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 50, 1000])
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", STEPS)
 def test_the_mean_holds_for_any_number_of_steps(name, steps):
     assert draw(name, "sample", steps, 200).mean().item() == pytest.approx(MEAN, rel=2e-3)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", STEPS)
 def test_the_spread_is_right_with_many_steps(name):
     assert draw(name, "epsilon", 1000, 4000).std().item() == pytest.approx(SD, rel=0.06)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", STEPS)
 def test_a_schedule_that_ends_in_pure_noise_is_walked_like_one_that_almost_does(name):
     def run(last):
         bars = (*tuple(0.999 * (1 - k / 99) ** 2 for k in range(99)), last)
@@ -109,7 +109,7 @@ def test_stopping_and_going_on_changes_nothing():
     x_T = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(3))
     denoise = denoiser(exact_model(schedule), schedule, torch.zeros_like(x_T))
     pairs = list(enumerate(step_pairs(1000, 9)))
-    for name in SAMPLERS:
+    for name in STEPS:
         run = partial(sample, step_of(name), denoise, schedule, noise_of=lambda number: x_T * (number + 1) / 10)
         whole = run(State(x_T), pairs)
         halves = run(run(State(x_T), pairs[:4]), pairs[4:])

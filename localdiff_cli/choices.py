@@ -1,0 +1,21 @@
+"""The words that options, settings and registries share, each with what it stands for; imports nothing heavy.
+
+A new sampler or detector is named here and made in one other place: ``diffusion/samplers.py``, ``commands/detector.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+SamplerName = Literal["ddim", "ddpm", "dpmpp"]
+SAMPLERS: dict[str, str] = {"ddim": "", "ddpm": "ancestral", "dpmpp": "DPM-Solver++ 2M"}
+
+DetectorName = Literal["patchcore", "segmenter"]
+DETECTORS: dict[str, str] = {"patchcore": "", "segmenter": ""}
+
+
+def listed(choices: Mapping[str, str]) -> str:
+    """The words for a help text, each with its meaning in brackets where it has one."""
+    words = [f"{word} ({meaning})" if meaning else word for word, meaning in choices.items()]
+    return f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,0 +1,87 @@
+"""The worked pages of CONTRIBUTING.md: their code runs as it stands, in the places that they name."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from localdiff_cli import choices
+from localdiff_cli.choices import DETECTORS, SAMPLERS
+from localdiff_cli.commands.detector import MAKERS
+from localdiff_cli.diffusion.samplers import STEPS
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+IMAGE = "sub-01/sub-01_T1w.nii.gz"
+
+
+def page(title):
+    """The names that the code of a page defines."""
+    (code,) = re.findall(rf"```python {title}\n(.*?)```", TEXT, re.S)
+    names = {}
+    exec(compile(code, f"CONTRIBUTING.md: {title}", "exec"), names)
+    return names
+
+
+def voxels(path):
+    return nib.load(path).get_fdata()
+
+
+def test_the_sampler_of_the_page_draws_and_walks_to_the_clean_image(cli, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(STEPS, "euler", page("sampler")["euler_step"])
+    monkeypatch.setitem(SAMPLERS, "euler", "probability flow")
+    for sampler in ("euler", "ddim"):
+        given = ("--in", folder / IMAGE, "--out", tmp_path / sampler, "--mode", "plain", "--steps", 4, "--sampler", sampler)
+        assert cli("translate", *given).exit_code == 0
+    euler, ddim = (voxels(tmp_path / sampler / "sub-01_T1w.nii.gz") for sampler in ("euler", "ddim"))
+    assert euler.std() > 0
+    # Euler's method in this variable is DDIM with η = 0, up to rounding.
+    np.testing.assert_allclose(euler, ddim, atol=2e-3)
+
+
+def test_the_detector_of_the_page_finds_the_dark_lesion_inside_the_brain(cli, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(MAKERS, "darkness", page("detector")["darkness"])
+    monkeypatch.setitem(DETECTORS, "darkness", "")
+    given = ("--in", folder / IMAGE, "--out", tmp_path / "out", "--detector", "darkness", "--bias", "none")
+    assert cli("detect", *given).exit_code == 0
+    image, found = voxels(folder / IMAGE), voxels(tmp_path / "out" / "sub-01_T1w_ood.nii.gz")
+    assert found[image == 120].mean() > 2 * found[(image > 400)].mean()
+    assert not found[image == 0].any()
+
+
+def test_the_metric_of_the_page_counts_and_says_why_there_is_none():
+    empty_share = page("metric")["empty_share"]
+    image, brain = np.array([[[0.0, 1.0], [2.0, 0.0]]]), np.array([[[True, True], [True, False]]])
+    assert empty_share(image, brain).value == pytest.approx(1 / 3, abs=1e-6)
+    assert empty_share(image, brain & False).reason == "the brain mask is empty"
+
+
+def test_every_page_with_code_is_run():
+    assert re.findall(r"```python (\w+)", TEXT) == ["sampler", "detector", "metric"]
+    assert "```python\n" not in TEXT
+
+
+def test_what_the_choices_name_is_what_the_registries_make():
+    assert set(SAMPLERS) == set(get_args(choices.SamplerName)) == set(STEPS)
+    assert set(DETECTORS) == set(get_args(choices.DetectorName)) == set(MAKERS)
+
+
+def test_every_file_that_the_page_names_exists():
+    named = set(re.findall(r"`((?:localdiff_cli|tests|examples)/[\w/.]+)`", TEXT)) - {"localdiff_cli/ood/darkness.py"}
+    assert len(named) > 5
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_every_target_of_make_that_the_page_names_exists():
+    targets = set(re.findall(r"make (\w+) ", TEXT)) | set(re.findall(r"`make ([\w-]+)`", TEXT))
+    makefile = (ROOT / "Makefile").read_text()
+    assert not [target for target in targets if f"\n{target}:" not in makefile]
+
+
+def test_a_help_lists_each_choice_with_its_meaning():
+    assert choices.listed({"a": "", "b": "the second", "c": ""}) == "a, b (the second) or c"
+    assert torch.is_tensor(page("detector")["DarknessDetector"]()(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool)).score)
