@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -184,7 +184,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder for docs/ (the pages) and site/")
     out = parser.parse_args().out.resolve()
     assemble(out / "docs")
-    (out / "mkdocs.yml").write_text(yaml.safe_dump(configuration(out / "docs", out / "site"), sort_keys=False), encoding="utf-8")
+    # JSON is YAML.
+    (out / "mkdocs.yml").write_text(json.dumps(configuration(out / "docs", out / "site")), encoding="utf-8")
     done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "-f", str(out / "mkdocs.yml")], check=False)
     print(out / "site" / "index.html")
     sys.exit(done.returncode)
