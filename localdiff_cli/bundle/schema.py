@@ -84,9 +84,9 @@ class Defaults:
     threshold: Annotated[Share, Field(description="--tau: cut of the OOD map")] = 0.5
     open_mm: Annotated[Millimetres, Field(description="--open: radius of the opening of B")] = 2.0
     dilate_mm: Annotated[Millimetres, Field(description="--dilate: radius of the dilation of B")] = 3.0
-    emphasis: Annotated[float, Field(ge=0, le=10, description="--emphasis: how far the expert goes beyond the translator")] = 1.0
-    unknown: Annotated[Literal["plain", "blank"], Field(description="--unknown: what is drawn where the input is like nothing known")] = "plain"
-    unknown_threshold: Annotated[Share | None, Field(description="--unknown-threshold: where unknown begins")] = None
+    emphasis: Annotated[float, Field(ge=0, le=10, description="--emphasis: how far the OOD branch goes")] = 1.0
+    unknown: Annotated[Literal["plain", "blank"], Field(description="--unknown: what stands in an unknown region")] = "plain"
+    unknown_threshold: Annotated[Share | None, Field(description="--unknown-tau: M from which a region is called unknown")] = None
 
 
 @dataclass(frozen=True)
