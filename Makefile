@@ -4,6 +4,7 @@
 # make lint   ruff and mypy
 # make schema   models/schema.json, the JSON schema of a bundle's metadata, anew from the code
 # make docs   the documentation as a site in build/site, every link checked
+# make mutants   a hundred small mutations of the core, each with the tests that must fail by it: caught or survived (a quarter of an hour)
 # make torture   a kill, a failing and a full disk at every step of the write path, and kills at random instants (a quarter of an hour)
 # make bench   what the engine itself costs a volume; with DATA=folder instead: parts mri, detectors and fusion on your own patients, in bench/
 # make bench-paper DATA=folder [PARTS="mri fusion"] [SPLIT=test] [MODEL=t1-to-flair] [EVERY=4]   the experiments on patients with masks
@@ -23,7 +24,7 @@ MODEL ?= t1-to-flair
 EVERY ?= 4
 PAPER = $(BIN)/python -m examples.benchmarks.paper --model $(MODEL) --split $(SPLIT) --every $(EVERY)
 
-.PHONY: demo test fuzz lint docs schema torture bench bench-paper bench-speed bench-weights clean
+.PHONY: demo test fuzz lint mutants docs schema torture bench bench-paper bench-speed bench-weights clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version.split()[0])'
@@ -50,6 +51,9 @@ docs: $(STAMP)
 
 schema: $(STAMP)
 	$(BIN)/python -m localdiff_cli.bundle.published
+
+mutants: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants.run
 
 torture: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.kill --every 1 --random 100

@@ -105,8 +105,7 @@ def branch_denoiser(
 
     ind = denoiser(model, schedule, outside, clip=space.clip)
     if copied is not None and ood_branch == "copy":
-        kept = torch.where(ood_mask, copied, space.background)
-        return lambda x, t: torch.cat([kept, ind(x.chunk(2)[1], t)])
+        return lambda x, t: torch.cat([copied, ind(x.chunk(2)[1], t)])
     if expert is None and crop is None:
         both = denoiser(model, schedule, torch.cat([inside, outside]), clip=space.clip)
 

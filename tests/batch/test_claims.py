@@ -59,6 +59,14 @@ def test_another_hosts_claim_holds_while_its_heart_beats_and_falls_after_three_b
     assert claims.take("k", "a.nii").inherited
 
 
+def test_another_hosts_claim_holds_for_three_beats_without_a_sign(tmp_path):
+    claims = Claims(tmp_path, heartbeat=60.0)
+    hold(claims, "k", Owner("elsewhere", 1, "1"))
+    for _ in range(3):
+        assert claims.take("k", "a.nii") is None
+        time.sleep(0.05)
+
+
 def test_a_claim_that_cannot_be_read_is_treated_as_another_hosts(tmp_path):
     claims = Claims(tmp_path, heartbeat=0.05)
     for text in ("", "{", "[]", '{"Owner": {"host": 1}}', '{"Owner": 3}'):

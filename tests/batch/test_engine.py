@@ -203,6 +203,13 @@ def test_whatever_goes_wrong_in_one_volume_the_others_are_done(go, tmp_path, err
     assert not leftovers(tmp_path / "out")
 
 
+def test_a_volume_is_tried_twice_and_no_more(go, tmp_path):
+    for error, tries in ((MemoryError(), 2), (Odd("strange"), 1)):
+        work = Copy(tmp_path / "out", trouble={"b_T1w.nii": throw(error)})
+        assert go(work).exit_code == 1
+        assert work.worked.count("b_T1w.nii") == tries
+
+
 def test_a_model_that_does_not_work_ends_the_run(go, tmp_path):
     with pytest.raises(ModelError):
         go(Copy(tmp_path / "out", trouble={"b_T1w.nii": throw(ModelError("bank does not fit"))}))

@@ -177,6 +177,41 @@ def test_match_gives_the_units_of_the_reference(cli, folder, tmp_path):
     assert intercept + slope * 4 / 16 == pytest.approx(median, rel=0.05)
 
 
+def test_the_spread_is_in_the_units_of_the_reference(cli, folder, tmp_path):
+    run = ("translate", "--in", folder / IMAGE, "--mode", "plain", "--samples", 2)
+    assert cli(*run, "--out", tmp_path / "own", "--match", folder / "sub-01" / "sub-01_T2w.nii.gz").exit_code == 0
+    assert cli(*run, "--out", tmp_path / "unit").exit_code == 0
+    own, unit, own_std, unit_std = (
+        voxels(tmp_path / kind / f"sub-01_T1w{part}.nii.gz") for part in ("", "_std") for kind in ("own", "unit")
+    )
+    slope = np.polyfit(unit[unit > 0], own[unit > 0], 1)[0]
+    np.testing.assert_allclose(own_std, slope * unit_std, rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture
+def other_reference(folder, tmp_path):
+    """The T2w of sub-01 in other units."""
+    image = nib.load(folder / "sub-01" / "sub-01_T2w.nii.gz")
+    nib.save(nib.Nifti1Image(2 * image.get_fdata(dtype=np.float32), image.affine), tmp_path / "other_T2w.nii.gz")
+    return tmp_path / "other_T2w.nii.gz"
+
+
+def test_another_reference_is_another_setting(cli, folder, tmp_path, other_reference):
+    run = ("translate", "--in", folder / IMAGE, "--mode", "plain", "--out", tmp_path / "out")
+    assert cli(*run, "--match", folder / "sub-01" / "sub-01_T2w.nii.gz").exit_code == 0
+    changed = cli(*run, "--match", other_reference)
+    assert changed.exit_code == 1
+    assert "Match" in changed.output
+
+
+def test_another_way_to_prepare_is_another_setting(cli, folder, tmp_path):
+    run = ("translate", "--in", folder / IMAGE, "--mode", "plain", "--out", tmp_path / "out")
+    assert cli(*run).exit_code == 0
+    changed = cli(*run, "--bias", "n4")
+    assert changed.exit_code == 1
+    assert "Prepare" in changed.output
+
+
 def test_int16_keeps_the_values_within_its_step(cli, folder, tmp_path):
     for dtype in ("float32", "int16"):
         assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / dtype, "--dtype", dtype, "--mode", "plain").exit_code == 0

@@ -10,7 +10,7 @@ import torch
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.tasks.outputs import Output, Outputs
-from localdiff_cli.tasks.slices import chunks, image_to_native, volume_doubts
+from localdiff_cli.tasks.slices import chunks, image_to_native, mask_to_native, volume_doubts
 from localdiff_cli.volumes.contrast import Content
 from localdiff_cli.volumes.geometry import Grid
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
@@ -174,6 +174,15 @@ def test_a_smooth_image_comes_back_nearly_as_it_was(spacing):
     core = (y - 100) ** 2 / 72**2 + (x - 100) ** 2 / 52**2 < 1
     back = image_to_native(np.clip(grid.to_network(image), 0, 1) * inside, inside, grid, brain)
     assert np.abs(back - image)[core].max() < 0.02
+
+
+@pytest.mark.parametrize("spacing", [0.5, 0.9, 1.5])
+def test_a_mask_comes_back_as_large_as_it_was(spacing):
+    grid, brain, (y, x) = native_grid(spacing)
+    mask = (y - 100) ** 2 + (x - 100) ** 2 < 30**2
+    back = mask_to_native(grid.to_network(mask, cubic=False) > 0.5, grid, brain)
+    assert back.sum() == pytest.approx(mask.sum(), rel=0.02)
+    assert (back & ~mask).sum() + (mask & ~back).sum() < 0.05 * mask.sum()
 
 
 def item(path, **content):
