@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from examples.benchmarks import (
+    colour,
     detectors,
     digits,
     harm,
@@ -54,6 +55,7 @@ PARTS = {
     "texture": Part("Textures that are no lesion", texture.measure),
     "digits": Part("Super-resolution: digits of an unseen class", digits.measure),
     "photographs": Part("Super-resolution: photographs of defects", photographs.measure),
+    "colour": Part("Super-resolution: colour defects and colour shifts", colour.measure),
     "resolution": Part("Resolution, and from slice to slice", resolution.measure),
     "sampling": Part("Sampler and steps", partial(rows.measure, "sampling")),
     "expert": Part("How many healthy regions the expert learns", partial(rows.measure, "expert")),

@@ -3,8 +3,9 @@
 ``python -m examples.benchmarks.paper --part photographs --data PHOTOGRAPHS --split test`` measures;
 ``python -m examples.benchmarks.photographs --data PHOTOGRAPHS --out models/bench`` makes the weights again.
 
-Photographs are used in luminance. Of each category's good ones, by name, the first two of every four train, the third validates, the
-fourth tests; of the defective ones every third validates, the others test. The validation photographs also set the thresholds.
+Photographs are used in luminance (colour.py: in RGB). Of each category's good ones, by name, the first two of every four train, the
+third validates, the fourth tests; of the defective ones every third validates, the others test. The validation photographs also set the
+thresholds.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.training.loop import LoopSettings
 
 FACTOR, WINDOW, BATCH = 2, 128, 1
+LUMA = (0.2125, 0.7154, 0.0721)
 ORIGIN = "subset of MVTec AD (Bergmann et al. 2019; CC BY-NC-SA 4.0: weights for non-commercial use)"
 GOOD = ("train", "train", "val", "test")
 DEFECTIVE = ("val", "test", "test")
@@ -94,7 +96,7 @@ ROWS = (
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """Luminance ``(1, H, W)`` in [0, 1], the defect's mask of that shape (empty on good ones), its split and its number among all."""
+    """Luminance or RGB ``(C, H, W)`` in [0, 1], the defect's mask ``(1, H, W)`` (empty on good ones), its split and number."""
 
     category: str
     kind: str
@@ -110,8 +112,8 @@ class Photograph:
         return self.kind != "good"
 
 
-def read_photographs(folder: Path) -> list[Photograph]:
-    """All photographs of a folder of MVTec categories. Raises :class:`UsageError` where there are none."""
+def read_photographs(folder: Path, colour: bool = False) -> list[Photograph]:
+    """All photographs of a folder of MVTec categories, in luminance or in ``colour``. Raises :class:`UsageError` where there are none."""
     paths = sorted(folder.glob("*/test/*/*.png"))
     if not any(path.parent.name == "good" for path in paths):
         raise UsageError(f"{folder}: found no <category>/test/good/*.png; expected MVTec categories with test and ground_truth")
@@ -122,20 +124,28 @@ def read_photographs(folder: Path) -> list[Photograph]:
         place = places.setdefault((category, kind == "good"), 0)
         places[category, kind == "good"] += 1
         splits = GOOD if kind == "good" else DEFECTIVE
-        image, mask = _read(path, folder / category / "ground_truth" / kind / f"{path.stem}_mask.png")
+        image, mask = _read(path, folder / category / "ground_truth" / kind / f"{path.stem}_mask.png", colour)
         found.append(Photograph(category, kind, path.stem, splits[place % len(splits)], number, image, mask))
     return found
 
 
-def _read(path: Path, mask_path: Path) -> tuple[Tensor, Tensor]:
+def _read(path: Path, mask_path: Path, colour: bool) -> tuple[Tensor, Tensor]:
     pixels = imread(path)
     grey = rgb2gray(pixels) if pixels.ndim == 3 else pixels / 255
-    image = torch.from_numpy(grey.astype(np.float32))[None]
+    rgb = (pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1)) / 255
+    image = torch.from_numpy((rgb.transpose(2, 0, 1) if colour else grey[None]).astype(np.float32))
     if path.parent.name == "good":
-        return image, torch.zeros_like(image, dtype=torch.bool)
+        return image, torch.zeros_like(image[:1], dtype=torch.bool)
     if not mask_path.is_file():
         raise UsageError(f"{path}: its defect mask {mask_path} is not there; expected one beside every defective photograph")
     return image, torch.from_numpy(imread(mask_path).reshape(*grey.shape, -1)[..., 0] > 0)[None]
+
+
+def luminance(image: Tensor) -> Tensor:
+    """``(…, 3, H, W)`` → ``(…, 1, H, W)`` as scikit-image has it; luminance itself as it is."""
+    if image.shape[-3] == 1:
+        return image
+    return (image * torch.tensor(LUMA)[:, None, None]).sum(dim=-3, keepdim=True)
 
 
 def good(photographs: list[Photograph], split: str, category: str | None = None) -> Tensor:
@@ -146,8 +156,10 @@ def good(photographs: list[Photograph], split: str, category: str | None = None)
 def upsampler_training(photographs: list[Photograph]) -> Training:
     """The super-resolution network, on the good photographs of the train split of all categories."""
     images = good(photographs, "train")
-    about = f"{ORIGIN}, luminance, train split: of the good photographs of each category, by name, the first two of every four"
-    return sr.training("photographs-2x", about, images, FACTOR, NETWORK, LOOP, min(WINDOW, *images.shape[-2:]), sr.Refiner)
+    grey = images.shape[1] == 1
+    name, told, kind = ("photographs-2x", "luminance", sr.Refiner) if grey else ("photographs-2x-rgb", "RGB", sr.ColourRefiner)
+    about = f"{ORIGIN}, {told}, train split: of the good photographs of each category, by name, the first two of every four"
+    return sr.training(name, about, images, FACTOR, NETWORK, LOOP, min(WINDOW, *images.shape[-2:]), kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +180,7 @@ def category_of(photographs: list[Photograph], name: str, settings: Detecting) -
     small = sr.low_resolution(known, FACTOR), sr.low_resolution(held_out, FACTOR)
     finder = sr.fit_patchcore(small[0], small[1], 1.0, settings.false_alarm, settings.bank)
     judge = sr.fit_patchcore(known, held_out, 1.0, settings.false_alarm, settings.bank)
-    scores = [float(judge(image[None], torch.ones_like(image[None], dtype=torch.bool)).slice_score) for image in held_out]
+    scores = [float(judge(image[None], sr.everywhere(image[None])).slice_score) for image in held_out]
     return Category(finder, judge, float(np.mean(scores)), float(np.max(scores) / np.mean(scores)))
 
 
@@ -192,7 +204,7 @@ class Bench:
         return max(category.highest for category in self.categories.values())
 
     def image(self, row: Row, case: Photograph) -> tuple[Tensor, Tensor]:
-        """What a row makes of a photograph, and its OOD region B; both ``(1, 1, H, W)``."""
+        """What a row makes of a photograph, ``(1, C, H, W)``, and its OOD region B ``(1, 1, H, W)``."""
         condition = sr.low_resolution(case.image[None], FACTOR)
         nothing = torch.zeros_like(case.mask[None])
         if row.source in ("true", "condition"):
@@ -209,19 +221,21 @@ class Bench:
         return draw(ood_map=ood_map, mask=mask), mask
 
     def _found(self, condition: Tensor, case: Photograph, row: Row) -> tuple[Tensor, Tensor]:
-        everywhere, d = torch.ones_like(case.mask[None]), self.detecting
-        ood_map = self.categories[case.category].finder(condition, everywhere).ood_map
-        return ood_map, ood_map >= 1 if row.published else to_mask(ood_map, d.threshold, everywhere, d.open, d.dilate, (1.0, 1.0))
+        every, d = sr.everywhere(condition), self.detecting
+        ood_map = self.categories[case.category].finder(condition, every).ood_map
+        return ood_map, ood_map >= 1 if row.published else to_mask(ood_map, d.threshold, every, d.open, d.dilate, (1.0, 1.0))
 
     def judged(self, row: Row, case: Photograph) -> dict[str, Any]:
         """Figures of one photograph: the judge's score as a multiple of the usual one, PSNR (whole, defect), SSIM, share of B."""
         image, mask = self.image(row, case)
         category = self.categories[case.category]
-        score = float(category.judge(image, torch.ones_like(image, dtype=torch.bool)).slice_score) / category.usual
-        made, true, inside = image[0, 0].numpy(), case.image[0].numpy(), case.mask[0].numpy()
+        score = float(category.judge(image, sr.everywhere(image)).slice_score) / category.usual
+        made, true, inside = image[0].numpy(), case.image.numpy(), case.mask[0].numpy()
+        grey = [luminance(each)[0].numpy() for each in (image[0], case.image)]
         return {
             "defective": case.defective, "score": score, "flagged": score > self.cut, "psnr": sr.decibels(made, true),
-            "psnr_defect": sr.decibels(made[inside], true[inside]), "ssim": sr.similarity(made, true), "ood": float(mask.float().mean()),
+            "psnr_defect": sr.decibels(made[:, inside], true[:, inside]), "ssim": sr.similarity(grey[0], grey[1]),
+            "ood": float(mask.float().mean()),
         }  # fmt: skip
 
 
@@ -245,31 +259,40 @@ def summary_row(row: Row, own: list[dict[str, Any]], plain: list[dict[str, Any]]
     return line
 
 
+def bench_of(photographs: list[Photograph], options: argparse.Namespace) -> tuple[Bench, str]:
+    """What measures, and the digest of its network's training."""
+    training = upsampler_training(photographs)
+    network = obtain(training, options.work, f"measured without shipped weights, split {options.split}")
+    return Bench(photographs, network, sr.Sampling(), Detecting()), training.digest
+
+
 def measure(options: argparse.Namespace) -> list[Table]:
     """The part: one table."""
-    photographs = read_photographs(options.data[0])
-    training, sampling, detecting = upsampler_training(photographs), sr.Sampling(), Detecting()
-    network = obtain(training, options.work, f"measured without shipped weights, split {options.split}")
-    bench = Bench(photographs, network, sampling, detecting)
+    return [table_of(read_photographs(options.data[0]), f"photographs-{options.split}", options)]
+
+
+def table_of(photographs: list[Photograph], stem: str, options: argparse.Namespace) -> Table:
+    """All rows on the photographs of a split."""
+    bench, weights = bench_of(photographs, options)
+    sampling, detecting = bench.sampling, bench.detecting
     cases = [p for p in photographs if p.split == options.split]
     seen = digest_of(np.stack([p.image.numpy() for p in photographs]))
     results = {}
     for row in ROWS:
-        key = [training.digest, seen, asdict(row), asdict(sampling), asdict(detecting)]
+        key = [weights, seen, asdict(row), asdict(sampling), asdict(detecting)]
         results[row] = [
             sr.measured_once(options.work / "photographs", [*key, case.number], partial(bench.judged, row, case)) for case in cases
         ]
-        print(f"photographs, {row.label}: {len(cases)} photographs", flush=True)
+        print(f"{stem}, {row.label}: {len(cases)} photographs", flush=True)
     plain = next(result for row, result in results.items() if row.source == "none" and not row.published)
     rows = [summary_row(row, own, plain if row.source in ("patchcore", "truth") else None) for row, own in results.items()]
     account = {
-        "split": options.split, "photographs": [f"{p.category}/{p.kind}/{p.name}" for p in cases], "weights": training.digest,
+        "split": options.split, "photographs": [f"{p.category}/{p.kind}/{p.name}" for p in cases], "weights": weights,
         "sampling": asdict(sampling), "detector": asdict(detecting), "rows": [asdict(row) for row in ROWS],
     }  # fmt: skip
     bad = sum(p.defective for p in cases)
     about = f"2x, trained on {len(good(photographs, 'train'))} good photographs; {options.split}: {bad} defective, {len(cases) - bad} good"
-    stem = f"photographs-{options.split}"
-    return [Table(stem, rows, f"{about}; unit: the photograph", account, lambda canvas: _draw(canvas, stem, rows))]
+    return Table(stem, rows, f"{about}; unit: the photograph", account, lambda canvas: _draw(canvas, stem, rows))
 
 
 def _draw(canvas: Any, title: str, rows: list[dict[str, str]]) -> None:
@@ -291,7 +314,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("models/bench"))
     options = parser.parse_args()
     command = f"python -m examples.benchmarks.photographs {recorded_arguments(sys.argv[1:])}"
-    fit(upsampler_training(read_photographs(options.data)), options.out, options.work, command)
+    for colour in (False, True):
+        fit(upsampler_training(read_photographs(options.data, colour)), options.out, options.work, command)
 
 
 if __name__ == "__main__":

@@ -91,9 +91,11 @@ def low_resolution(images: Tensor, factor: int) -> Tensor:
 class Refiner(nn.Module):
     """A translator network that answers with its condition plus a correction: it need not learn to copy (Li et al. 2022, SRDiff)."""
 
+    channels = 1
+
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
-        self.correction = TranslatorNetwork(settings)
+        self.correction = TranslatorNetwork(settings, self.channels)
 
     def forward(self, x_t: Tensor, condition: Tensor, t: Tensor) -> Tensor:
         """As :class:`TranslatorNetwork`, for a schedule that predicts x_0."""
@@ -101,14 +103,21 @@ class Refiner(nn.Module):
         return answer
 
 
+class ColourRefiner(Refiner):
+    """The same for RGB."""
+
+    channels = 3
+
+
 def training(
     name: str, about: str, images: Tensor, factor: int, network: NetworkSettings, loop: LoopSettings, window: int,
     kind: type[TranslatorNetwork] | type[Refiner] = TranslatorNetwork,
 ) -> Training:  # fmt: skip
-    """The training of a ``factor`` × super-resolution network on ``images`` ``(N, 1, H, W)`` in [0, 1], random windows of them."""
+    """The training of a ``factor`` × super-resolution network on ``images`` ``(N, C, H, W)`` in [0, 1], random windows of them."""
+    sizes = {name: value for name, value in asdict(network).items() if name != "told"}  # nobody tells these networks of a map
     identity = {
         "task": f"{factor}x super-resolution", "images": len(images), "images_sha256": digest_of(images.numpy()), "window": window,
-        "kind": kind.__name__, "network": asdict(network), "schedule": asdict(SCHEDULE),
+        "kind": kind.__name__, "network": sizes, "schedule": asdict(SCHEDULE),
     }  # fmt: skip
     return Training(name, lambda: kind(network), _loss(images, factor, window, loop.batch_size), loop, identity, about)
 
@@ -119,7 +128,7 @@ def _loss(images: Tensor, factor: int, window: int, batch_size: int) -> LossOf:
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pairs), (batch_size,), generator=generator)
-        condition, target = torch.stack([_window(pairs[i], window, generator) for i in chosen.tolist()]).split(1, dim=1)
+        condition, target = torch.stack([_window(pairs[i], window, generator) for i in chosen.tolist()]).chunk(2, dim=1)
         return denoising_loss(network, SCHEDULE, condition, target, torch.ones_like(target), generator)
 
     return loss_of
@@ -134,7 +143,7 @@ def upsample(
     network: nn.Module, sampling: Sampling, condition: Tensor, numbers: NDArray[np.intp], ood_map: Tensor | None, mask: Tensor | None,
     batch: int,
 ) -> Tensor:  # fmt: skip
-    """High-resolution images in [0, 1] from ``condition`` ``(N, 1, H, W)``: plain without a mask, else Local Diffusion in M and B.
+    """High-resolution images in [0, 1] from ``condition`` ``(N, C, H, W)``: plain without a mask, else Local Diffusion in M and B.
 
     ``numbers`` are the images' own: the noise of an image does not depend on which others are sampled with it. ``batch`` images are
     computed together on one thread, so that the result does not depend on the number of threads.
@@ -143,9 +152,13 @@ def upsample(
     def part(rows: slice) -> Tensor:
         shape = (condition.shape[2], condition.shape[3])
         own = [int(n) for n in numbers[rows]]
-        key = NoiseKey(sampling.seed, 0, "super-resolution", shared=False)
-        process = Process(network, SCHEDULE, step_of(sampling.sampler), sampling.pairs, lambda step: key.batch(step, own, shape))
-        x_T = key.batch(INITIAL, own, shape)
+        keys = [NoiseKey(sampling.seed, channel, "super-resolution", shared=False) for channel in range(condition.shape[1])]
+
+        def noise(step: int) -> Tensor:
+            return torch.cat([key.batch(step, own, shape) for key in keys], dim=1)
+
+        process = Process(network, SCHEDULE, step_of(sampling.sampler), sampling.pairs, noise)
+        x_T = noise(INITIAL)
         if mask is None or ood_map is None:
             return plain(process, condition[rows], x_T)
         return local(process, condition[rows], x_T, Region(mask[rows], ood_map[rows]), sampling.local)
@@ -155,11 +168,16 @@ def upsample(
 
 
 def fit_patchcore(training_images: Tensor, held_out: Tensor, scale: float, false_alarm: float, size: int) -> PatchCoreDetector:
-    """PatchCore whose bank is of ``training_images`` ``(N, 1, H, W)``, its threshold of ``held_out`` ones; every pixel counts."""
+    """PatchCore whose bank is of ``training_images`` ``(N, C, H, W)``, its threshold of ``held_out`` ones; every pixel counts."""
     backbone = load_backbone(input_scale=scale)
-    bank = fit_bank(((image, torch.ones_like(image, dtype=torch.bool)) for image in training_images), backbone, size, max_patches=60_000)
-    calibration = calibrate_detector(((image, torch.ones_like(image, dtype=torch.bool)) for image in held_out), backbone, bank)
+    bank = fit_bank(((image, everywhere(image)) for image in training_images), backbone, size, max_patches=60_000)
+    calibration = calibrate_detector(((image, everywhere(image)) for image in held_out), backbone, bank)
     return PatchCoreDetector(backbone, bank, calibration, false_alarm)
+
+
+def everywhere(images: Tensor) -> Tensor:
+    """A mask of every pixel of ``(…, C, H, W)``: bool ``(…, 1, H, W)``."""
+    return torch.ones_like(images[..., :1, :, :], dtype=torch.bool)
 
 
 def decibels(image: NDArray, target: NDArray) -> float | None:

@@ -39,18 +39,19 @@ class NetworkSettings:
 class TranslatorNetwork(nn.Module):
     """Predicts ε, x_0 or v of the target from x_t, the condition and t.
 
-    Space-to-depth keeps white noise white and masks local, at a fraction of the cost.
+    Space-to-depth keeps white noise white and masks local, at a fraction of the cost. ``image_channels``: 1, or 3 for colour.
     """
 
-    def __init__(self, settings: NetworkSettings) -> None:
+    def __init__(self, settings: NetworkSettings, image_channels: int = 1) -> None:
         super().__init__()
         from monai.networks.nets import DiffusionModelUNet
 
         self.settings = settings
-        depth = settings.space_to_depth**2
+        block = settings.space_to_depth**2
+        depth = image_channels * block
         self.unet = DiffusionModelUNet(
             spatial_dims=2,
-            in_channels=(3 if settings.told else 2) * depth,
+            in_channels=2 * depth + (block if settings.told else 0),
             out_channels=depth,
             channels=settings.channels,
             attention_levels=settings.attention_levels,
@@ -60,14 +61,15 @@ class TranslatorNetwork(nn.Module):
         )
 
     def forward(self, x_t: Tensor, condition: Tensor, t: Tensor) -> Tensor:
-        """``x_t`` ``(N, 1, H, W)`` in the network's range, ``condition`` in [0, 1], ``t`` ``(N,)`` → ``(N, 1, H, W)``.
+        """``x_t`` ``(N, C, H, W)`` in the network's range, ``condition`` in [0, 1], ``t`` ``(N,)`` → ``(N, C, H, W)``.
 
-        ``condition`` is ``(N, 1, H, W)``: c; for a told network ``(N, 2, H, W)``: c and M.
+        ``condition`` is ``(N, C, H, W)``: c; for a told network ``(N, C + 1, H, W)``: c and M.
         """
         factor = self.settings.space_to_depth
-        shown = [pixel_unshuffle(2 * condition[:, :1] - 1, factor)]
+        channels = x_t.shape[1]
+        shown = [pixel_unshuffle(2 * condition[:, :channels] - 1, factor)]
         if self.settings.told:
-            shown.append(pixel_unshuffle(condition[:, 1:], factor))
+            shown.append(pixel_unshuffle(condition[:, channels:], factor))
         stacked = torch.cat([pixel_unshuffle(x_t, factor), *shown], dim=1)
         return pixel_shuffle(self.unet(stacked, timesteps=t), factor)
 

@@ -69,8 +69,8 @@ class Backbone(nn.Module):
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Feature maps of slices.
 
-        ``condition``: ``(N, 1, H, W)`` float32 in [0, 1], background 0, any size. It is padded with background at the bottom
-        and the right to :func:`padded_size`, so that the cells of the grids cover it evenly.
+        ``condition``: ``(N, 1, H, W)``, or 3 channels in colour, float32 in [0, 1], background 0, any size. It is padded with background
+        at the bottom and the right to :func:`padded_size`, so that the cells of the grids cover it evenly.
         Returns ``(N, C1, 2h, 2w)`` and ``(N, C2, h, w)``.
         """
         with torch.no_grad():

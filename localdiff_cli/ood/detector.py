@@ -29,7 +29,7 @@ class Detector(Protocol):
     """Anything that says where slices are out of distribution."""
 
     def __call__(self, condition: Tensor, brain: Tensor) -> Detection:
-        """Detect in ``condition`` ``(N, 1, H, W)`` float32 in [0, 1], background 0, inside ``brain`` bool ``(N, 1, H, W)``."""
+        """Detect in ``condition`` ``(N, 1 or 3, H, W)`` float32 in [0, 1], background 0, inside ``brain`` bool ``(N, 1, H, W)``."""
         ...
 
 
@@ -64,7 +64,7 @@ class PatchCoreDetector:
             results = apart(lambda pair: score_slice(self.backbone, self.bank, *pair), pairs)
         else:
             results = [score_slice(self.backbone, self.bank, *pair) for pair in pairs]
-        score = torch.stack([anomaly_map for anomaly_map, _ in results]) if results else torch.zeros_like(condition)
+        score = torch.stack([anomaly_map for anomaly_map, _ in results]) if results else torch.zeros_like(condition[:, :1])
         slice_scores = torch.stack([value for _, value in results]) if results else condition.new_zeros(0)
         # With τ_A < σ_A even A = 0 has a probability; not outside the brain.
         ood_map = to_probability(score, self.tau_a, self.calibration.sigma_a) * brain
@@ -84,8 +84,8 @@ def from_map(ood_map: Tensor) -> Detection:
 
 
 def _check(condition: Tensor, brain: Tensor) -> None:
-    if condition.ndim != 4 or condition.shape[1] != 1 or condition.shape != brain.shape or brain.dtype != torch.bool:
-        raise ValueError(f"expected condition (N, 1, H, W) and a bool brain of its shape, found {tuple(condition.shape)} and "
+    if condition.ndim != 4 or condition.shape[1] not in (1, 3) or condition[:, :1].shape != brain.shape or brain.dtype != torch.bool:
+        raise ValueError(f"expected condition (N, 1 or 3, H, W) and a bool brain (N, 1, H, W), found {tuple(condition.shape)} and "
                          f"{tuple(brain.shape)} {brain.dtype}")
     if not bool(torch.isfinite(condition).all()):
         raise ValueError("condition holds values that are not finite; normalise the slice before detection")

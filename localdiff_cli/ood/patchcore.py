@@ -184,11 +184,11 @@ def _gaussian(images: Tensor, sigma: float) -> Tensor:
 def score_slice(backbone: Backbone, bank: MemoryBank, condition: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
     """Anomaly map A ``(1, H, W)`` ≥ 0 and slice score (scalar) of one slice, on the slice's device.
 
-    ``condition`` ``(1, H, W)`` float32 in [0, 1], background 0; ``brain`` ``(1, H, W)`` bool. Patches that do not touch the
+    ``condition`` ``(1 or 3, H, W)`` float32 in [0, 1], background 0; ``brain`` ``(1, H, W)`` bool. Patches that do not touch the
     brain are not asked about; a slice without brain costs nothing and scores 0.
     """
     if not brain.any():
-        return torch.zeros_like(condition), condition.new_zeros(())
+        return torch.zeros_like(condition[:1]), condition.new_zeros(())
     cells, embeddings = brain_patches(backbone, condition, brain)
     embeddings = embeddings.to(bank.embeddings.device)
     scores, nearest = patch_scores(bank, embeddings)
