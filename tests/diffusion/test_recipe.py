@@ -77,7 +77,7 @@ def numpy_plain(name):
     return x
 
 
-def numpy_local(name, kind, weight, branch_step, fusion_step, draw=network):
+def numpy_local(name, kind, weight, branch_step, fusion_step, draw=network, emphasis=1.0):
     """Branches apart from ``branch_step`` to ``fusion_step`` steps before the end; both get the same noise."""
     inside, outside = CONDITION * B, CONDITION * np.maximum(1 - B, LAMBDA)
     x, before = X_T, None
@@ -93,6 +93,8 @@ def numpy_local(name, kind, weight, branch_step, fusion_step, draw=network):
             x0_ood, x0_ind = np.clip(draw(x_ood, inside, now), -1, 1), np.clip(network(x_ind, outside, now), -1, 1)
             copy = 2 * inside - 1
             x0_ood = {"network": x0_ood, "copy": copy, "mean": 0.5 * x0_ood + 0.5 * copy}[kind]
+            if emphasis != 1:
+                x0_ood = np.clip(emphasis * x0_ood - (emphasis - 1) * x0_ind, -1, 1)
             x0_ood = np.where(B, x0_ood, -1)
             x_ood = numpy_step(name, x_ood, x0_ood, now, then, NOISE[number], before_ood)
             x_ind = numpy_step(name, x_ind, x0_ind, now, then, NOISE[number], before_ind)
@@ -142,6 +144,12 @@ def test_with_an_expert_the_ood_branch_is_the_experts(kind):
 
     made = local(ours("ddpm", Expert()), C, NOISY, region(), LocalSettings(LAMBDA, 0, 1, False, kind)).numpy()
     np.testing.assert_allclose(made, numpy_local("ddpm", kind, B.astype(float), 0, 1, other), atol=1e-11)
+
+
+def test_an_emphasised_branch_is_the_recipe():
+    settings = LocalSettings(LAMBDA, 0, 2, emphasis=1.7)
+    made = local(ours("ddpm"), C, NOISY, region(), settings).numpy()
+    np.testing.assert_allclose(made, numpy_local("ddpm", "network", B.astype(float), 0, 2, emphasis=1.7), atol=1e-11)
 
 
 def test_a_copy_asks_the_network_for_the_other_branch_alone_and_no_expert():
