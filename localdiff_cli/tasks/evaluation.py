@@ -235,7 +235,10 @@ def _case(
         condition=None if condition is None else np.where(brain.mask, condition, condition.min()),
         ood_map=ood_map,
         ood_mask=None if ood_map is None else ood_map >= options.tau,
-        **masks,
+        truth=masks.get("truth"),
+        segmentation=masks.get("segmentation"),
+        reference_segmentation=masks.get("reference_segmentation"),
+        baseline_segmentation=masks.get("baseline_segmentation"),
     )
 
 

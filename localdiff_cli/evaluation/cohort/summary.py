@@ -105,7 +105,7 @@ def summarise(
         unpaired=tuple(sorted(unpaired, key=lambda each: each.name)),
         settings=settings,
         run=dict(run or {}),
-        metrics=tuple(_metric_summary(key, volumes, patients, bootstrap, _judged(key) * withheld) for key in keys),
+        metrics=tuple(_metric_summary(key, volumes, patients, bootstrap, withheld if _judged(key) else "") for key in keys),
         comparisons=_comparisons([key for key in keys if not (withheld and _judged(key))], patients, bootstrap),
         contrast=_contrast(keys, patients),
         misdiagnosis=None if withheld else cohort_misdiagnosis(patients, settings.misdiagnosis, bootstrap),
