@@ -195,7 +195,7 @@ def test_the_segmenter_sees_every_image_on_the_grid_of_the_case(study, tmp_path)
 def test_another_tools_translation_is_measured_by_its_own_scale_and_brain(study, tmp_path):
     """A polynomial of another contrast, as a script writes it: int16, its own units, no sidecar, air not 0."""
     true, inside, lesion = head()
-    source = np.where(inside, 9 - true.astype(float) / 100 + 0.4 * np.cos(true / 37), 0)
+    source = np.where(inside, 9 - true.astype(float) / 100 + 0.2 * np.cos(true / 37), 0)
     curve = np.polyfit(source[inside & ~lesion], true[inside & ~lesion], 3)
     made = np.where(inside, 3 * np.polyval(curve, source) + 700, 0).astype(np.int16)
     files = replace(study, translation=save(tmp_path / "poly_FLAIR.nii.gz", made), brain=None)
