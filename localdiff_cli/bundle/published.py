@@ -18,6 +18,7 @@ from localdiff_cli.bundle.schema import Contrast, Defaults, GridSpec, Head, Segm
 from localdiff_cli.diffusion.network import NetworkSettings
 from localdiff_cli.diffusion.schedule import GivenSchedule, Schedule
 from localdiff_cli.segmentation.network import LesionNetworkSettings
+from localdiff_cli.volumes.likeness import Typical
 from localdiff_cli.volumes.whole import write_text
 
 FILE = "models/schema.json"
@@ -66,6 +67,7 @@ class Metadata(Head):
     schedule: Schedule | GivenSchedule  # type: ignore[assignment]
     network: NetworkSettings | LesionNetworkSettings | _Monai | _Diffusers  # type: ignore[assignment]
     detector: DetectorSpec  # type: ignore[assignment]
+    typical: Typical | None = None  # type: ignore[assignment]
 
 
 REQUIRED = ("format", "task", "name", "condition", "bias", "brain")

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from localdiff_cli.choices import DetectorName, SamplerName
 from localdiff_cli.errors import ModelError
+from localdiff_cli.volumes.likeness import Typical
 
 FORMAT = 1
 METADATA = "configs/metadata.json"
@@ -112,6 +113,7 @@ class Head:
     network: dict[str, Any] = field(default_factory=dict)
     detector: dict[str, Any] = field(default_factory=dict)
     expert: dict[str, Any] = field(default_factory=dict)
+    typical: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,12 @@ class Bundle:
     def expert_is_told(self) -> bool:
         """Whether that network sees the whole condition and the OOD map, not its region alone."""
         return bool(self.metadata.get("expert", {}).get("told", False))
+
+    @property
+    def typical(self) -> Typical | None:
+        """What the intensities of the training people looked like, where the bundle says so."""
+        described = self.metadata.get("typical")
+        return None if described is None else settings_of(Typical, described, self.path)
 
     @property
     def defaults(self) -> Defaults:

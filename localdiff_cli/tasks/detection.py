@@ -229,7 +229,7 @@ class DetectWork(NetworkWork):
             "Seconds": seconds,
             "Versions": versions(),
         }
-        doubts = tuple(volume_doubts(prepared, item) + ood_doubts(facts))
+        doubts = tuple(volume_doubts(prepared, item, self.bundle.typical) + ood_doubts(facts))
         return Outcome(sidecar, doubts, tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice)))
 
     def _write(self, outputs: Outputs, prepared: Prepared, chunk: Chunk, detection: Detection, mask: Tensor) -> None:

@@ -78,7 +78,7 @@ class SegmentWork(NetworkWork):
             "Versions": versions(),
         }
         # That a translation is synthetic is why it is segmented here: no reason to review it.
-        doubts = [doubt for doubt in volume_doubts(prepared, item) if not doubt.startswith("input:")]
+        doubts = [doubt for doubt in volume_doubts(prepared, item, self.bundle.typical) if not doubt.startswith("input:")]
         return Outcome(facts, tuple(doubts))
 
     def _probabilities(self, prepared: Prepared, outputs: Outputs, mask: NDArray[np.bool_], on_slice: OnSlice) -> None:

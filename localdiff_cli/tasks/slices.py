@@ -21,6 +21,7 @@ from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes.brain import find_companion
 from localdiff_cli.volumes.geometry import Grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
+from localdiff_cli.volumes.likeness import Typical, unlike
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import file_hash, open_volume
 
@@ -136,9 +137,21 @@ def volume_facts(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def volume_doubts(prepared: Prepared, item: Item) -> list[str]:
-    """Reasons for a person to look at this volume, known before any network runs."""
-    doubts = list(prepared.brain.doubts)
+def likeness_doubts(prepared: Prepared, typical: Typical | None) -> list[str]:
+    """That the input as a whole is unlike those of training; said before anything else."""
+    found = None if typical is None else unlike(prepared.quantiles, typical)
+    if found is None:
+        return []
+    level, deviation = found
+    return [
+        f"likeness: the brain's intensities are unlike those of training ({level:.0%} quantile {deviation:+.1f} SD), as with contrast "
+        "agent, another sequence or a damaged image; what the networks make of it is less certain"
+    ]
+
+
+def volume_doubts(prepared: Prepared, item: Item, typical: Typical | None = None) -> list[str]:
+    """Reasons for a person to look at this volume, known before any network runs; ``typical`` says what training looked like."""
+    doubts = [*likeness_doubts(prepared, typical), *prepared.brain.doubts]
     if not prepared.volume.orientation_known:
         doubts.append("orientation: the header says neither s-form nor q-form, so left and right are a guess")
     if prepared.clipped_share > CLIPPED_SHARE_TO_REVIEW:

@@ -273,7 +273,7 @@ class TranslateWork(NetworkWork):
             with clock.stage("Write"):
                 facts = ood_facts(rows, prepared) | volumes_of(millilitres) if detect else {}
         found_doubts = ood_doubts(facts) + self._unknown_doubts(float(millilitres[1])) + self._expert_doubts(rows) if facts else []
-        doubts = volume_doubts(prepared, item) + found_doubts
+        doubts = volume_doubts(prepared, item, self.bundle.typical) + found_doubts
         return Outcome(
             self._facts(prepared, scale, facts, clock), tuple(doubts), tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice))
         )
@@ -303,7 +303,9 @@ class TranslateWork(NetworkWork):
         rows += slice_shares(chunk, detection, mask)
         return detection.ood_map, mask, unknown_of(detection, mask, chunk.brain, self.unknown, self.mask.open_mm, prepared.grid.spacing)
 
-    def _write(self, outputs: Outputs, prepared: Prepared, chunk: Chunk, scale: Scale | None, found: dict[str, Tensor]) -> NDArray[np.float64]:
+    def _write(
+        self, outputs: Outputs, prepared: Prepared, chunk: Chunk, scale: Scale | None, found: dict[str, Tensor]
+    ) -> NDArray[np.float64]:
         """Write a chunk; the millilitres drawn by the OOD branch, and those unknown."""
         voxel_ml = float(np.prod(prepared.volume.frame.spacing)) * 1e-3
         millilitres = np.zeros(2)

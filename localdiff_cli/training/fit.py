@@ -51,11 +51,15 @@ from localdiff_cli.training.slices import PatientSlices, load_slices
 from localdiff_cli.training.told import ToldSettings, told_loss
 from localdiff_cli.training.translator import HealthySlices, healthy_slices, mean_prediction, translator_loss
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
+from localdiff_cli.volumes.likeness import quantiles_of, typical_of
 from localdiff_cli.volumes.prepare import PrepareSettings
 from localdiff_cli.volumes.whole import whole_file, write_text
 
 Say = Callable[[str], None]
 UNSTATED = "unstated"
+FEWEST_TYPICAL = 3
+UNLIKE_BEYOND = 6.0
+"""SDs over the training people beyond which an input's intensities are called unlike theirs; nobody held out for validation lies beyond."""
 
 
 @dataclass(frozen=True)
@@ -412,7 +416,18 @@ def fit_detector(job: FitJob, settings: DetectorSettings) -> Bundle:
         "slices": len(train_slices), "held_out_slices": len(held_out), "coreset_size": settings.coreset_size, "seed": settings.seed,
     }  # fmt: skip
     metadata = _base_metadata(job, "translate") | {"detector": described, "training": {"detector": account}}
+    metadata |= _typical(patients, job.contrasts[0])
     return _save(job, metadata, {DETECTOR: bank.to_tensors()})
+
+
+def _typical(patients: list[PatientSlices], contrast: str) -> dict[str, Any]:
+    """What the training people's intensities look like, for the metadata; nothing for fewer than three people."""
+    low, high = WINDOWS.get(contrast, DEFAULT_WINDOW)
+    known = [p for p in patients if p.split == "train"]
+    if len(known) < FEWEST_TYPICAL:
+        return {}
+    people = (quantiles_of(low + (high - low) * p.condition[p.brain].astype(np.float32) / 65535) for p in known)
+    return {"typical": json.loads(json.dumps(asdict(typical_of(people, UNLIKE_BEYOND))))}
 
 
 def fit_segmenter(

@@ -14,6 +14,7 @@ from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes.brain import BRAIN_WORDS, Brain, auto_brain, brain_from_file, find_companion, whole_image
 from localdiff_cli.volumes.geometry import MAX_IN_PLANE_SPACING_MM, Grid, grid_for
 from localdiff_cli.volumes.intensity import BiasField, Scale, fit_bias, robust_scale
+from localdiff_cli.volumes.likeness import quantiles_of
 from localdiff_cli.volumes.reader import SliceReader, Volume
 
 SAMPLE_MM = 2.0
@@ -55,7 +56,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A volume ready to be read slice by slice for the network."""
+    """A volume ready to be read slice by slice for the network; ``quantiles`` of the brain's robust z are those of ``likeness.LEVELS``."""
 
     volume: Volume
     reader: SliceReader
@@ -65,6 +66,7 @@ class Prepared:
     scale: Scale
     grid: Grid
     clipped_share: float
+    quantiles: tuple[float, ...]
     nan: str
 
     def native_brain(self, k: int) -> NDArray[np.bool_]:
@@ -210,4 +212,5 @@ def prepare_read(reader: SliceReader, settings: PrepareSettings, relative: Path 
     except ValueError as error:
         raise VolumeError(f"{volume.path}: the brain has the same value everywhere; expected an image", code="constant") from error
     grid = grid_for(brain.mask, volume.frame, settings.spacing, settings.shape, settings.multiple)
-    return Prepared(volume, reader, found, brain, bias, scale, grid, scale.clipped_share(values), settings.nan)
+    quantiles = quantiles_of(np.clip((values - scale.median) / scale.sd, *settings.window))
+    return Prepared(volume, reader, found, brain, bias, scale, grid, scale.clipped_share(values), quantiles, settings.nan)

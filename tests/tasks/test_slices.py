@@ -13,6 +13,7 @@ from localdiff_cli.tasks.outputs import Output, Outputs
 from localdiff_cli.tasks.slices import chunks, image_to_native, mask_to_native, volume_doubts
 from localdiff_cli.volumes.contrast import Content
 from localdiff_cli.volumes.geometry import Grid
+from localdiff_cli.volumes.likeness import Typical
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
 from localdiff_cli.volumes.reader import open_volume
 from tests.brains import brain, write_brain
@@ -208,3 +209,13 @@ def test_a_brain_beyond_the_models_window_and_an_unknown_orientation_are_reviewe
     doubts = " ".join(volume_doubts(prepared, item(tmp_path / "a_T1w.nii.gz")))
     assert "orientation" in doubts
     assert "clipped" in doubts
+
+
+def test_an_input_unlike_those_of_training_is_said_before_anything_else(tmp_path):
+    prepared = prepared_brain(tmp_path / "a_T1w.nii.gz")
+    alike = Typical(prepared.quantiles, (0.1,) * 6, 6.0)
+    unlike = Typical((*prepared.quantiles[:5], prepared.quantiles[5] - 1.0), (0.1,) * 6, 6.0)
+    assert not any("likeness" in doubt for doubt in volume_doubts(prepared, item(tmp_path / "a_T1w.nii.gz"), alike))
+    first = volume_doubts(prepared, item(tmp_path / "a_T1w.nii.gz", enhanced=True), unlike)[0]
+    assert "99% quantile +10.0 SD" in first
+    assert volume_doubts(prepared, item(tmp_path / "a_T1w.nii.gz")) == volume_doubts(prepared, item(tmp_path / "a_T1w.nii.gz"), alike)

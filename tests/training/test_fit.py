@@ -250,3 +250,17 @@ def test_a_grid_that_the_network_cannot_have_is_refused(data, tmp_path, grid, wo
     network = {"prediction": "sample", "schedule": "cosine", "channels": (32, 64), "space_to_depth": 2, "region_augment": 0.0}
     with pytest.raises(UsageError, match=word):
         command.fit_translator(options(data, tmp_path, **grid), train, **network)
+
+
+def test_three_training_people_are_enough_to_say_what_is_typical_and_two_are_not(cli, fit, data, tmp_path):
+    options = ("--coreset", 20, "--bias", "none", "--device", "cpu")
+    assert fit("detector", *options, out=tmp_path / "two").exit_code == 0
+    assert open_bundle(str(tmp_path / "two")).typical is None
+    write_patient(data, "sub-05", 5, shape=(40, 48, 4))
+    table = data / "participants.tsv"
+    table.write_text(table.read_text() + "".join(f"sub-0{i}\ttrain\n" for i in (1, 2, 5)))
+    assert fit("detector", *options, out=tmp_path / "three").exit_code == 0
+    typical = open_bundle(str(tmp_path / "three")).typical
+    assert typical.limit == 6.0
+    assert list(typical.mean) == sorted(typical.mean)
+    assert cli("models", "verify", tmp_path / "three").exit_code == 0
