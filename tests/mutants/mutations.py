@@ -37,6 +37,8 @@ DRAWN = "tasks/test_translation.py::"
 TRANSLATE = "commands/test_translate.py::"
 STATISTICS = "evaluation/cohort/test_statistics.py::"
 COUNTED = "evaluation/metrics/test_misdiagnosis.py::"
+PLACEMENT = "volumes/test_placement.py::"
+EVALUATED = "tasks/test_evaluation.py::"
 
 
 def _of(subject: str, file: str, *mutations: tuple[str, str, tuple[str, ...]]) -> tuple[Mutation, ...]:
@@ -262,6 +264,11 @@ BATCH = (
         ("            if held is not None and not self._is_stale(key, path, held):\n                return None\n", "",
          (CLAIMS + "test_a_claim_excludes_others_until_it_is_given_back",)),
     ),
+    *_of(
+        "settings hash", "bundle/schema.py",
+        ('(*FUNCTIONAL_KEYS, "files")', "FUNCTIONAL_KEYS", ("bundle/test_bundle.py::test_the_hash_changes_with_the_weights",)),
+        ('"network", "detector", "defaults")', '"network", "detector")', ("bundle/test_bundle.py::test_the_hash_changes_with_everything_that_decides_a_result",)),
+    ),
     *_of("counting", "batch/engine.py",
          ("return EXIT_SOME_FAILED if self.failures or self.untold else EXIT_OK", "return EXIT_SOME_FAILED if self.untold else EXIT_OK",
           (ENGINE + "test_whatever_goes_wrong_in_one_volume_the_others_are_done",)),
@@ -283,6 +290,51 @@ EVALUATION = (
         ("evidence.segmented_pixels > settings.invented_pixels", "evidence.segmented_pixels >= settings.invented_pixels",
          (COUNTED + "test_invented_is_more_than_the_pixels_on_a_truth_free_brain_slice",)),
         ("1 - share / baseline_share", "share / baseline_share", (COUNTED + "test_relative_reduction",)),
+    ),
+    *_of(
+        "bootstrap unit", "evaluation/cohort/counts.py",
+        ("groups = [[case for case in cases if all(arm in case.evidence for arm in arms)] for cases in patients.values()]",
+         "groups = [[case] for cases in patients.values() for case in cases if all(arm in case.evidence for arm in arms)]",
+         ("evaluation/cohort/test_counts.py::test_a_patient_s_volumes_count_together",)),
+    ),
+    *_of(
+        "bootstrap unit", "evaluation/cohort/statistics.py",
+        ("paired=True", "paired=False", (STATISTICS + "test_whole_patients_are_drawn_so_that_numerator_and_denominator_stay_together",)),
+        ("confidence_level=bootstrap.level", "confidence_level=0.5", (STATISTICS + "test_interval_of_a_mean_equals_scipys_bca_bootstrap",)),
+        ('method="BCa"', 'method="percentile"', (STATISTICS + "test_a_skewed_figure_has_the_bca_interval_not_that_of_percentiles",)),
+        ("np.random.default_rng(bootstrap.seed)", "np.random.default_rng()", (STATISTICS + "test_the_same_seed_gives_the_same_interval",)),
+        ("if n < MIN_PATIENTS:\n        return Interval(", "if n < 1:\n        return Interval(",
+         (STATISTICS + "test_one_or_two_patients_have_a_mean_without_an_interval",)),
+        ("moved = differences[differences != 0]", "moved = differences", (STATISTICS + "test_equal_pairs_are_left_out_of_the_ranks_as_wilcoxon_does",)),
+    ),
+    *_of(
+        "limits", "evaluation/cohort/limits.py",
+        ('if found < limit.value else ""', 'if found > limit.value else ""', ("evaluation/cohort/test_limits.py::test_a_missed_limit_names_value_and_limit",)),
+        ('is at most {limit.value:g}" if found > limit.value', 'is at most {limit.value:g}" if found < limit.value',
+         ("evaluation/cohort/test_limits.py::test_where_lower_is_better_the_limit_is_a_largest_value",)),
+        ("    if found is None:\n        return f", "    if found is None:\n        return '' and f",
+         ("evaluation/cohort/test_limits.py::test_a_figure_without_a_number_misses_its_limit",)),
+    ),
+    *_of(
+        "one grid", "volumes/placement.py",
+        ("return volume.affine @ turn", "return volume.affine", (PLACEMENT + "test_the_canonical_affine_sends_every_voxel_to_where_the_file_says_it_is",)),
+        ("np.linalg.inv(own.affine) @ target.affine", "np.linalg.inv(target.affine) @ own.affine",
+         (PLACEMENT + "test_an_image_moved_with_its_header_comes_back_to_the_same_voxels",)),
+        ("return np.where(covered, found, np.float32(0)), covered", "return found, covered",
+         (PLACEMENT + "test_what_lies_outside_the_field_of_view_is_0_and_said",)),
+        ("apart <= SAME_PLACE_VOXELS *", "apart <= 100 * SAME_PLACE_VOXELS *",
+         (PLACEMENT + "test_the_same_voxels_in_another_orientation_are_one_place_and_a_shift_is_not",)),
+    ),
+    *_of("resampling", "volumes/placement.py",
+         ("smooth = _antialiased(array, np.abs(mapping[:3, :3]).max(axis=1))", "smooth = array", (PLACEMENT + "test_a_coarser_grid_is_averaged_not_sampled",))),
+    *_of("masks", "volumes/placement.py", ("return found.array >= 0.5, found.how", "return found.array > 0, found.how",
+                                          (PLACEMENT + "test_a_mask_moves_with_its_header_and_keeps_its_size",))),
+    *_of(
+        "one grid", "tasks/evaluation.py",
+        ('normal = _output_scale(sidecar["OutputScale"], image.path).normalise(stored)', "normal = stored",
+         (EVALUATED + "test_a_matched_translation_is_taken_back_to_the_common_scale",)),
+        ("prepare_read(reader, PrepareSettings(bias=options.bias,", 'prepare_read(reader, PrepareSettings(bias="none",',
+         (EVALUATED + "test_the_bias_field_is_taken_out_of_the_reference_on_whatever_grid_it_came",)),
     ),
 )  # fmt: skip
 

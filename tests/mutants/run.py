@@ -49,7 +49,7 @@ def run_tests(tree: Path, tests: tuple[str, ...], log: Path) -> int:
             del sys.modules[name]
         sys.path[:] = [str(tree), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
         sys.dont_write_bytecode = True
-        os.environ["PYTHONPATH"] = str(tree)
+        os.environ |= {"PYTHONPATH": str(tree), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         import pytest
 
         code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *(f"tests/{test}" for test in tests)]))

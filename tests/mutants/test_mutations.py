@@ -9,7 +9,7 @@ from tests.mutants.mutations import MUTATIONS
 ROOT = Path(__file__).resolve().parents[2]
 SUBJECTS = {
     "fusion", "λ", "masks", "step noise", "samplers", "thresholds", "clip", "affine", "units", "--match", "settings hash", "counting",
-    "claims", "limits", "resampling",
+    "claims", "limits", "resampling", "bootstrap unit", "one grid",
 }  # fmt: skip
 
 
