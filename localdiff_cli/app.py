@@ -185,6 +185,7 @@ def evaluate(
     invented_pixels: Annotated[int, typer.Option("--invented-pixels", help="A lesion is invented above this many pixels in a lesion-free slice. Example: --invented-pixels 30", rich_help_panel=MISS)] = 30,
     judge_dice: Annotated[float, typer.Option("--judge-dice", help="The segmenter must reach this mean Dice with the expert masks on the true contrast, 0 to 1; below it, its figures are withheld. Example: --judge-dice 0.3", rich_help_panel=MISS)] = 0.3,
     realism: Annotated[bool, typer.Option("--realism", help="Also FID and KID of the brain's slices, in the features of the packaged EfficientNet-Lite0 (not Inception: compare within one tool only).", rich_help_panel=REFERENCE)] = False,
+    viewer: Annotated[bool, typer.Option("--viewer/--no-viewer", help="Put the volumes of the two worst and the two best cases into the report, to scroll through: at most 25 MB.", rich_help_panel=o.OUTPUT)] = True,
     resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples over patients. Example: --resamples 5000", rich_help_panel=o.RUN)] = 5000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap. Example: --seed 1", rich_help_panel=o.RUN)] = 0,
     jobs: o.Jobs = 1, timeout: o.Timeout = None,
@@ -203,7 +204,7 @@ def evaluate(
     options = EvaluateOptions(
         ref=ref, truth=truth, baseline=baseline, segmenter=segmenter, seg=seg, ref_seg=ref_seg, baseline_seg=baseline_seg, ood=ood,
         condition=condition, brain=brain, contrast=contrast, bias=bias, resample_ref=resample_ref, tau=tau, delta=delta, lesion_share=lesion_share,
-        invented_pixels=invented_pixels, judge_dice=judge_dice, resamples=resamples, seed=seed, fail_under=tuple(fail_under or ()), realism=realism,
+        invented_pixels=invented_pixels, judge_dice=judge_dice, resamples=resamples, seed=seed, fail_under=tuple(fail_under or ()), realism=realism, viewer=viewer,
     )  # fmt: skip
     _finish(guarded(lambda: run(shared, options), debug=debug))
 

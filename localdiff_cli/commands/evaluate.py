@@ -51,6 +51,7 @@ class EvaluateOptions:
     realism: bool = False
     contrast: str | None = None
     judge_dice: float = 0.3
+    viewer: bool = True
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -259,9 +260,10 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
     from localdiff_cli.evaluation.cohort.summary import Unpaired, summarise
     from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
     from localdiff_cli.evaluation.report.headline import headline
-    from localdiff_cli.evaluation.report.page import write_evaluation
+    from localdiff_cli.evaluation.report.page import NO_VIEWER, write_evaluation
     from localdiff_cli.evaluation.settings import EvaluationSettings
     from localdiff_cli.tasks.evaluation import EvaluationOptions
+    from localdiff_cli.tasks.viewing import report_viewer
 
     parse_limits(list(options.fail_under))
     check_folders(run.source, run.out)
@@ -291,7 +293,8 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
             reporter.problem("no case could be evaluated")
             return EXIT_SOME_FAILED
         summary = summarise(results, settings, unpaired=unpaired, run=_account(cases, options))
-        written = write_evaluation(run.out, summary)
+        viewer = report_viewer(cases, summary, reporter.line) if options.viewer else NO_VIEWER
+        written = write_evaluation(run.out, summary, viewer)
         told = headline(summary)
         reporter.line(told.sentence)
         for line in told.further:

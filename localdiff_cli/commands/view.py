@@ -16,7 +16,8 @@ from localdiff_cli.viewer.grid import on_grid
 from localdiff_cli.viewer.layers import HEAT, IMAGE, LABELS, Layer, ViewCase, layer
 from localdiff_cli.viewer.page import page
 from localdiff_cli.volumes.contrast import content_of
-from localdiff_cli.volumes.reader import Volume, open_volume, stem
+from localdiff_cli.volumes.placement import CaseGrid
+from localdiff_cli.volumes.reader import open_volume, stem
 from localdiff_cli.volumes.whole import write_text
 
 KINDS = {"mask": LABELS, "map": HEAT}
@@ -48,8 +49,8 @@ def _named(given: str, *, overlay: bool) -> _Shown:
     return _Shown(path, stem(relative), kind)
 
 
-def _layer(shown: _Shown, name: str, grid: Volume) -> Layer:
-    array, moved = on_grid(open_volume(shown.path), grid, nearest=shown.kind == LABELS)
+def _layer(shown: _Shown, name: str, grid: CaseGrid) -> Layer:
+    array, moved = on_grid(shown.path, grid, labels=shown.kind == LABELS)
     return layer(f"{name} (resampled)" if moved else name, shown.kind, array)
 
 
@@ -65,10 +66,10 @@ def view_case(volumes: Sequence[str], overlays: Sequence[str]) -> ViewCase:
     images = [each for each in shown if each.kind == IMAGE]
     if not images:
         raise UsageError("none of the volumes is an image: by name or sidecar all are masks or maps; expected one image", code="no-image")
-    grid, names = open_volume(images[0].path), _names(shown)
+    grid, names = CaseGrid(open_volume(images[0].path), resample=True), _names(shown)
     layers = [_layer(each, name, grid) for each, name in zip(shown, names, strict=True)]
     ordered = sorted(layers, key=lambda each: each.kind != IMAGE)
-    return ViewCase(images[0].name, tuple(ordered), grid.frame.spacing)
+    return ViewCase(images[0].name, tuple(ordered), grid.volume.frame.spacing)
 
 
 def has_screen() -> bool:

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from localdiff_cli.volumes.reader import SliceReader, Volume
-
-SAME_MM = 1e-2
-
-
-def canonical_affine(volume: Volume) -> NDArray[np.float64]:
-    """The affine of a volume's canonical array: (slice, row, column) to RAS mm, 4 × 4."""
-    turn, frame = np.zeros((4, 4)), volume.frame
-    turn[3, 3] = 1
-    for canonical, (stored, flip) in enumerate(zip(frame.axes, frame.flips, strict=True)):
-        turn[stored, canonical], turn[stored, 3] = (-1, frame.shape[canonical] - 1) if flip else (1, 0)
-    return volume.affine @ turn
+from localdiff_cli.volumes.placement import CaseGrid, Placement, onto_grid
 
 
-def on_grid(volume: Volume, grid: Volume, *, nearest: bool) -> tuple[NDArray[np.float32], bool]:
-    """All canonical slices of ``volume`` at the voxels of ``grid``, float32, and whether they had to be interpolated (0 where it ends)."""
-    array = np.empty(volume.frame.shape, np.float32)
-    for k, image in SliceReader(volume):
-        array[k] = image
-    own, target = canonical_affine(volume), canonical_affine(grid)
-    if volume.frame.shape == grid.frame.shape and np.allclose(own, target, rtol=0, atol=SAME_MM):
-        return array, False
-    from scipy import ndimage
+def nearest(array: NDArray[np.float32], own: Placement, target: Placement) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """An array of labels at the voxels of ``target``, 0 where it ends, and where it does not end: labels are not mixed."""
+    way, shape = np.linalg.inv(own.affine) @ target.affine, target.shape
+    places = {"matrix": way[:3, :3], "offset": way[:3, 3], "output_shape": shape, "order": 0, "prefilter": False}
+    inside = ndimage.affine_transform(np.ones_like(array), **places) > 0
+    return ndimage.affine_transform(array, **places), inside
 
-    way = np.linalg.inv(own) @ target
-    order = 0 if nearest else 1
-    return ndimage.affine_transform(array, way[:3, :3], way[:3, 3], output_shape=grid.frame.shape, order=order, prefilter=False), True
+
+def on_grid(path: Path, grid: CaseGrid, *, labels: bool = False) -> tuple[NDArray[np.float32], bool]:
+    """All canonical slices of a volume at the voxels of ``grid``, float32, and whether they had to be interpolated."""
+    found = grid.bring(path, "volume", move=nearest if labels else onto_grid)
+    return found.array, not found.how.startswith("same")

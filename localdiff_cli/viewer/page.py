@@ -68,6 +68,13 @@ def viewer(cases: Sequence[ViewCase], budget: int = BUDGET_BYTES, *, with_stills
     )
 
 
+def part(cases: Sequence[ViewCase], budget: int = BUDGET_BYTES) -> Markup:
+    """The viewer with its style and script, to stand anywhere in another page, which has still pictures of its own."""
+    return Markup("<style>{}</style>{}<script>{}</script>").format(
+        asset("viewer.css"), viewer(cases, budget, with_stills=False), asset("viewer.js")
+    )
+
+
 def page(cases: Sequence[ViewCase], title: str, budget: int = BUDGET_BYTES) -> str:
     """A page of its own."""
     template = _environment().get_template("page.html.j2")

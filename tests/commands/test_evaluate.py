@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +13,11 @@ from typer.testing import CliRunner
 
 from localdiff_cli.app import app
 from tests.brains import brain, write_brain
+from tests.browser import BROWSER, found_in
 from tests.bundles import make_segmenter
+from tests.volumes.synthetic import canonical
+
+TOOLS = (Path(__file__).parents[1] / "viewer" / "tools.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,47 @@ def test_one_command_gives_the_report_and_the_same_numbers_in_every_file(cli, st
         assert float(row["psnr_brain"]) == volume["metrics"]["psnr_brain"]
     page = (study / "report" / "report.html").read_text()
     assert "For research only" in page
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "://" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_report_holds_its_cases_to_scroll_through_unless_it_is_told_not_to(cli, study):
+    assert run(cli, study, "--truth", study / "truth", "--baseline", study / "plain", "--condition", study / "in").exit_code == 0
+    page = (study / "report" / "report.html").read_text()
+    told = json.loads(re.search(r'<script type="application/json">(.*?)</script>', page)[1])
+    assert {case["name"].rsplit(" ", 1)[1] for case in told} == {"(worst)", "(best)"}
+    assert [each["name"] for each in told[0]["layers"]] == ["condition", "plain", "local", "truth", "lesions"]
+    assert len(page) < 25_000_000
+    assert run(cli, study, "--no-viewer").exit_code == 0
+    assert "<script" not in (study / "report" / "report.html").read_text()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH: apt-get install chromium")
+def test_the_viewer_in_the_report_shows_the_voxels_of_the_translation(cli, study, tmp_path):
+    run(cli, study, "--truth", study / "truth")
+    script = TOOLS + """
+      press("1");
+      const name = root.querySelector("select").selectedOptions[0].textContent;
+      return {picture: pixels(0), name, wide: document.documentElement.scrollWidth > innerWidth};"""
+    found, console = found_in((study / "report" / "report.html").read_text(), script, tmp_path)
+    assert "error" not in found, found
+    assert [line for line in console if "Multiple readback" not in line] == []
+    assert not found["wide"]
+    path = study / "local" / found["name"].removesuffix(" (worst)")
+    volume = canonical(path)
+    low, high = np.percentile(volume[volume != 0], (0.5, 99.5))
+    box = [np.flatnonzero((volume != 0).any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    picture = np.array(found["picture"]["red"]).reshape(found["picture"]["rows"], found["picture"]["columns"])
+    expected = np.clip(np.rint((np.where(volume == 0, low, volume) - low) * 255 / (high - low)), 0, 255)
+    slices = [plane for plane in expected if plane.any()]
+    inner = [p[box[1][0] : box[1][-1] + 1, box[2][0] : box[2][-1] + 1].astype(int) for p in slices]
+    assert any(_holds(picture, part) for part in inner)
+
+
+def _holds(picture, part):
+    """Whether ``part`` is somewhere in ``picture``, to one grey level."""
+    rows, columns = (n - m + 1 for n, m in zip(picture.shape, part.shape, strict=True))
+    places = [(r, c) for r in range(max(rows, 0)) for c in range(max(columns, 0))]
+    return any(np.abs(picture[r : r + part.shape[0], c : c + part.shape[1]] - part).max() <= 1 for r, c in places)
 
 
 def test_the_psnr_is_the_one_a_person_would_compute(cli, study):

@@ -40,6 +40,8 @@ MAIN = (
 CAPTION_KEYS = ("dice", "psnr_lesion", "psnr_brain", "contrast", "reference_contrast")
 ROLE_COLOURS = {"ood": "inferno", "error": "magma", "frc": "viridis"}
 
+NO_VIEWER = Markup("")
+
 
 @dataclass(frozen=True)
 class ShownPanel:
@@ -63,7 +65,7 @@ class ShownCase:
     path: str
 
 
-def write_evaluation(folder: Path, summary: Summary) -> dict[str, Path]:
+def write_evaluation(folder: Path, summary: Summary, viewer: Markup = NO_VIEWER) -> dict[str, Path]:
     """Write metrics.tsv, slices.tsv, lesions.tsv, summary.json and, last, report.html into ``folder``; returns name → path.
 
     Raises :class:`VolumeError` where they cannot be written.
@@ -73,20 +75,23 @@ def write_evaluation(folder: Path, summary: Summary) -> dict[str, Path]:
         "slices.tsv": slices_tsv(summary),
         "lesions.tsv": lesions_tsv(summary),
         "summary.json": to_json(summary),
-        "report.html": render_report(summary),
+        "report.html": render_report(summary, viewer),
     }
     for name, text in texts.items():
         write_text(folder / name, text)
     return {name: folder / name for name in texts}
 
 
-def render_report(summary: Summary) -> str:
-    """The report as one HTML text that needs no network. Only volume and patient names reach it, no header text."""
+def render_report(summary: Summary, viewer: Markup = NO_VIEWER) -> str:
+    """The report as one HTML text that needs no network. Only volume and patient names reach it, no header text.
+
+    ``viewer``: the slice viewer of some cases; the report without it holds no script.
+    """
     environment = Environment(
         loader=PackageLoader("localdiff_cli.evaluation.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(**_context(summary))
+    return environment.get_template("report.html.j2").render(**_context(summary), viewer=viewer)
 
 
 def rank_cases(summary: Summary) -> tuple[str, list[CaseResult]]:
@@ -107,8 +112,8 @@ def _telling(summary: Summary, keys: Sequence[str]) -> list[str]:
 
 
 def _context(summary: Summary) -> dict[str, Any]:
-    key, ranked = rank_cases(summary)
-    worst, best = _ends([case for case in ranked if case.pictures is not None])
+    key, _ = rank_cases(summary)
+    worst, best = ends(summary)
     rates = rate_rows(summary)
     return {
         "summary": summary,
@@ -135,8 +140,9 @@ def _context(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _ends(ranked: Sequence[CaseResult]) -> tuple[list[CaseResult], list[CaseResult]]:
-    """The worst five and the best five, best first; with fewer than ten each case is shown once."""
+def ends(summary: Summary) -> tuple[list[CaseResult], list[CaseResult]]:
+    """The worst five and the best five that have pictures, best first; with fewer than ten each case is shown once."""
+    ranked = [case for case in rank_cases(summary)[1] if case.pictures is not None]
     worst = list(ranked[: min(SHOWN, (len(ranked) + 1) // 2)])
     return worst, list(reversed(ranked[len(worst) :]))[:SHOWN]
 
