@@ -13,16 +13,6 @@ from localdiff_cli.app import app
 from . import bundles
 from .brains import write_brain
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of real patient data beside the project; tests that need it skip without it."""
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the real data in ../shared/data beside the project, not found: {SHARED.name}")
-    return SHARED
-
 
 @pytest.fixture(scope="session")
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -37,7 +37,7 @@ from localdiff_cli.ood.detector import Detection
 from localdiff_cli.ood.fit import Slices, fit_bank
 from localdiff_cli.ood.patchcore import MemoryBank, brain_patches
 from localdiff_cli.ood.threshold import calibrate
-from localdiff_cli.tasks.translation import SliceSampler
+from localdiff_cli.tasks.sampling import SliceSampler
 from localdiff_cli.training.pairs import read_pairs
 from localdiff_cli.training.slices import PatientSlices
 from localdiff_cli.volumes.whole import whole_file

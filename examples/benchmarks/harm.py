@@ -30,8 +30,9 @@ from localdiff_cli.commands.translate import TranslateOptions, TranslateRecipe
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap, bootstrap_mean, bootstrap_ratio
 from localdiff_cli.tasks.detection import DetectorBinding, mask_of, unknown_of
+from localdiff_cli.tasks.sampling import SliceSampler
 from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import UNKNOWN, SliceSampler, TranslateWork, source_labels
+from localdiff_cli.tasks.translation import UNKNOWN, TranslateWork, source_labels
 from localdiff_cli.volumes.whole import write_text
 
 VERSION = 1

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from examples.benchmarks.harm_figures import labelled
 from localdiff_cli.errors import LocaldiffError
 from localdiff_cli.training.pairs import Pair, read_pairs
-from localdiff_cli.training.slices import brain_from_file_or_empty
+from localdiff_cli.training.slices import mask_from_file_or_empty
 from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import SUFFIXES, open_volume, stem
@@ -146,14 +146,14 @@ def _extract(person: Person, ready: Ready) -> dict[str, Any]:
     inside = {k: condition.network_slice(k)[1] for k in slices}
     kept = [k for k in slices if inside[k].any()]
     spacing = volume.frame.spacing
-    lesions = labelled(brain_from_file_or_empty(person.lesions, condition), float(np.prod(spacing)) / 1000)
+    lesions = labelled(mask_from_file_or_empty(person.lesions, condition), float(np.prod(spacing)) / 1000)
     arrays: dict[str, Any] = {
         "numbers": np.array(kept), "thickness": spacing[0], "fingerprint": condition.survey.fingerprint,
         "condition": _stack(condition, kept), "brain": np.stack([inside[k] for k in kept]),
         "lesions": np.stack([_labels(condition, lesions[k]) for k in kept]),
     }  # fmt: skip
     if person.ventricles is not None:
-        ventricles = brain_from_file_or_empty(person.ventricles, condition)
+        ventricles = mask_from_file_or_empty(person.ventricles, condition)
         arrays["ventricles"] = np.stack([_mask(condition, ventricles[k]) for k in kept])
     if person.target is not None:
         arrays["target"] = _stack(_target(person.target, condition, ready.target), kept)

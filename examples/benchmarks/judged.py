@@ -24,8 +24,8 @@ from localdiff_cli.evaluation.cohort.statistics import Bootstrap, Interval, boot
 from localdiff_cli.evaluation.metrics.lesion import lesion_contrast
 from localdiff_cli.evaluation.metrics.segmentation import slice_dice
 from localdiff_cli.segmentation.network import lesion_probability
+from localdiff_cli.tasks.sampling import SliceSampler
 from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import SliceSampler
 from localdiff_cli.training.slices import PatientSlices
 from localdiff_cli.volumes.whole import write_text
 

@@ -47,8 +47,8 @@ from localdiff_cli.segmentation.detector import SegmenterDetector
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.tasks.guidance import lesion_shows
 from localdiff_cli.tasks.judges import SliceFeatures
+from localdiff_cli.tasks.sampling import Networks, SampleSettings, SliceSampler
 from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import Networks, SampleSettings, SliceSampler
 from localdiff_cli.training.slices import PatientSlices
 from localdiff_cli.volumes.whole import write_text
 

@@ -36,7 +36,7 @@ from localdiff_cli.diffusion.schedule import Schedule, step_pairs
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
 from localdiff_cli.training.loop import LoopSettings, LossOf
 from localdiff_cli.training.slices import PatientSlices
-from localdiff_cli.training.translator import HealthySlices, denoising_loss, healthy_slices
+from localdiff_cli.training.translator import ChosenSlices, denoising_loss, healthy_slices
 
 SEEN = 3
 """Slices that make a 2.5D condition: a slice itself, the one before and the one after it."""
@@ -68,7 +68,7 @@ def with_neighbours(stack: NDArray) -> NDArray:
     return np.stack([stack, before, after], axis=1)
 
 
-def _drawn(slices: HealthySlices, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _drawn(slices: ChosenSlices, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """A batch: condition ``(n, 3, H, W)``, target ``(n, 1, H, W)``, brains ``(n, 3, H, W)``; patients as ``translator.draw`` draws them."""
     weights = torch.tensor([len(rows) ** 0.5 for rows in slices.rows])
     conditions, targets, brains = [], [], []
@@ -84,7 +84,7 @@ def _drawn(slices: HealthySlices, n: int, generator: torch.Generator) -> tuple[T
     return condition, target, torch.from_numpy(np.stack(brains).astype(np.float32))
 
 
-def neighbour_loss(slices: HealthySlices, schedule: Schedule, augment: AugmentSettings, batch_size: int) -> LossOf:
+def neighbour_loss(slices: ChosenSlices, schedule: Schedule, augment: AugmentSettings, batch_size: int) -> LossOf:
     """The translator's loss with the neighbouring slices in the condition, placed and recontrasted alike."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:

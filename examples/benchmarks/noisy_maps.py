@@ -10,8 +10,8 @@ from localdiff_cli.diffusion.fusion import Process, fuse
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey
 from localdiff_cli.diffusion.samplers import State, step_of
 from localdiff_cli.diffusion.schedule import step_pairs
+from localdiff_cli.tasks.sampling import Networks, SampleSettings
 from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import Networks, SampleSettings
 
 
 @torch.inference_mode()

@@ -41,10 +41,10 @@ from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap, bootstrap_mean
 from localdiff_cli.ood.threshold import to_mask
+from localdiff_cli.tasks.sampling import SliceSampler
 from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import SliceSampler
-from localdiff_cli.training.fit import psnr
 from localdiff_cli.training.slices import PatientSlices
+from localdiff_cli.training.translator import psnr
 from localdiff_cli.volumes.whole import whole_file, write_text
 
 SIDE, FACTORS, SLICES = 256, (1, 2, 4), 3

@@ -22,8 +22,8 @@ from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.ood.backbone import Backbone, pad_slices
 from localdiff_cli.ood.patchcore import MemoryBank, brain_patches, score_slice, upsample_and_smooth
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
+from localdiff_cli.tasks.sampling import SliceSampler
 from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import SliceSampler
 from localdiff_cli.threads import apart
 
 Scorer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

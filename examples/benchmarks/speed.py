@@ -37,11 +37,11 @@ from localdiff_cli.commands.translate import TranslateOptions, TranslateRecipe
 from localdiff_cli.diffusion.device import automatic_batch
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey
 from localdiff_cli.errors import NoInputError
+from localdiff_cli.tasks.sampling import SliceSampler
 from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import SliceSampler
-from localdiff_cli.training.fit import psnr
 from localdiff_cli.training.pairs import Pair, read_pairs
 from localdiff_cli.training.slices import PatientSlices
+from localdiff_cli.training.translator import psnr
 
 REPEATS = 3
 MAX_SLICES = 20

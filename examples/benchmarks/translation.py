@@ -24,11 +24,11 @@ from localdiff_cli.diffusion.device import choose_device, on_device
 from localdiff_cli.ood.detector import Detector
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.segmentation.detector import SegmenterDetector
+from localdiff_cli.tasks.sampling import Networks, SampleSettings, SliceSampler
 from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import Networks, SampleSettings, SliceSampler
-from localdiff_cli.training.fit import psnr
 from localdiff_cli.training.pairs import read_pairs
 from localdiff_cli.training.slices import PatientSlices, load_slices
+from localdiff_cli.training.translator import psnr
 from localdiff_cli.volumes.prepare import PrepareSettings
 
 

@@ -27,11 +27,11 @@ from localdiff_cli.diffusion.network import TranslatorNetwork
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
 from localdiff_cli.training.expert import RegionSettings, expert_loss, lesion_slices
-from localdiff_cli.training.fit import FitJob, Start, identity, progress, version
+from localdiff_cli.training.job import FitJob, Start, identity, progress, version
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.pairs import read_pairs, without
 from localdiff_cli.training.slices import PatientSlices
-from localdiff_cli.training.translator import BACKGROUND_WEIGHT, HealthySlices, draw, healthy_slices, translator_loss
+from localdiff_cli.training.translator import BACKGROUND_WEIGHT, ChosenSlices, draw, healthy_slices, translator_loss
 from localdiff_cli.volumes.prepare import PrepareSettings
 
 FOLDER = Path("models/bench")
@@ -78,7 +78,7 @@ def regress(network: Callable[[Tensor, Tensor, Tensor], Tensor], condition: Tens
     return (network(nothing, condition, times) + 1) / 2
 
 
-def regression_loss(slices: HealthySlices, augment: AugmentSettings, batch_size: int) -> LossOf:
+def regression_loss(slices: ChosenSlices, augment: AugmentSettings, batch_size: int) -> LossOf:
     """The loss of one step: absolute error on the slices and with the augmentation that the translator learns from."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
@@ -94,10 +94,10 @@ def regression_loss(slices: HealthySlices, augment: AugmentSettings, batch_size:
     return loss_of
 
 
-def all_slices(patients: list[PatientSlices]) -> HealthySlices:
+def all_slices(patients: list[PatientSlices]) -> ChosenSlices:
     """Every training slice of the masked patients, with or without a lesion."""
     used = tuple(p for p in patients if p.split == "train" and p.masked and p.target is not None)
-    return HealthySlices(used, tuple(np.arange(len(p.condition)) for p in used))
+    return ChosenSlices(used, tuple(np.arange(len(p.condition)) for p in used))
 
 
 def _begun(base: Bundle) -> dict[str, Any] | None:
@@ -134,7 +134,7 @@ def _regression_account(base: Bundle) -> dict[str, Any]:
     return Start(open_bundle(str(FOLDER / begun["bundle"])), "regression").account
 
 
-def _loss(base: Bundle, variant: Variant, patients: list[PatientSlices], batch_size: int) -> tuple[LossOf, HealthySlices]:
+def _loss(base: Bundle, variant: Variant, patients: list[PatientSlices], batch_size: int) -> tuple[LossOf, ChosenSlices]:
     """The loss, and the slices it draws from (of an expert: those with a lesion)."""
     augment, schedule = AugmentSettings(region=variant.region), schedule_of(base)
     if variant.kind == "everything":

@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from localdiff_cli.errors import EXIT_SIGTERM, LocaldiffError, ModelError
 
 Act = Callable[[Any, int, Callable[[int, int], None]], Any]
-T = TypeVar("T")
 
 STOP_SECONDS = 3.0
 """What a worker gets to finish its network step and to clear up, before it is killed."""

@@ -17,7 +17,7 @@ from localdiff_cli.errors import EXIT_OK, ModelError, UsageError
 if TYPE_CHECKING:
     from localdiff_cli.bundle import Bundle
     from localdiff_cli.diffusion.schedule import Prediction
-    from localdiff_cli.training.fit import FitJob, Start
+    from localdiff_cli.training.job import FitJob, Start
 
 SPACING, SHAPE = 1.0, (208, 176)
 MAX_SEED = 2**63 - 1
@@ -54,7 +54,7 @@ class TrainOptions:
 
 def _job(options: FitOptions) -> FitJob:
     from localdiff_cli.diffusion.device import choose_device
-    from localdiff_cli.training.fit import FitJob
+    from localdiff_cli.training.job import FitJob
     from localdiff_cli.training.pairs import read_pairs, without
     from localdiff_cli.volumes.prepare import PrepareSettings
 
@@ -126,7 +126,7 @@ def fit_translator(
     from localdiff_cli.bundle import Defaults
     from localdiff_cli.diffusion.network import NetworkSettings
     from localdiff_cli.diffusion.schedule import Schedule
-    from localdiff_cli.training import fit
+    from localdiff_cli.training import translator
     from localdiff_cli.training.augment import AugmentSettings
     from localdiff_cli.training.loop import LoopSettings
 
@@ -135,7 +135,7 @@ def fit_translator(
     )
     _check_multiple(options.shape, network.multiple)
     loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision)
-    bundle = fit.fit_translator(
+    bundle = translator.fit_translator(
         _job(options),
         network,
         Schedule(name=schedule, prediction=cast("Prediction", prediction)),
@@ -151,7 +151,7 @@ def fit_translator(
 def _start(text: str) -> Start:
     """``BUNDLE`` or ``BUNDLE:PART`` as weights to start from."""
     from localdiff_cli.bundle import open_bundle
-    from localdiff_cli.training.fit import Start
+    from localdiff_cli.training.job import Start
 
     name, colon, part = text.rpartition(":")
     return Start(open_bundle(name), part) if colon and re.fullmatch(r"[\w.-]+", part) else Start(open_bundle(text))
@@ -178,7 +178,7 @@ def fit_expert(
     check_choice("--detector", detector or "patchcore", tuple(DETECTORS))
     check_range("--tau", 0.5 if tau is None else tau, 1e-6, 1)
     from localdiff_cli.bundle import open_bundle
-    from localdiff_cli.training import fit
+    from localdiff_cli.training import expert
     from localdiff_cli.training.augment import AugmentSettings
     from localdiff_cli.training.expert import RegionSettings
     from localdiff_cli.training.loop import LoopSettings
@@ -195,8 +195,8 @@ def fit_expert(
     regions, before = RegionSettings(healthy_share=healthy_share), bundle.defaults
     finder = before.detector if detector is None else cast(DetectorName, detector)
     defaults = replace(before, detector=finder, threshold=before.threshold if tau is None else tau)
-    by_map = None if told is None else fit.Told(ToldSettings(healthy_share=healthy_share), _finder(told, bundle))
-    made = fit.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults, by_map)
+    by_map = None if told is None else expert.Told(ToldSettings(healthy_share=healthy_share), _finder(told, bundle))
+    made = expert.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults, by_map)
     say(f"wrote {made.path}")
     return EXIT_OK
 
@@ -223,10 +223,10 @@ def fit_detector(
     check_range("--coreset", coreset, 10, 1_000_000)
     check_range("--every", every, 1, 1_000_000)
     check_range("--seed", seed, 0, MAX_SEED)
-    from localdiff_cli.training import fit
+    from localdiff_cli.training import detector
 
-    settings = fit.DetectorSettings(backbone, backbone_weights, input_scale, coreset, every, seed)
-    bundle = fit.fit_detector(_job(options), settings)
+    settings = detector.DetectorSettings(backbone, backbone_weights, input_scale, coreset, every, seed)
+    bundle = detector.fit_detector(_job(options), settings)
     say(f"wrote {bundle.path}")
     return EXIT_OK
 
@@ -253,23 +253,24 @@ def fit_segmenter(
     check_range("--doubt", doubt or 0.0, -10, 10)
     from localdiff_cli.bundle import SegmenterDefaults, open_bundle
     from localdiff_cli.segmentation.network import LesionNetworkSettings
-    from localdiff_cli.training import fit
+    from localdiff_cli.training import segmenter
     from localdiff_cli.training.augment import AugmentSettings
     from localdiff_cli.training.hard_negatives import HardNegatives
+    from localdiff_cli.training.job import Start
     from localdiff_cli.training.loop import LoopSettings
     from localdiff_cli.training.segmenter import LesionDraw
 
     network = LesionNetworkSettings(channels=channels)
     _check_multiple(options.shape, network.multiple)
     loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision)
-    bundle = fit.fit_segmenter(
+    bundle = segmenter.fit_segmenter(
         _job(options),
         network,
         AugmentSettings(),
         loop,
         SegmenterDefaults(threshold=threshold, min_volume=min_volume),
         LesionDraw(healthy_share, doubt, HardNegatives() if hard_negatives else None),
-        None if start is None else fit.Start(open_bundle(start), "segmenter"),
+        None if start is None else Start(open_bundle(start), "segmenter"),
     )
     say(f"wrote {bundle.path}")
     return EXIT_OK

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from localdiff_cli.tasks.detection import UnknownSettings
-    from localdiff_cli.tasks.translation import Networks, SampleSettings, Shows
+    from localdiff_cli.tasks.sampling import Networks, SampleSettings, Shows
 
 OOD_BRANCHES = ("network", "copy", "mean")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -119,7 +119,7 @@ def _check_copy(options: TranslateOptions, bundle: Bundle) -> None:
 def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings:
     """The user's choices over the bundle's defaults. Raises :class:`UsageError` where they cannot be run."""
     from localdiff_cli.diffusion.fusion import LocalSettings
-    from localdiff_cli.tasks.translation import SampleSettings
+    from localdiff_cli.tasks.sampling import SampleSettings
 
     defaults, timesteps = bundle.defaults, schedule_of(bundle).num_train_timesteps
 
@@ -163,7 +163,7 @@ def unknown_settings(options: TranslateOptions, bundle: Bundle, tau: float) -> U
 
 def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -> Networks:
     from localdiff_cli.diffusion.device import autocast, on_device
-    from localdiff_cli.tasks.translation import Networks
+    from localdiff_cli.tasks.sampling import Networks
 
     autocast(device, options.precision)
     network = load_translator(bundle, device)

@@ -6,19 +6,25 @@ expert would paint a lesion into whatever region it is given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
+from localdiff_cli.bundle import EXPERT, TRANSLATOR, Bundle, Defaults, copy_bundle, load_segmenter, load_translator, schedule_of
+from localdiff_cli.diffusion.network import TranslatorNetwork, told_network
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
+from localdiff_cli.segmentation.network import lesion_probability
 from localdiff_cli.training.augment import AugmentSettings, place, random_blob, recontrast
-from localdiff_cli.training.loop import LossOf
+from localdiff_cli.training.job import FitJob, identity, present, progress, save, version
+from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.slices import PatientSlices
-from localdiff_cli.training.translator import HealthySlices, denoising_loss, draw
+from localdiff_cli.training.told import ToldSettings, told_loss
+from localdiff_cli.training.translator import ChosenSlices, denoising_loss, draw, healthy_slices
 
 MIN_LESION_PIXELS = 40
 """Slices with less lesion than this are no example of one."""
@@ -36,7 +42,7 @@ class RegionSettings:
     stray: float = 0.5
 
 
-def lesion_slices(patients: list[PatientSlices], most: int | None) -> HealthySlices:
+def lesion_slices(patients: list[PatientSlices], most: int | None) -> ChosenSlices:
     """The training slices that show a lesion, of ``most`` patients spread evenly over the names' order (None: all).
 
     Raises :class:`UsageError` where there are none.
@@ -47,11 +53,11 @@ def lesion_slices(patients: list[PatientSlices], most: int | None) -> HealthySli
     chosen = [chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, min(most or len(chosen), len(chosen))).astype(int))]
     if not chosen:
         raise UsageError("no lesions in the train split; expected pairs with a target and a lesion mask")
-    return HealthySlices(tuple(p for p, _ in chosen), tuple(rows for _, rows in chosen))
+    return ChosenSlices(tuple(p for p, _ in chosen), tuple(rows for _, rows in chosen))
 
 
 def expert_loss(
-    lesions: HealthySlices, healthy: HealthySlices, schedule: Schedule, augment: AugmentSettings, regions: RegionSettings, batch_size: int
+    lesions: ChosenSlices, healthy: ChosenSlices, schedule: Schedule, augment: AugmentSettings, regions: RegionSettings, batch_size: int
 ) -> LossOf:
     """The loss of one step: squared error of the prediction where condition and target are restricted to a region."""
 
@@ -77,3 +83,65 @@ def draw_regions(lesion: Tensor, is_healthy: Tensor, settings: RegionSettings, g
     strays = (torch.rand(n, generator=generator) < settings.stray).view(-1, 1, 1, 1)
     around = torch.maximum(grown, blob * strays)
     return torch.where(is_healthy, blob * (1 - lesion), around)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A told expert's settings, and the lesion network whose maps it is told."""
+
+    settings: ToldSettings
+    finder: Bundle
+
+
+def fit_expert(
+    job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
+    told: Told | None = None,
+) -> Bundle:  # fmt: skip
+    """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write it into the bundle.
+
+    With ``told`` it sees the whole condition and the map instead (training/told.py). Raises :class:`UsageError` where the bundle to add
+    to has another translator than the base.
+    """
+    own, its = base.metadata["files"].get(TRANSLATOR), present(job).get("files", {}).get(TRANSLATOR)
+    if job.out.exists() and its != own:
+        raise UsageError(f"--out {job.out}: is not {base.name}; give the base's own folder, or a new one for a copy with the expert")
+    patients = job.patients()
+    lesions, healthy = lesion_slices(patients, most), healthy_slices(patients, "train")
+    job.say(f"{lesions.count} slices with lesions of {len(lesions.patients)} patients; {healthy.count} without")
+    model, schedule = load_translator(base, job.device).requires_grad_(True), schedule_of(base)
+    taught: RegionSettings | ToldSettings = regions if told is None else told.settings
+    if told is None:
+        loss = expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size)
+    else:
+        finder = load_segmenter(told.finder, job.device)
+        model = _as_told(model)
+        find = partial(lesion_probability, finder, mirror=False)
+        loss = told_loss(lesions, healthy, schedule, augment, told.settings, find, loop.batch_size)
+    checkpoint = job.work / f"{job.out.name}-expert.pt"
+    average, curve = train(
+        model,
+        loss,
+        loop,
+        checkpoint,
+        progress(job.say),
+        None,
+        identity([*lesions.patients, *healthy.patients], regions=taught, augment=augment) | {"base": base.metadata["files"][TRANSLATOR]},
+    )
+    account = {
+        "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
+        "regions": asdict(taught), "maps": None if told is None else f"{told.finder.name} {told.finder.hash}", "slices": lesions.count,
+        "healthy_slices": healthy.count,
+        "patients": {"train": [p.name for p in lesions.patients]}, "curve": curve, "monai": version("monai"), "torch": torch.__version__,
+    }  # fmt: skip
+    if job.out.resolve() != base.path.resolve():
+        copy_bundle(base, job.out)
+    described = {"patients": len(lesions.patients), "healthy_share": taught.healthy_share, "told": told is not None}
+    metadata = {"expert": described, "defaults": asdict(defaults), "training": {"expert": account}}
+    return save(job, metadata, {EXPERT: average.state_dict()})
+
+
+def _as_told(model: nn.Module) -> TranslatorNetwork:
+    """The base's network with an input for M. Raises :class:`UsageError` for a network of another library."""
+    if not isinstance(model, TranslatorNetwork):
+        raise UsageError("--told needs a translator that was fitted here; an adapted network has no input for the map", code="choice")
+    return told_network(model)

@@ -5,7 +5,7 @@ Patients known to bear no lesion at all are a share of their own: a network that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -14,12 +14,26 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from localdiff_cli.bundle import SEGMENTER, Bundle, SegmenterDefaults, load_segmenter
 from localdiff_cli.errors import UsageError
-from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
+from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings, lesion_probability
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
 from localdiff_cli.training.hard_negatives import HardNegatives, deep_fluid, spoil, widen_fluid
-from localdiff_cli.training.loop import LossOf
+from localdiff_cli.training.job import (
+    FitJob,
+    Start,
+    base_metadata,
+    check_held_out,
+    check_out,
+    data_account,
+    identity,
+    progress,
+    save,
+    version,
+)
+from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.slices import PatientSlices
+from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 
 
 @dataclass(frozen=True)
@@ -125,3 +139,69 @@ def patient_dice(network: LesionNetwork, patient: PatientSlices, threshold: floa
     found = _found(network, patient, threshold)
     total = found.sum() + patient.lesion.sum()
     return 1.0 if total == 0 else float(2 * (found & patient.lesion).sum() / total)
+
+
+def fit_segmenter(
+    job: FitJob, network: LesionNetworkSettings, augment: AugmentSettings, loop: LoopSettings, defaults: SegmenterDefaults,
+    draw: LesionDraw, start: Start | None = None,
+) -> Bundle:  # fmt: skip
+    """Train the lesion network on expert masks, from the weights of ``start`` where it is given, and write it into the bundle."""
+    check_out(job, "segment")
+    model = _first_segmenter(network, loop.seed, start, job.device)
+    begun = {} if start is None else {"start": start.account}
+    patients = job.patients()
+    if start is not None:
+        check_held_out(patients, start.account)
+    used = masked_patients(patients, "train")
+    held_out = [p for p in patients if p.split == "val" and p.masked]
+    sick, healthy = [p for p in held_out if not p.lesion_free.all()], [p for p in held_out if p.lesion_free.all()]
+    job.say(f"{sum(len(p.condition) for p in used)} slices of {len(used)} patients with masks")
+
+    def on_checkpoint(average: nn.Module, step: int) -> None:
+        assert isinstance(average, LesionNetwork)
+        scores = [patient_dice(average.eval(), p) for p in sick]
+        shares = [100 * flagged_share(average, p, 0.5) for p in healthy]
+        average.train()
+        if scores:
+            job.say(f"  step {step}: held-out patients' Dice, mean {np.mean(scores):.3f}, worst {min(scores):.3f}")
+        if shares:
+            job.say(f"  step {step}: % of the brain flagged in people without lesions, mean {np.mean(shares):.2f}, worst {max(shares):.2f}")
+
+    checkpoint = job.work / f"{job.out.name}-segmenter.pt"
+    average, curve = train(
+        model, segmenter_loss(used, augment, loop.batch_size, draw, _doubt_at(draw, job)), loop, checkpoint, progress(job.say),
+        on_checkpoint, identity(patients, network=network, augment=augment, draw=draw) | begun,
+    )  # fmt: skip
+    account = {
+        "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
+        "draw": asdict(draw), **begun, "slices": sum(len(p.condition) for p in used), "patients": data_account(used + held_out),
+        "curve": curve, "monai": version("monai"), "torch": torch.__version__,
+    }  # fmt: skip
+    metadata = base_metadata(job, "segment") | {
+        "network": asdict(network),
+        "defaults": asdict(defaults),
+        "training": {"segmenter": account},
+    }
+    return save(job, metadata, {SEGMENTER: average.state_dict()})
+
+
+def _doubt_at(draw: LesionDraw, job: FitJob) -> float | None:
+    """The robust z of ``draw.doubt`` on the scale of the target's window. Raises :class:`UsageError` without a target."""
+    if draw.doubt is None:
+        return None
+    target = job.contrasts[1]
+    if target is None:
+        raise UsageError("--doubt needs --target: what is in doubt is told by its brightness on the target contrast", code="choice")
+    low, high = WINDOWS.get(target, DEFAULT_WINDOW)
+    return (draw.doubt - low) / (high - low)
+
+
+def _first_segmenter(network: LesionNetworkSettings, seed: int, start: Start | None, device: torch.device) -> LesionNetwork:
+    """The lesion network before its first step. Raises :class:`UsageError` where that of ``start`` is another."""
+    if start is None:
+        torch.manual_seed(seed)
+        return LesionNetwork(network).to(device)
+    model = load_segmenter(start.bundle, device)
+    if model.settings != network:
+        raise UsageError(f"--start {start.bundle.name}: has {model.settings}; expected {network}. Give its --channels, or another bundle")
+    return model.requires_grad_(True)

@@ -102,7 +102,7 @@ def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSet
     arrays = {"condition": _stack(condition, with_brain)}
     inside = _masks(condition, condition.brain.mask)
     used = inside.sum(axis=(1, 2)) >= MIN_BRAIN_MM2 / settings.spacing**2
-    lesion = _masks(condition, brain_from_file_or_empty(pair.mask, condition))
+    lesion = _masks(condition, mask_from_file_or_empty(pair.mask, condition))
     if pair.target is not None and contrasts[1] is not None:
         other = open_volume(pair.target)
         check_same_grid(other, volume, "target")
@@ -113,7 +113,7 @@ def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSet
     return arrays | {"brain": fit_shape(inside[used], settings.shape), "lesion": fit_shape(lesion[used], settings.shape)}
 
 
-def brain_from_file_or_empty(path: Path | None, prepared: Prepared) -> NDArray[np.bool_]:
+def mask_from_file_or_empty(path: Path | None, prepared: Prepared) -> NDArray[np.bool_]:
     """A lesion mask on the patient's grid, canonical; all False without a file."""
     volume = prepared.volume
     mask = np.zeros(volume.frame.shape, dtype=bool)

@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.training.augment import AugmentSettings, place, random_blob, recontrast
 from localdiff_cli.training.loop import LossOf
-from localdiff_cli.training.translator import HealthySlices, draw, stratified_times
+from localdiff_cli.training.translator import ChosenSlices, draw, stratified_times
 
 Finder = Callable[[Tensor, Tensor], Tensor]
 """Condition and brain, each ``(N, 1, H, W)`` → M in [0, 1] of that shape."""
@@ -38,7 +38,7 @@ class ToldSettings:
 
 
 def told_loss(
-    lesions: HealthySlices, healthy: HealthySlices, schedule: Schedule, augment: AugmentSettings, settings: ToldSettings, find: Finder,
+    lesions: ChosenSlices, healthy: ChosenSlices, schedule: Schedule, augment: AugmentSettings, settings: ToldSettings, find: Finder,
     batch_size: int,
 ) -> LossOf:  # fmt: skip
     """The loss of one step: squared error of the prediction, given c and M, weighted towards the region of M and the lesion."""

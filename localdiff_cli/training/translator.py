@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from localdiff_cli.diffusion.network import BACKGROUND
+from localdiff_cli.bundle import TRANSLATOR, Bundle, Defaults, drop_expert, load_translator, schedule_of
+from localdiff_cli.bundle.card import card
+from localdiff_cli.diffusion.network import BACKGROUND, NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast, restrict_regions
-from localdiff_cli.training.loop import LossOf
+from localdiff_cli.training.job import (
+    FitJob,
+    Start,
+    base_metadata,
+    check_held_out,
+    check_out,
+    data_account,
+    identity,
+    present,
+    progress,
+    save,
+    version,
+)
+from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.slices import PatientSlices
+from localdiff_cli.volumes.whole import whole_file, write_text
 
 BACKGROUND_WEIGHT = 0.1
 """Pixels outside the brain (for the expert: its region) count this much in the loss: they are known, yet must stay background."""
 
 
 @dataclass(frozen=True)
-class HealthySlices:
+class ChosenSlices:
     """Index of the slices used: for each patient the rows of its arrays. Patients are drawn alike, whatever their slice count."""
 
     patients: tuple[PatientSlices, ...]
@@ -34,7 +51,7 @@ class HealthySlices:
         return sum(len(rows) for rows in self.rows)
 
 
-def healthy_slices(patients: list[PatientSlices], split: str) -> HealthySlices:
+def healthy_slices(patients: list[PatientSlices], split: str) -> ChosenSlices:
     """The lesion-free slices of a split; every slice of a patient without a mask.
 
     Raises :class:`UsageError` where there are none.
@@ -43,10 +60,10 @@ def healthy_slices(patients: list[PatientSlices], split: str) -> HealthySlices:
     chosen = [(p, rows) for p, rows in chosen if rows.size]
     if not chosen:
         raise UsageError(f"no lesion-free slices in the {split} split; expected pairs with a target")
-    return HealthySlices(tuple(p for p, _ in chosen), tuple(rows for _, rows in chosen))
+    return ChosenSlices(tuple(p for p, _ in chosen), tuple(rows for _, rows in chosen))
 
 
-def draw(slices: HealthySlices, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draw(slices: ChosenSlices, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A random batch: condition, target, brain, lesion, each ``(n, 1, H, W)`` float32."""
     weights = torch.tensor([len(rows) ** 0.5 for rows in slices.rows])
     who = torch.multinomial(weights, n, replacement=True, generator=generator).tolist()
@@ -63,7 +80,7 @@ def draw(slices: HealthySlices, n: int, generator: torch.Generator) -> tuple[Ten
     return condition, target, brain, lesion
 
 
-def translator_loss(slices: HealthySlices, schedule: Schedule, augment: AugmentSettings, batch_size: int) -> LossOf:
+def translator_loss(slices: ChosenSlices, schedule: Schedule, augment: AugmentSettings, batch_size: int) -> LossOf:
     """The loss of one step: squared error of the network's prediction at stratified random timesteps."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
@@ -108,3 +125,114 @@ def mean_prediction(predict: Callable[[Tensor, Tensor, Tensor], Tensor], schedul
         predicted = predict(x_t, condition, torch.full((condition.shape[0],), last, device=condition.device))
         total += schedule.to_x0(predicted, x_t, last)
     return ((total / samples - BACKGROUND) / 2).clamp(0, 1)
+
+
+def psnr(a: NDArray, b: NDArray, mask: NDArray[np.bool_]) -> float:
+    """PSNR (dB) over ``mask``, data range 1."""
+    return float(10 * np.log10(1 / np.mean((a[mask] - b[mask]) ** 2, dtype=np.float64)))
+
+
+def polynomial_map(slices: ChosenSlices, degree: int = 5) -> NDArray:
+    """The best polynomial intensity map from condition to target over the brain pixels of ``slices``; ``np.polyval`` order."""
+    xs, ys = [], []
+    for patient, rows in zip(slices.patients, slices.rows, strict=True):
+        assert patient.target is not None
+        brain = patient.brain[rows]
+        step = max(1, int(brain.sum()) // 200_000)
+        xs.append(patient.condition[rows][brain][::step] / 65535.0)
+        ys.append(patient.target[rows][brain][::step] / 65535.0)
+    return np.polyfit(np.concatenate(xs), np.concatenate(ys), degree)
+
+
+def _check_batch(slices: ChosenSlices, n: int = 12) -> tuple[Tensor, NDArray, NDArray[np.bool_]]:
+    """Some evenly spread slices to watch: condition tensor, target and brain arrays."""
+    flat = [(p, row) for p, rows in zip(slices.patients, slices.rows, strict=True) for row in rows]
+    chosen = [flat[i] for i in np.linspace(0, len(flat) - 1, min(n, len(flat))).astype(int)]
+    condition = np.stack([p.condition[row] for p, row in chosen]).astype(np.float32) / 65535
+    target = np.stack([p.target[row] for p, row in chosen if p.target is not None]).astype(np.float32) / 65535
+    return torch.from_numpy(condition)[:, None], target, np.stack([p.brain[row] for p, row in chosen])
+
+
+def _watch(job: FitJob, watched: ChosenSlices, schedule: Schedule) -> Callable[[nn.Module, int], None]:
+    condition, target, brain = _check_batch(watched)
+
+    def on_checkpoint(average: nn.Module, step: int) -> None:
+        average.eval()
+        mean = mean_prediction(average, schedule, condition.to(job.device)).cpu().numpy()[:, 0]
+        average.train()
+        job.say(f"  step {step}: PSNR of the first-step mean on held-out slices {psnr(mean, target, brain):.2f} dB")
+        _picture(job.work / f"{job.out.name}-samples-{step:06d}.png", [condition.numpy()[:6, 0], mean[:6], target[:6]])
+
+    return on_checkpoint
+
+
+def _picture(path: Path, rows: list[NDArray]) -> None:
+    from matplotlib.image import imsave
+
+    mosaic = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+    with whole_file(path) as partial:
+        imsave(str(partial), mosaic, cmap="gray", vmin=0, vmax=1)
+
+
+def fit_translator(
+    job: FitJob, network: NetworkSettings, schedule: Schedule, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
+    start: Start | None = None,
+) -> Bundle:  # fmt: skip
+    """Train the conditional diffusion network on lesion-free slices and write it into the bundle; random weights without ``start``.
+
+    Raises :class:`UsageError` where the network or schedule of ``start`` is another.
+    """
+    check_out(job, "translate")
+    model = _first_network(network, schedule, loop.seed, start, job.device)
+    begun = {} if start is None else {"start": start.account}
+    patients = job.patients()
+    if start is not None:
+        check_held_out(patients, start.account)
+    used = healthy_slices(patients, "train")
+    held_out = healthy_slices(patients, "val") if any(p.split == "val" for p in patients) else used
+    job.say(f"{used.count} lesion-free slices of {len(used.patients)} patients")
+    checkpoint = job.work / f"{job.out.name}-translator.pt"
+    average, curve = train(
+        model,
+        translator_loss(used, schedule, augment, loop.batch_size),
+        loop,
+        checkpoint,
+        progress(job.say),
+        _watch(job, held_out, schedule),
+        identity(patients, network=network, schedule=schedule, augment=augment) | begun,
+    )
+    yardstick = polynomial_map(used)
+    metadata = base_metadata(job, "translate") | {
+        "network": asdict(network),
+        "schedule": asdict(schedule),
+        "defaults": asdict(defaults),
+        "training": {
+            "translator": {
+                "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
+                "slices": used.count, "patients": data_account(patients), "curve": curve, "polynomial": yardstick.tolist(),
+                "monai": version("monai"), "torch": torch.__version__, **begun,
+            }
+        },
+    }  # fmt: skip
+    before = present(job).get("files", {}).get(TRANSLATOR)
+    bundle = save(job, metadata, {TRANSLATOR: average.state_dict()})
+    if bundle.has_expert and bundle.metadata["files"][TRANSLATOR] != before:
+        job.say("the OOD expert of the earlier translator is taken out; fit it again")
+        bundle = drop_expert(bundle)
+        write_text(bundle.path / "README.md", card(dict(bundle.metadata)))
+    return bundle
+
+
+def _first_network(
+    network: NetworkSettings, schedule: Schedule, seed: int, start: Start | None, device: torch.device
+) -> nn.Module:
+    """The network before its first step."""
+    if start is None:
+        torch.manual_seed(seed)
+        return TranslatorNetwork(network).to(device)
+    model = load_translator(start.bundle, device, start.weights)
+    found = (model.settings, schedule_of(start.bundle))
+    if found != (network, schedule):
+        raise UsageError(f"--start {start.bundle.name}: has {found[0]}, {found[1]}; expected {network}, {schedule}. Give its --channels, "
+                         "--space-to-depth, --schedule and --prediction, or another bundle")
+    return model.requires_grad_(True)

@@ -50,11 +50,6 @@ class Frame:
         image = canonical[:: -1 if self.flips[1] else 1, :: -1 if self.flips[2] else 1]
         return image if self.axes[1] < self.axes[2] else image.T
 
-    def to_canonical(self, stored: NDArray) -> NDArray:
-        """Turn a whole stored array into the canonical one; a view."""
-        array = np.transpose(stored, self.axes)
-        return array[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
-
 
 def frame_of(affine: NDArray, shape: tuple[int, int, int]) -> Frame:
     """The frame of a stored array from its affine (RAS mm, 4 × 4) and its shape.

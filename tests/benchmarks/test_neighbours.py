@@ -13,7 +13,7 @@ from examples.benchmarks.translation import chunk_of
 from examples.benchmarks.variants import Variant
 from localdiff_cli.bundle import load_translator
 from localdiff_cli.training.augment import AugmentSettings
-from localdiff_cli.training.translator import HealthySlices
+from localdiff_cli.training.translator import ChosenSlices
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 from tests.training.data import slices
 
@@ -30,7 +30,7 @@ def test_it_begins_as_the_translator_and_heeds_its_neighbours_after_a_step(bench
     torch.testing.assert_close(network(x_t, condition, t), base(x_t, condition[:, :1], t))
     made = slices("a", n=5)
     loss_of = neighbours.neighbour_loss(
-        HealthySlices((made,), (np.arange(4),)), bench.networks.schedule, AugmentSettings(), 2
+        ChosenSlices((made,), (np.arange(4),)), bench.networks.schedule, AugmentSettings(), 2
     )
     optimiser = torch.optim.SGD(network.parameters(), lr=1.0)
     loss_of(network, torch.Generator().manual_seed(0)).backward()

@@ -12,7 +12,7 @@ import torch
 from examples.benchmarks import mri, neighbours, remake, variants, weights
 from localdiff_cli.bundle import TRANSLATOR, Bundle, open_bundle, weight_file
 from localdiff_cli.errors import ModelError, UsageError
-from localdiff_cli.training.fit import Start
+from localdiff_cli.training.job import Start
 from localdiff_cli.training.loop import LoopSettings
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 from tests.benchmarks.test_variants import made  # noqa: F401

@@ -67,7 +67,7 @@ def test_the_translators_encoder_serves_patchcore(bench, head):  # noqa: F811
 def test_disagreement_of_a_slice_does_not_depend_on_its_neighbours(bench, head):  # noqa: F811
     from dataclasses import replace
 
-    from localdiff_cli.tasks.translation import SliceSampler
+    from localdiff_cli.tasks.sampling import SliceSampler
 
     condition, brain, _ = head
     sampler = SliceSampler(bench.networks, replace(bench.settings, mode="plain", samples=2, steps=2), "x")

@@ -12,7 +12,7 @@ from examples.benchmarks.variants import Variant
 from localdiff_cli.bundle import EXPERT, load_expert, load_tensors, open_bundle
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings
-from localdiff_cli.training.translator import HealthySlices
+from localdiff_cli.training.translator import ChosenSlices
 from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 from tests.training.data import slices
 
@@ -99,7 +99,7 @@ def test_rows_take_the_variant_in_the_place_they_name(bench, patient, made):  # 
 
 def test_the_regression_loss_falls_on_the_identity_map(bench):  # noqa: F811
     one = slices("a", n=2)
-    pairs = HealthySlices((replace(one, target=one.condition),), (one.lesion_free.nonzero()[0],))
+    pairs = ChosenSlices((replace(one, target=one.condition),), (one.lesion_free.nonzero()[0],))
     network = variants._start(bench.bundle, Variant("regression", 1, 1e-3), torch.device("cpu"))
     loss = variants.regression_loss(pairs, AugmentSettings(contrast=0, gamma=0, noise=0), 2)
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)

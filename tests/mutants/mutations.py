@@ -209,10 +209,13 @@ TASKS = (
         ("cubic=False) >= 0.5) & brain", "cubic=False) >= 0.05) & brain", ("tasks/test_slices.py::test_a_mask_comes_back_as_large_as_it_was",)),
     ),
     *_of(
-        "translation", "tasks/translation.py",
+        "sampling", "tasks/sampling.py",
         ("((x0 + 1) / 2).clamp(0, 1) * chunk.brain", "((x0 + 1) / 2).clamp(0, 1)", (DRAWN + "test_results_are_images_in_range_and_zero_outside_the_brain",)),
         ("mean = samples.mean(dim=0)", "mean = samples[0]", (DRAWN + "test_the_mean_and_spread_are_those_of_the_samples",)),
         ("NoiseKey(self.settings.seed, number,", "NoiseKey(self.settings.seed, 0,", (DRAWN + "test_the_mean_and_spread_are_those_of_the_samples",)),
+    ),
+    *_of(
+        "translation", "tasks/translation.py",
         ("np.where(mask, FUSED if fused else OOD, IND)", "np.where(mask, OOD if fused else FUSED, IND)",
          (DRAWN + "test_source_labels_say_which_process_made_each_voxel",)),
     ),

@@ -8,8 +8,9 @@ from localdiff_cli.diffusion.device import autocast, choose_device, on_device
 from localdiff_cli.diffusion.fusion import LocalSettings
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import DeviceError
+from localdiff_cli.tasks.sampling import Networks, SampleSettings, SliceSampler
 from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import FUSED, IND, OOD, UNKNOWN, Networks, SampleSettings, SliceSampler, source_labels
+from localdiff_cli.tasks.translation import FUSED, IND, OOD, UNKNOWN, source_labels
 
 H, W = 96, 80
 CPU = torch.device("cpu")

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from localdiff_cli.bundle import DETECTOR, METADATA, TRANSLATOR, load_detector, load_translator, open_bundle
 from localdiff_cli.commands import fit as command
 from localdiff_cli.errors import UsageError
-from localdiff_cli.training.fit import _check_held_out, _healthy_only
+from localdiff_cli.training.detector import _healthy_only
+from localdiff_cli.training.job import check_held_out
 
 from .data import slices, write_patient
 
@@ -205,7 +206,7 @@ def test_a_translator_starts_from_anothers_weights_and_says_so(data, tmp_path):
     assert told == {"bundle": "bundle", "part": "translator", "weights": weights, "patients": learnt}
     assert f"started from the translator of bundle, which learnt from ({len(learnt)})" in (second.out / "README.md").read_text()
     with pytest.raises(UsageError, match="now in the val split"):
-        _check_held_out([slices(learnt[0], "val")], told)
+        check_held_out([slices(learnt[0], "val")], told)
     with pytest.raises(UsageError, match="no such weights"):
         command.fit_translator(options(data, tmp_path / "third", **small), still, **network, start=f"{first}:expert-5")
     assert command.fit_translator(options(data, tmp_path / "third", **small), still, **network, start=f"{first}:translator") == 0

@@ -8,9 +8,8 @@ from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings
-from localdiff_cli.training.fit import polynomial_map
 from localdiff_cli.training.loop import LoopSettings, step_generator, train
-from localdiff_cli.training.translator import draw, healthy_slices, mean_prediction, stratified_times, translator_loss
+from localdiff_cli.training.translator import draw, healthy_slices, mean_prediction, polynomial_map, stratified_times, translator_loss
 
 from .data import slices
 

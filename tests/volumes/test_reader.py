@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
 from localdiff_cli.volumes.reader import SliceReader, file_hash, files_of, open_volume, stem, suffix_of
+from tests.volumes.canonical import to_canonical
 
 from .synthetic import ORIENTATIONS, affine_of, brain_array, canonical, error_of, real, save_nifti
 
@@ -107,7 +108,7 @@ def test_flat_single_slice_and_single_frame_volumes_are_read(tmp_path, shape, af
     array = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
     volume = open_volume(save_nifti(tmp_path / "a.nii.gz", array, affine))
     assert volume.stored_shape == shape
-    expected = volume.frame.to_canonical(array.reshape((*shape[:3], 1)[:3])).astype(np.float32)
+    expected = to_canonical(volume.frame, array.reshape((*shape[:3], 1)[:3])).astype(np.float32)
     np.testing.assert_array_equal(canonical(tmp_path / "a.nii.gz"), expected)
 
 

@@ -78,12 +78,6 @@ class SsimMaps:
     slices_reason: str = ""
 
 
-def reference_range(reference: NDArray, mask: NDArray[np.bool_], mask_name: str) -> DataRange:
-    """Largest minus smallest reference intensity inside ``mask`` (0 where the mask is empty)."""
-    values = reference[mask]
-    return DataRange(float(np.ptp(values)) if values.size else 0.0, f"reference, maximum − minimum inside {mask_name}")
-
-
 def ssim_maps(translation: NDArray, reference: NDArray, data_range: DataRange, *, volume: bool = True) -> SsimMaps:
     """Slice-wise SSIM maps of two volumes ``(slices, rows, columns)`` of the same shape, and the 3D one where ``volume`` asks for it."""
     box = bounding_box((translation != 0) | (reference != 0), (SSIM_RADIUS,) * 3) or (slice(0, 0),) * 3
