@@ -38,7 +38,14 @@ class Crop:
 
 
 def crop_around(ood_mask: Tensor, margin: int, multiple: int) -> Crop:
-    """The smallest window around B ``(N, 1, H, W)`` with ``margin`` pixels, its sides and corner multiples of ``multiple``."""
+    """The smallest window around B ``(N, 1, H, W)`` with ``margin`` pixels, its sides and corner multiples of ``multiple``.
+
+    >>> mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    >>> mask[..., 10:14, 20:22] = True
+    >>> crop = crop_around(mask, margin=2, multiple=4)
+    >>> crop.rows, crop.columns
+    (slice(8, 16, None), slice(16, 24, None))
+    """
     used = ood_mask.flatten(0, 1).any(dim=0)
     return Crop(_window(used.any(dim=1), margin, multiple), _window(used.any(dim=0), margin, multiple))
 
@@ -61,7 +68,11 @@ def ind_condition(condition: Tensor, ood_mask: Tensor, context: float) -> Tensor
 
 
 def split(state: State) -> State:
-    """One process into two that start alike: ``(N, …)`` → ``(2N, …)``, OOD half first."""
+    """One process into two that start alike: ``(N, …)`` → ``(2N, …)``, OOD half first.
+
+    >>> split(State(torch.zeros(3, 1, 8, 8))).x.shape
+    torch.Size([6, 1, 8, 8])
+    """
     return State(torch.cat([state.x, state.x]), None if state.x0 is None else torch.cat([state.x0, state.x0]), state.t_of_x0)
 
 

@@ -91,7 +91,12 @@ def plain(process: Process, condition: Tensor, x_T: Tensor) -> Tensor:
 
 
 def fuse(state: State, weight: Tensor) -> State:
-    """x_0 = B · x_0^ood + (1 − B) · x_0^ind, and x_t likewise; ``weight`` ``(N, 1, H, W)`` in [0, 1] is B or M."""
+    """x_0 = B · x_0^ood + (1 − B) · x_0^ind, and x_t likewise; ``weight`` ``(N, 1, H, W)`` in [0, 1] is B or M.
+
+    >>> ood, ind = torch.ones(1, 1, 1, 3), torch.zeros(1, 1, 1, 3)
+    >>> fuse(State(torch.cat([ood, ind])), torch.tensor([[[[1.0, 0.5, 0.0]]]])).x.flatten().tolist()
+    [1.0, 0.5, 0.0]
+    """
 
     def blend(both: Tensor) -> Tensor:
         ood, ind = both.chunk(2)

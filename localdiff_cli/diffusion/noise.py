@@ -23,7 +23,14 @@ class NoiseKey:
     shared: bool = True
 
     def field(self, step: int, slice_number: int, shape: tuple[int, int]) -> Tensor:
-        """Standard normal ``(1, H, W)`` float32 for one step of one slice (Philox, keyed by SHA-256 of the whole key)."""
+        """Standard normal ``(1, H, W)`` float32 for one step of one slice (Philox, keyed by SHA-256 of the whole key).
+
+        >>> key = NoiseKey(seed=0, sample=0, fingerprint="a volume")
+        >>> torch.equal(key.field(3, 0, (4, 4)), NoiseKey(0, 0, "a volume").field(3, 9, (4, 4)))  # shared by all slices
+        True
+        >>> torch.equal(key.field(3, 0, (4, 4)), key.field(4, 0, (4, 4)))
+        False
+        """
         place = "all" if self.shared else str(slice_number)
         text = f"{self.seed}/{self.sample}/{self.fingerprint}/{place}/{step}"
         key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")

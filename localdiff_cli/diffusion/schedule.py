@@ -48,7 +48,12 @@ class Schedule:
         return scheduler.alphas_cumprod.double()
 
     def alpha_bar(self, t: int) -> float:
-        """ᾱ_t; 1 for the clean image (t = −1)."""
+        """ᾱ_t; 1 for the clean image (t = −1).
+
+        >>> schedule = Schedule()
+        >>> schedule.alpha_bar(-1), round(schedule.alpha_bar(499), 3), round(schedule.alpha_bar(999), 6)
+        (1.0, 0.079, 4e-05)
+        """
         return 1.0 if t == CLEAN else float(self.alphas_cumprod[t])
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -105,6 +110,9 @@ def step_pairs(num_train_timesteps: int, steps: int) -> tuple[StepPair, ...]:
     """``steps`` pairs (t, t_prev) from T − 1 down to the clean image (−1), evenly spaced.
 
     Raises ``ValueError`` unless 1 ≤ ``steps`` ≤ T.
+
+    >>> step_pairs(1000, 4)
+    ((999, 749), (749, 499), (499, 249), (249, -1))
     """
     if not 1 <= steps <= num_train_timesteps:
         raise ValueError(f"steps: found {steps}; expected 1 to {num_train_timesteps}")
