@@ -64,7 +64,7 @@ def test_the_page_is_whole_and_fits_the_screen(folder, tmp_path, width):
     found, console = browse(folder, width, tmp_path)
     assert console == []
     assert found["width"] == width
-    assert found["images"] == 42
+    assert found["images"] == 49
     assert (found["broken"], found["silent"], found["plots"]) == (0, 0, 14)
     assert found["resources"] == []
     assert found["wide"] == []
