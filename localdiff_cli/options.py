@@ -156,7 +156,7 @@ Cluster = Annotated[
     str | None,
     typer.Option(
         "--cluster",
-        help="A Dask scheduler, dask://HOST:PORT, or slurm (with --jobs nodes); needs localdiff[cluster]. Example: --cluster dask://node1:8786",
+        help="A Dask scheduler, dask://HOST:PORT, or slurm (with --jobs nodes); needs localdiff\\[cluster]. Example: --cluster dask://node1:8786",
         rich_help_panel=RUN,
     ),
 ]

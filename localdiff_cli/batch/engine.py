@@ -225,7 +225,6 @@ def summarise(tally: Tally, planned: int, out: Path, reporter: Reporter) -> None
     done, failed, review = len(tally.done), len(tally.failures), len(tally.review)
     reporter.event("run-finished", done=done, already_done=len(tally.skipped), failed=failed, review=review)
     already = f", {len(tally.skipped)} already done" if tally.skipped else ""
-    reporter.line(f"{done} done{already}, {failed} failed, {review} to review (see {out / 'qc.tsv'})")
     if tally.failures:
         reporter.problem(f"{failed} failed, listed in {out / 'failures.tsv'}:")
         for name, code, reason in sorted(tally.failures):
@@ -235,3 +234,11 @@ def summarise(tally: Tally, planned: int, out: Path, reporter: Reporter) -> None
     if tally.stopped:
         left = planned - done - failed - len(tally.skipped)
         reporter.problem(f"stopped after {failed} failures, {left} volumes not tried; the same command goes on")
+    reporter.line(f"{done} done{already}, {failed} failed, {review} to review; look next at {_next_place(tally, out)}")
+
+
+def _next_place(tally: Tally, out: Path) -> str:
+    """Where a person looks after the run: at what failed, else at what is doubtful, else at the outputs."""
+    if tally.failures:
+        return f"{out / 'failures.tsv'} (what failed and why)"
+    return f"{out / 'qc.tsv'} (what a person has to see)" if tally.review else f"{out}"

@@ -13,7 +13,7 @@ from localdiff_cli import __version__
 from localdiff_cli import options as o
 
 app = typer.Typer(
-    add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
+    add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
 )
 DATA, REPORT = "Which data", "Report (group)"
 SEVERAL = ("--participant-label", "--participant_label", "--session-id", "--session_id")
@@ -34,7 +34,7 @@ def bids(
     participant_label: Annotated[list[str] | None, typer.Option("--participant-label", "--participant_label", help="People to work on, with or without sub-; several words may follow. (default: all) Example: --participant-label 01 02", rich_help_panel=DATA)] = None,
     session_id: Annotated[list[str] | None, typer.Option("--session-id", "--session_id", help="Sessions to work on, with or without ses-; several words may follow. (default: all) Example: --session-id baseline", rich_help_panel=DATA)] = None,
     bids_filter_file: Annotated[Path | None, typer.Option("--bids-filter-file", help='JSON that says which images are meant, as for fMRIPrep: {"t1w": {"acquisition": "mprage"}}. (default: one of each visit) Example: --bids-filter-file filter.json', rich_help_panel=DATA)] = None,
-    validate: Annotated[bool, typer.Option("--validate", help="Run bids-validator-deno on BIDS_DIR first; its errors end the run. Needs localdiff[bids].", rich_help_panel=DATA)] = False,
+    validate: Annotated[bool, typer.Option("--validate", help="Run bids-validator-deno on BIDS_DIR first; its errors end the run. Needs localdiff\\[bids].", rich_help_panel=DATA)] = False,
     model: Annotated[str, typer.Option("--model", help="Translator bundle by name or folder. Example: --model t1-to-t2", rich_help_panel=o.MODEL)] = "t1-to-flair",
     segmenter: Annotated[str | None, typer.Option("--segmenter", help="Segmenter bundle that finds lesions on the translations, or none. (default: lesion-<target>, where there is one) Example: --segmenter none", rich_help_panel=o.MODEL)] = None,
     mode: Annotated[str, typer.Option("--mode", help="local: Local Diffusion; plain: the ordinary sampler, for comparison. Example: --mode plain", rich_help_panel=o.MODEL)] = "local",
