@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from localdiff_cli.bundle.schema import FORMAT, METADATA, Bundle, Defaults, SegmenterDefaults, damaged, parse, settings_of
 from localdiff_cli.errors import ModelError, UsageError
+from localdiff_cli.monai_bundle.metadata import INFERENCE, inference_config, monai_metadata
 from localdiff_cli.volumes.reader import file_hash
 
 if TYPE_CHECKING:
@@ -158,7 +159,9 @@ def save_bundle(path: Path, metadata: dict[str, Any], tensors: dict[str, dict[st
             partial.write_bytes(raw)
         files[name] = hashlib.sha256(raw).hexdigest()
     merged |= {"format": FORMAT, "files": files, "name": path.name}
+    merged |= monai_metadata(merged)
     write_text(path / METADATA, json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
+    write_text(path / INFERENCE, json.dumps(inference_config(merged), indent=1) + "\n")
     write_text(path / "README.md", card)
     return open_bundle(str(path))
 
@@ -167,7 +170,7 @@ def copy_bundle(bundle: Bundle, to: Path) -> Bundle:
     """Write the bundle's weights, metadata and card into the folder ``to``, nothing else of its folder; hashes are checked."""
     from localdiff_cli.volumes.whole import whole_file
 
-    names = [*bundle.metadata.get("files", {}), "README.md", METADATA]
+    names = [*bundle.metadata.get("files", {}), "README.md", INFERENCE, METADATA]
     for name in names:
         source = weight_file(bundle, name) if name in bundle.metadata.get("files", {}) else inside(bundle.path, name)
         if source.is_file():
