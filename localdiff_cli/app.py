@@ -409,6 +409,11 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # MONAI asks for the user's name when it is loaded; in a container the user may have none.
     os.environ.setdefault("LOGNAME", "localdiff")
+    if sys.argv[1:] == ["--xml"]:  # what 3D Slicer asks of every program that may be a module of its
+        from localdiff_cli.interfaces.slicer import description
+
+        sys.stdout.write(description())
+        return
     app(prog_name="localdiff")
     sys.exit(0)
 

@@ -36,6 +36,9 @@ COPIED = {
     "concepts.md": "examples/docs/concepts.md",
     "adapters.md": "examples/adapters.md",
     "dicom.md": "examples/DICOM.md",
+    "bids.md": "examples/bids.md",
+    "monai.md": "examples/monai.md",
+    "other_tools.md": "examples/other_tools.md",
     "offline.md": "examples/OFFLINE.md",
     "scale.md": "examples/SCALE.md",
     "results.md": "examples/benchmarks/RESULTS.md",
@@ -48,7 +51,7 @@ COPIED = {
 NAVIGATION = [
     {"Start": ["index.md", "start.md", "use.md"]},
     {"Concepts": ["concepts.md", "numbers.md"]},
-    {"Reference": ["commands.md", "api.md", "adapters.md", "dicom.md"]},
+    {"Reference": ["commands.md", "api.md", "adapters.md", "dicom.md", "bids.md", "monai.md", "other_tools.md"]},
     {"Cluster": ["cluster.md", "offline.md", "scale.md"]},
     {"Models": ["models.md"]},
     {"Results": ["results.md", "experiments.md"]},

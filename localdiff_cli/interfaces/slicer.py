@@ -1,0 +1,139 @@
+"""``localdiff-slicer``: a command-line module of 3D Slicer, one volume in and one out; ``--xml`` prints its description."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from localdiff_cli import __version__
+from localdiff_cli.interfaces.described import Described, describe
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+CHOICES = {
+    "model": ("t1-to-flair", "t1-to-t2", "flair-to-t1"),
+    "mode": ("local", "plain"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+}
+ELEMENTS = {int: "integer", float: "double", bool: "boolean", str: "string"}
+
+
+@app.command()
+def slicer(
+    input_volume: Annotated[Path, typer.Argument(help="The volume to translate.", exists=True, dir_okay=False)],
+    output_volume: Annotated[Path, typer.Argument(help="The synthetic volume, on the grid of the input.", dir_okay=False)],
+    model: Annotated[str, typer.Option("--model", help="Which contrast becomes which.")] = "t1-to-flair",
+    mode: Annotated[str, typer.Option("--mode", help="local: Local Diffusion; plain: the ordinary sampler, for comparison.")] = "local",
+    brain: Annotated[
+        Path | None, typer.Option("--brain", help="Brain mask on the grid of the input; without it the brain is found.")
+    ] = None,
+    ood_map: Annotated[
+        Path | None, typer.Option("--oodmap", help="Where the input is unlike anything seen in training (local only).")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all noise.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="What computes; what is asked for is what runs.")] = "auto",
+) -> None:
+    """Translate one volume, as 3D Slicer asks for it. For research use; not for diagnosis."""
+    from localdiff_cli.commands.detector import DetectorOptions
+    from localdiff_cli.commands.run import Asked, RunOptions, guarded
+    from localdiff_cli.commands.translate import TranslateOptions, translate
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = TranslateOptions(
+            model=model, mode=mode, seed=seed, device=device, brain=str(brain or "auto"), save_map=ood_map is not None and mode == "local"
+        )
+        shared = RunOptions(str(input_volume), Path(folder), how=Asked(jobs=0))
+        code = guarded(lambda: translate(shared, options, DetectorOptions()), debug=False)
+        made = Path(folder) / input_volume.name
+        if code == 0:
+            _hand_over(made, output_volume)
+        if code == 0 and options.save_map and ood_map is not None:
+            from localdiff_cli.volumes.contrast import beside
+
+            _hand_over(beside(made, "ood"), ood_map)
+    raise typer.Exit(code)
+
+
+def _hand_over(made: Path, wanted: Path) -> None:
+    """Put a volume where Slicer wants it, in the format that its name asks for."""
+    from localdiff_cli.volumes.reader import suffix_of
+
+    if suffix_of(made) == suffix_of(wanted):
+        shutil.copyfile(made, wanted)
+        return
+    import SimpleITK
+
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(made)), str(wanted))
+
+
+def description() -> str:
+    """The module's description in Slicer's XML."""
+    root = ET.Element("executable")
+    for tag, text in (
+        ("category", "Synthesis"),
+        ("title", "Local Diffusion"),
+        (
+            "description",
+            "Translates one MRI contrast into another without inventing or erasing disease. For research use; not for diagnosis.",
+        ),
+        ("version", __version__),
+        ("documentation-url", "https://pypi.org/project/localdiff/"),
+        ("license", "Apache-2.0"),
+        ("contributor", "the localdiff project"),
+    ):
+        ET.SubElement(root, tag).text = text
+    found = describe(slicer)
+    volumes = [each for each in found if each.kind is Path]
+    _group(root, "Volumes", "What is read and what is written", volumes)
+    _group(root, "Translation", "How it is made", [each for each in found if each not in volumes])
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _group(root: ET.Element, label: str, text: str, parameters: list[Described]) -> None:
+    group = ET.SubElement(root, "parameters")
+    ET.SubElement(group, "label").text = label
+    ET.SubElement(group, "description").text = text
+    index = 0
+    for each in parameters:
+        element = _element(group, each)
+        for tag, value in (("name", each.name), ("label", each.name.replace("_", " ")), ("description", each.help)):
+            ET.SubElement(element, tag).text = value
+        if each.flag is None:
+            ET.SubElement(element, "index").text = str(index)
+            index += 1
+        else:
+            ET.SubElement(element, "longflag").text = each.flag.removeprefix("--")
+        if each.kind is Path:
+            ET.SubElement(element, "channel").text = "output" if each.name in ("output_volume", "ood_map") else "input"
+        elif each.default is not None:
+            ET.SubElement(element, "default").text = str(each.default)
+        for choice in CHOICES.get(each.name, ()):
+            ET.SubElement(element, "element").text = choice
+
+
+def _element(group: ET.Element, each: Described) -> ET.Element:
+    if each.kind is Path:
+        return ET.SubElement(group, "image", {"type": "label"} if each.name == "brain" else {})
+    return ET.SubElement(group, "string-enumeration" if each.name in CHOICES else ELEMENTS[each.kind])
+
+
+def main() -> None:
+    """Entry point of ``localdiff-slicer``."""
+    # See localdiff_cli/app.py: both must be set before torch and MONAI are loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("LOGNAME", "localdiff")
+    if sys.argv[1:] == ["--xml"]:
+        sys.stdout.write(description())
+        return
+    app(prog_name="localdiff-slicer")
+
+
+if __name__ == "__main__":
+    main()
