@@ -171,7 +171,9 @@ def test_a_crop_shows_the_ood_branch_its_window_only_and_changes_nothing_outside
     assert torch.equal(result[~region.mask], whole[~region.mask])
 
 
-@pytest.mark.parametrize(("low", "high", "rows"), [(0, 3, (0, 8)), (10, 20, (8, 24)), (30, 32, (28, 32)), (0, 32, (0, 32))])
+@pytest.mark.parametrize(
+    ("low", "high", "rows"), [(0, 3, (0, 8)), (10, 20, (8, 24)), (12, 18, (8, 20)), (30, 32, (28, 32)), (0, 32, (0, 32))]
+)
 def test_the_crop_holds_the_mask_with_its_margin_on_multiples(low, high, rows):
     crop = crop_around(square(low, high).mask, margin=2, multiple=4)
     assert (crop.rows.start, crop.rows.stop) == rows

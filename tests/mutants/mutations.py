@@ -97,7 +97,7 @@ DIFFUSION = (
         ("estimate = x0 + (x0 - state.x0) / (2 * r)", "estimate = x0 + (x0 - state.x0) / r",
          (SAMPLERS + "test_dpm_solver_is_of_second_order_where_ddim_is_of_first",)),
         ("r = (_log_snr(now) - _log_snr(schedule.alpha_bar(state.t_of_x0))) / h", "r = h / (_log_snr(now) - _log_snr(schedule.alpha_bar(state.t_of_x0)))",
-         (SAMPLERS + "test_dpm_solver_is_of_second_order_where_ddim_is_of_first",)),
+         (PLAIN,)),
         ("math.expm1(-h)", "math.expm1(-h / 2)", (PLAIN,)),
         ("sigma = math.sqrt((1 - then) / (1 - now) * (1 - ratio))", "sigma = math.sqrt(1 - ratio)", (PLAIN,)),
         ("math.sqrt(ratio) * (1 - then) * state.x", "ratio * (1 - then) * state.x", (PLAIN,)),
