@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from localdiff_cli.bids.filters import read_filters
 from localdiff_cli.bids.index import scan_dataset
 from localdiff_cli.bids.outputs import BidsItem
 from localdiff_cli.bids.recipes import BidsSegmentRecipe, BidsTranslateRecipe
+from localdiff_cli.bids.validator import check_dataset
 from localdiff_cli.bundle import Bundle, bundle_paths, open_bundle
 from localdiff_cli.commands.detector import DetectorOptions
 from localdiff_cli.commands.run import RunOptions, execution
@@ -143,14 +143,3 @@ def _tell(choices: list[Choice], reporter: Reporter) -> None:
         (reporter.line if len(several) <= MAX_TOLD else reporter.detail)(text)
     if len(several) > MAX_TOLD:
         reporter.line(f"{len(several)} visits have several images; one was taken of each (--verbose and the sidecars say why)")
-
-
-def check_dataset(root: Path) -> None:
-    """Run bids-validator-deno. Raises :class:`UsageError` for a dataset with errors, and where it is not installed."""
-    try:
-        done = subprocess.run(["bids-validator-deno", "--ignoreWarnings", str(root)], capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise UsageError("--validate: needs bids-validator-deno: pip install 'localdiff[bids]'", code="no-validator") from error
-    if done.returncode:
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-40:])
-        raise UsageError(f"{root}: bids-validator-deno found errors; mend them, or leave --validate out:\n{said}", code="invalid")

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from localdiff_cli.bids.app import app, spread
+from localdiff_cli.bids.validator import validator as find_validator
 from tests import bundles
 from tests.bids.dataset import make_dataset
 
@@ -44,11 +45,12 @@ def study(tmp_path_factory, bids_app):
 def validator():
     """``validator(dataset)``: what bids-validator-deno finds, as ``(severity, code, location)``."""
 
+    program = find_validator()
+    if program is None:
+        pytest.skip("needs bids-validator-deno: pip install 'localdiff[bids]'")
+
     def run(root):
-        try:
-            done = subprocess.run(["bids-validator-deno", "--format", "json", str(root)], capture_output=True, text=True, timeout=120)
-        except FileNotFoundError:
-            pytest.skip("needs bids-validator-deno: pip install 'localdiff[bids]'")
+        done = subprocess.run([program, "--format", "json", str(root)], capture_output=True, text=True, timeout=300)
         return [(issue.get("severity"), issue["code"], issue.get("location")) for issue in json.loads(done.stdout)["issues"]["issues"]]
 
     return run
