@@ -107,6 +107,8 @@ def translate(
     save_brain: o.SaveBrain = False, dicom_out: o.DicomOut = None, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
     device: o.Device = "auto", batch_size: o.BatchSize = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU. Example: --precision bf16", rich_help_panel=o.MODEL)] = "fp32",
+    calibration: Annotated[Path | None, typer.Option("--calibration", help="Certificate of localdiff calibrate: its cut τ is used, its promises go into every sidecar, and volumes unlike its patients are said to be outside them. (default: none) Example: --calibration site.json", rich_help_panel=o.MODEL)] = None,
+    interval: Annotated[float | None, typer.Option("--interval", help="Also write <name>_lo and <name>_hi: between them lies the true value in this share of a new patient's voxels, 0.5 to 0.99, by region; the level that --calibration was made with. (default: none) Example: --interval 0.9", rich_help_panel=o.OUTPUT)] = None,
     jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
     shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
     overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
@@ -128,7 +130,7 @@ def translate(
         branch_step=branch_step, fusion_step=fusion_step, soft=soft, guided=guided, classifier=classifier, expert=expert, emphasis=emphasis,
         unknown=unknown, unknown_tau=unknown_tau, ood_branch=ood_branch, ood_crop=ood_crop, brain=brain, bias=bias, nan=nan, match=match, suffix=suffix,
         dtype=dtype, save_map=save_map, save_source=save_source, save_brain=save_brain,
-        device=device, precision=precision, batch_size=batch_size,
+        device=device, precision=precision, batch_size=batch_size, calibration=calibration, interval=interval,
     )  # fmt: skip
     _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
 
@@ -360,6 +362,44 @@ def fit_segmenter(
         return command.fit_segmenter(options, command.TrainOptions(steps, batch_size, rate, seed, precision), channels=command.numbers("--channels", channels),
                                      threshold=threshold, min_volume=min_volume, start=start, healthy_share=healthy_share, doubt=doubt,
                                      hard_negatives=hard_negatives)  # fmt: skip
+
+    _finish(guarded(run, debug=debug))
+
+
+PROMISES, COHORT = "Promises", "Cohort"
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Option("--model", help="Translator bundle by name or folder. Example: --model t1-to-flair", rich_help_panel=o.FILES)],
+    data: Annotated[list[Path], typer.Option("--data", help="Your own patients: a folder of sub-* with condition, target, _mask of lesions (none: no lesions known) and _brain, or a TSV as for fit; repeatable. Example: --data cohort/", rich_help_panel=o.FILES)],
+    out: Annotated[Path, typer.Option("--out", help="Certificate to write, JSON. Example: --out site.json", rich_help_panel=o.FILES)],
+    max_uncovered: Annotated[float | None, typer.Option("--max-uncovered", help="Share of a patient's lesions of which the map covers less than half, at most, on average over new patients, 0 to 1. (default: no promise) Example: --max-uncovered 0.2", rich_help_panel=PROMISES)] = None,
+    max_missed: Annotated[float | None, typer.Option("--max-missed", help="Share of a patient's lesions neither drawn with half their contrast nor called unknown, at most, 0 to 1. (default: no promise) Example: --max-missed 0.3", rich_help_panel=PROMISES)] = None,
+    max_invented: Annotated[float | None, typer.Option("--max-invented", help="Share of a patient's lesion-free slices with a falsely drawn spot above 30 mm², at most, 0 to 1. (default: no promise) Example: --max-invented 0.1", rich_help_panel=PROMISES)] = None,
+    max_harm: Annotated[float | None, typer.Option("--max-harm", help="Share of patients with more than --harm-ml falsely drawn, at most, 0 to 1. (default: no promise) Example: --max-harm 0.1", rich_help_panel=PROMISES)] = None,
+    harm_ml: Annotated[float, typer.Option("--harm-ml", help="What counts as harm, ml falsely drawn. Example: --harm-ml 2", rich_help_panel=PROMISES)] = 5.0,
+    confidence: Annotated[float, typer.Option("--confidence", help="Confidence of all promises but --max-uncovered together, 0.5 to 0.9999. Example: --confidence 0.9", rich_help_panel=PROMISES)] = 0.9,
+    taus: Annotated[str | None, typer.Option("--taus", help="Cuts τ of the map to choose from, 0 to 1, the first of them tried first; declare them before you look at the patients. (default: the bundle's own, 0.05, 0.1, 0.2, 0.3, 0.5) Example: --taus 0.2,0.1,0.3", rich_help_panel=PROMISES)] = None,
+    interval: Annotated[float | None, typer.Option("--interval", help="Also bands for translate --interval: the true value lies within in this share of a new patient's voxels on average, 0.5 to 0.99. (default: none) Example: --interval 0.9", rich_help_panel=PROMISES)] = None,
+    void_below: Annotated[float, typer.Option("--void-below", help="Share of alike volumes for which the certificate is void all the same, as the strangest, 0 to 0.5. Example: --void-below 0.05", rich_help_panel=PROMISES)] = 0.05,
+    split: Annotated[str | None, typer.Option("--split", help="Only this split of participants.tsv or the TSV: train, val or test. (default: everybody) Example: --split val", rich_help_panel=COHORT)] = None,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Patient to leave out; repeatable. Example: --exclude sub-07", rich_help_panel=COHORT)] = None,
+    every: Annotated[int, typer.Option("--every", min=1, help="Judge every n-th slice only; the promises speak of these. Example: --every 2", rich_help_panel=COHORT)] = 1,
+    work: Annotated[Path | None, typer.Option("--work", help="Folder of what was measured; an interrupted run goes on from there. (default: <out>.work) Example: --work calibrate.work", rich_help_panel=o.FILES)] = None,
+    device: o.Device = "auto", debug: o.Debug = False,
+) -> None:  # fmt: skip
+    """Promises with a number, proven on your own patients: a certificate for translate --calibration, or exit code 6 and none.
+
+    Example: localdiff calibrate --model t1-to-flair --data cohort/ --max-missed 0.3 --max-invented 0.1 --out site.json
+    """
+    from localdiff_cli.commands import calibrate as command
+    from localdiff_cli.commands.run import guarded
+
+    def run() -> int:
+        options = command.CalibrateOptions(model, tuple(data), out, max_uncovered, max_missed, max_invented, max_harm, harm_ml, confidence,
+                                           command.cuts(taus), every, split, tuple(exclude or ()), void_below, work, device, interval)  # fmt: skip
+        return command.calibrate(options)
 
     _finish(guarded(run, debug=debug))
 

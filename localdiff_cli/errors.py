@@ -14,6 +14,7 @@ EXIT_USAGE = 2
 EXIT_NO_INPUT = 3
 EXIT_UNUSABLE = 4
 EXIT_LIMIT_MISSED = 5
+EXIT_NOT_CERTIFIED = 6
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
@@ -70,3 +71,9 @@ class LimitMissedError(LocaldiffError):
     """A figure missed the limit set with ``--fail-under``."""
 
     exit_code = EXIT_LIMIT_MISSED
+
+
+class NotCertifiedError(LocaldiffError):
+    """``calibrate`` cannot promise what was asked for; there is no certificate."""
+
+    exit_code = EXIT_NOT_CERTIFIED

@@ -11,28 +11,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from examples.benchmarks import harm_figures as figures
-from examples.benchmarks.harm_figures import LOOKS, Drawn, Lesion, Scene
-from examples.benchmarks.harm_people import Person, Ready, Slices, digest, people, slices_of, stamps
 from examples.benchmarks.table import Table, decimal, percent
-from localdiff_cli.bundle import Bundle
 from localdiff_cli.commands.detector import DetectorOptions
 from localdiff_cli.commands.translate import TranslateOptions, TranslateRecipe
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap, bootstrap_mean, bootstrap_ratio
-from localdiff_cli.tasks.detection import DetectorBinding, mask_of, unknown_of
-from localdiff_cli.tasks.sampling import SliceSampler
-from localdiff_cli.tasks.slices import Chunk
-from localdiff_cli.tasks.translation import UNKNOWN, TranslateWork, source_labels
+from localdiff_cli.evaluation.metrics import harm as figures
+from localdiff_cli.evaluation.metrics.harm import Drawn, Lesion, Scene
+from localdiff_cli.tasks.judged import check_look, draw, ready_for, scene_of
+from localdiff_cli.tasks.translation import TranslateWork
+from localdiff_cli.training.people import Person, Slices, digest, people, slices_of, stamps
 from localdiff_cli.volumes.whole import write_text
 
 VERSION = 1
@@ -44,75 +38,19 @@ Record = dict[str, Any]
 """What was measured in one person: AMOUNTS (ml; ventricles a share of the range), ``whole`` and ``lesions``; None where not measurable."""
 
 
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """The command's own work on a volume, and whose bundle it is."""
-
-    bundle: Bundle
-    work: TranslateWork
-
-    def scene(self, ml: float) -> Scene:
-        """What decides the figures where a pixel stands for ``ml`` millilitres."""
-        target = self.bundle.target
-        return Scene(LOOKS[target.contrast], target.window, self.work.mask.threshold, self.bundle.grid.spacing, ml)
-
-
-def load(model: str) -> Bench:
+def load(model: str) -> TranslateWork:
     """The defaults of ``localdiff translate --model``, on the CPU. Raises :class:`UsageError` for a target of unknown look."""
     work = TranslateRecipe(Path("."), TranslateOptions(model=model, device="cpu"), DetectorOptions()).load(lambda _: None)
     assert isinstance(work, TranslateWork)
-    if work.bundle.target.contrast not in LOOKS:
-        raise UsageError(
-            f"--model {model}: makes {work.bundle.target.contrast}; expected a target among {', '.join(LOOKS)}", code="contrast"
-        )
-    return Bench(work.bundle, work)
+    check_look(work)
+    return work
 
 
-def chunk_of(slices: Slices, rows: Sequence[int]) -> Chunk:
-    """Some of a person's slices as the networks take them."""
-    numbers = tuple(int(slices.numbers[row]) for row in rows)
-    condition = torch.from_numpy(_unit(slices.condition[list(rows)]))[:, None]
-    return Chunk(numbers, tuple(range(len(numbers))), condition, torch.from_numpy(slices.brain[list(rows)])[:, None])
-
-
-def _unit(stack: NDArray[np.uint16]) -> NDArray[np.float32]:
-    return np.asarray(stack / np.float32(65535), np.float32)
-
-
-def draw(bench: Bench, slices: Slices, rows: Sequence[int]) -> Drawn:
-    """Both translations of some slices, with the map and what is known of them."""
-    work, chunk = bench.work, chunk_of(slices, rows)
-    assert isinstance(work.bind, DetectorBinding)
-    detection = work.bind.detect(chunk)
-    mask = mask_of(detection, chunk.brain, work.mask, bench.bundle.grid.spacing)
-    plain = SliceSampler(work.networks, replace(work.sample, mode="plain"), slices.fingerprint)(chunk, detection.ood_map, mask)[0]
-    local = _local(work, slices, chunk, plain, detection.ood_map, mask)
-    weight, brain = detection.ood_map[:, 0].numpy(), chunk.brain[:, 0].numpy()
-    unknown = unknown_of(detection, mask, chunk.brain, work.unknown, work.mask.open_mm, bench.bundle.grid.spacing)
-    labels = source_labels(mask[:, 0].numpy(), unknown[:, 0].numpy(), weight, brain, work.sample)
-    taken = list(rows)
-    return Drawn(
-        None if slices.target is None else _unit(slices.target[taken]),
-        plain[:, 0].numpy(), local[:, 0].numpy(), weight, labels == UNKNOWN, brain, slices.lesions[taken],
-        None if slices.ventricles is None else slices.ventricles[taken],
-    )  # fmt: skip
-
-
-def _local(work: TranslateWork, slices: Slices, chunk: Chunk, plain: Tensor, ood_map: Tensor, mask: Tensor) -> Tensor:
-    """The local translation; where nothing is out of distribution it is the plain one."""
-    local, rows = plain.clone(), torch.nonzero(mask.flatten(1).any(dim=1))[:, 0].tolist()
-    if rows:
-        numbers = tuple(chunk.numbers[row] for row in rows)
-        part = Chunk(numbers, tuple(range(len(rows))), chunk.condition[rows], chunk.brain[rows])
-        local[rows] = SliceSampler(work.networks, work.sample, slices.fingerprint)(part, ood_map[rows], mask[rows])[0]
-    return local
-
-
-def measure_person(bench: Bench, slices: Slices, every: int) -> Record:
+def measure_person(work: TranslateWork, slices: Slices, every: int) -> Record:
     """One person's record."""
-    rows = range(0, len(slices.numbers), every)
-    drawn = draw(bench, slices, rows)
-    return record_of(drawn, bench.scene(bench.bundle.grid.spacing**2 * slices.thickness * every / 1000)) | {"slices": len(rows)}
+    rows, tau = range(0, len(slices.numbers), every), work.mask.threshold
+    (drawn,) = draw(work, slices, rows, [tau])
+    return record_of(drawn, scene_of(work, slices, every, tau)) | {"slices": len(rows)}
 
 
 def record_of(drawn: Drawn, scene: Scene) -> Record:
@@ -127,16 +65,14 @@ def record_of(drawn: Drawn, scene: Scene) -> Record:
     }  # fmt: skip
 
 
-def remembered(bench: Bench, person: Person, every: int, options: argparse.Namespace) -> Record | None:
+def remembered(work: TranslateWork, person: Person, every: int, options: argparse.Namespace) -> Record | None:
     """A person's record, from ``--work`` if the same files were translated with the same settings; None for files that cannot be used."""
-    path = options.work / "harm" / f"{digest([VERSION, bench.work.settings, stamps(person), every])}.json"
+    path = options.work / "harm" / f"{digest([VERSION, work.settings, stamps(person), every])}.json"
     if not path.is_file():
-        prepare = bench.work.prepare
-        ready = Ready(prepare, replace(prepare, window=bench.bundle.target.window))
-        slices = slices_of(person, ready, options.work / "cache" / "harm", print)
+        slices = slices_of(person, ready_for(work), options.work / "cache" / "harm", print)
         if slices is None:
             return None
-        write_text(path, json.dumps(measure_person(bench, slices, every)))
+        write_text(path, json.dumps(measure_person(work, slices, every)))
         print(f"harm: {person.name}, {person.kind}", flush=True)
     record: Record = json.loads(path.read_text(encoding="utf-8"))
     return record
@@ -210,16 +146,16 @@ def _share(records: Sequence[Record], way: str) -> str:
 
 def measure(options: argparse.Namespace) -> list[Table]:
     """Two tables: by kind of people, and person by person. Raises :class:`UsageError` where nobody could be measured."""
-    bench = load(options.model)
-    bundle = bench.bundle
+    work = load(options.model)
+    bundle = work.bundle
     everybody = people(options.data, bundle.condition.contrast, bundle.target.contrast, options.split)
-    found = [(person, remembered(bench, person, options.every, options)) for person in everybody]
+    found = [(person, remembered(work, person, options.every, options)) for person in everybody]
     measured = [(person, record) for person, record in found if record is not None]
     if not measured:
         raise UsageError(f"--split {options.split}: found nobody with {bundle.condition.contrast}; expected at least one person")
     kinds = {kind: [r for p, r in measured if p.kind == kind] for kind in sorted({p.kind for p, _ in measured})}
     stem, about = f"{bundle.name}-{options.split}", f"{len(measured)} {options.split} people, every {options.every}. slice"
-    account = {"bundle": bundle.name, "settings": bench.work.settings, "split": options.split, "every": options.every}
+    account = {"bundle": bundle.name, "settings": work.settings, "split": options.split, "every": options.every}
     by_kind = [kind_line(kind, records) for kind, records in kinds.items()]
     by_person = [person_line(*each) for each in sorted(measured, key=lambda each: (each[0].kind, each[0].name))]
     return [

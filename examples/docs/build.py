@@ -36,6 +36,7 @@ COPIED = {
     "concepts.md": "examples/docs/concepts.md",
     "adapters.md": "examples/adapters.md",
     "dicom.md": "examples/DICOM.md",
+    "guarantees.md": "examples/GUARANTEES.md",
     "bids.md": "examples/bids.md",
     "monai.md": "examples/monai.md",
     "other_tools.md": "examples/other_tools.md",
@@ -50,7 +51,7 @@ COPIED = {
 
 NAVIGATION = [
     {"Start": ["index.md", "start.md", "use.md"]},
-    {"Concepts": ["concepts.md", "numbers.md"]},
+    {"Concepts": ["concepts.md", "numbers.md", "guarantees.md"]},
     {"Reference": ["commands.md", "api.md", "adapters.md", "dicom.md", "bids.md", "monai.md", "other_tools.md"]},
     {"Cluster": ["cluster.md", "offline.md", "scale.md"]},
     {"Models": ["models.md"]},

@@ -19,8 +19,10 @@ from localdiff_cli.tasks.outputs import Role
 if TYPE_CHECKING:
     import torch
 
+    from localdiff_cli.guarantees.certificate import Certificate
     from localdiff_cli.tasks.detection import UnknownSettings
     from localdiff_cli.tasks.sampling import Networks, SampleSettings, Shows
+    from localdiff_cli.tasks.translation import TranslateWork
 
 OOD_BRANCHES = ("network", "copy", "mean")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -63,6 +65,8 @@ class TranslateOptions:
     device: str = "auto"
     precision: str = "fp32"
     batch_size: str = "auto"
+    calibration: Path | None = None
+    interval: float | None = None
 
 
 def _check(options: TranslateOptions) -> None:
@@ -101,6 +105,8 @@ def _check(options: TranslateOptions) -> None:
         raise UsageError("--mode plain has no OOD branch: --ood-branch does not apply", code="conflict")
     if options.ood_branch == "copy" and options.expert not in ("auto", "none"):
         raise UsageError("--ood-branch copy asks no network: --expert does not apply; take mean, or leave one out", code="conflict")
+    if options.mode == "plain" and options.calibration is not None:
+        raise UsageError("--mode plain: no promise speaks of it; --calibration does not apply", code="conflict")
     if options.classifier and not options.guided:
         raise UsageError("--classifier belongs to --guided", code="conflict")
 
@@ -232,12 +238,15 @@ class TranslateRecipe(NetworkRecipe):
             (options.samples > 1, Role("std", "std", "float32", "localdiff SD over samples")),
             (options.save_map, Role("map", "ood", "float32", "localdiff OOD map")),
             (options.save_source, Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused 4 unknown")),
+            (options.interval is not None, Role("lo", "lo", "float32", "localdiff lower limit")),
+            (options.interval is not None, Role("hi", "hi", "float32", "localdiff upper limit")),
             (options.save_brain, BRAIN),
         ]
 
     def load(self, say: Say) -> Work:
         """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
         from localdiff_cli.diffusion.device import automatic_batch, choose_device
+        from localdiff_cli.guarantees.certificate import read_certificate
         from localdiff_cli.tasks.matching import reference_scale
         from localdiff_cli.tasks.slices import file_account, prepare_settings
         from localdiff_cli.tasks.translation import TranslateWork
@@ -246,19 +255,22 @@ class TranslateRecipe(NetworkRecipe):
         device, local = choose_device(options.device), options.mode == "local"
         announce(say, bundle, device)
         networks = _networks(options, bundle, device)
-        bind, account = choose_detector(self.detector, bundle, device) if local else (None, {})
-        mask = mask_settings(bundle, self.detector)
+        certificate = read_certificate(options.calibration) if options.calibration else None
+        detector = replace(self.detector, tau=certificate.tau) if certificate else self.detector
+        bind, account = choose_detector(detector, bundle, device) if local else (None, {})
+        # What is unknown hangs on the bundle's own cut, whichever cut a certificate brings.
+        unknown = unknown_settings(options, bundle, mask_settings(bundle, self.detector).threshold)
         prepare = prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple)
         target = replace(prepare, window=bundle.target.window)
-        return TranslateWork(
+        work = TranslateWork(
             bundle=bundle,
             plan=self.plan,
             torch_device=device,
             networks=networks,
             bind=bind,
             prepare=prepare,
-            mask=mask,
-            unknown=unknown_settings(options, bundle, mask.threshold),
+            mask=mask_settings(bundle, detector),
+            unknown=unknown,
             sample=sample_settings(options, bundle),
             detector=account,
             reference=reference_scale(options.match, target) if options.match else None,
@@ -269,6 +281,30 @@ class TranslateRecipe(NetworkRecipe):
             precision=options.precision,
             batch_size=batch_of(options.batch_size, automatic_batch(device)),
         )
+        return work if certificate is None else _certified(work, certificate, options)
+
+
+def _check_calibration(path: Path, detector: DetectorOptions, interval: float | None) -> None:
+    """Raise :class:`UsageError` for a certificate that cannot be read, has not this interval, or beside a cut or map of the user's own."""
+    from localdiff_cli.guarantees.certificate import read_certificate
+
+    if detector.tau is not None or detector.map is not None:
+        raise UsageError("--calibration brings its own cut of the bundle's map: --tau and --map do not apply", code="conflict")
+    found = read_certificate(path).intervals
+    if interval is not None and (found is None or found["level"] != interval):
+        has = "no interval" if found is None else f"the interval {found['level']:g}"
+        raise UsageError(f"--interval {interval:g}: {path} has {has}; ask for that one, or calibrate anew", code="certificate")
+
+
+def _certified(work: TranslateWork, certificate: Certificate, options: TranslateOptions) -> TranslateWork:
+    """The same work under a certificate. Raises :class:`UsageError` where it speaks of other settings or another bundle."""
+    from localdiff_cli.guarantees.certificate import check_fits
+    from localdiff_cli.guarantees.certified import Certified
+    from localdiff_cli.ood.backbone import load_backbone
+
+    assert options.calibration is not None
+    check_fits(options.calibration, certificate, work.settings)
+    return replace(work, certified=Certified(certificate, load_backbone()))
 
 
 def checked_bundle(options: TranslateOptions, detector: DetectorOptions) -> Bundle:
@@ -277,6 +313,10 @@ def checked_bundle(options: TranslateOptions, detector: DetectorOptions) -> Bund
     check_detector(detector)
     if options.mode == "plain" and detector != DetectorOptions():
         raise UsageError("--mode plain looks for no OOD region: --map and the options of the detector do not apply", code="conflict")
+    if options.calibration is not None:
+        _check_calibration(options.calibration, detector, options.interval)
+    elif options.interval is not None:
+        raise UsageError("--interval: the bands come with a certificate; give --calibration too", code="conflict")
     bundle = open_bundle(options.model)
     if bundle.task != "translate":
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")

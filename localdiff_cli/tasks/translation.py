@@ -17,6 +17,9 @@ from torch import Tensor
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.work import OnSlice, Outcome
 from localdiff_cli.errors import VolumeError
+from localdiff_cli.guarantees.certified import Certified
+from localdiff_cli.guarantees.strangeness import Painter
+from localdiff_cli.ood.detector import Detection
 from localdiff_cli.tasks.detection import (
     DetectorBinding,
     MaskSettings,
@@ -88,6 +91,17 @@ def volumes_of(millilitres: NDArray[np.float64]) -> dict[str, float]:
     return {"OODMillilitres": round(float(millilitres[0]), 3), "UnknownMillilitres": round(float(millilitres[1]), 3)}
 
 
+def watched(detect: SliceDetector, painter: Painter) -> SliceDetector:
+    """The same detector, while ``painter`` sees every chunk."""
+
+    def seen(chunk: Chunk) -> Detection:
+        found = detect(chunk)
+        painter.see(chunk.active_numbers, chunk.condition, chunk.brain, found.ood_map)
+        return found
+
+    return seen
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TranslateWork(NetworkWork):
     """``localdiff translate`` on one volume."""
@@ -104,11 +118,13 @@ class TranslateWork(NetworkWork):
     match: str | None = None
     dtype: str = "float32"
     precision: str = "fp32"
+    certified: Certified | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the result. The batch size is not among it."""
-        return {
+        calibration = {} if self.certified is None else {"Calibration": self.certified.certificate.hash}
+        return calibration | {
             "Command": "translate",
             "Bundle": self.bundle.name,
             "BundleHash": self.bundle.hash,
@@ -153,6 +169,8 @@ class TranslateWork(NetworkWork):
             scale, stored = self._units(item)
             prepared = prepare_item(item, self.bundle, self.prepare)
         detect = self.bind(prepared, item.relative) if self.bind and self.sample.mode == "local" else None
+        painter = self.certified.painter() if self.certified else None
+        detect = watched(detect, painter) if painter and detect else detect
         draw = SliceSampler(self.networks, self.sample, prepared.survey.fingerprint)
         rows: list[SliceShare] = []
         millilitres = np.zeros(2)
@@ -177,6 +195,9 @@ class TranslateWork(NetworkWork):
                 facts = ood_facts(rows, prepared) | volumes_of(millilitres) if detect else {}
         found_doubts = ood_doubts(facts) + self._unknown_doubts(float(millilitres[1])) + self._expert_doubts(rows) if facts else []
         doubts = volume_doubts(prepared, item, self.bundle.typical) + found_doubts
+        if self.certified and painter:
+            verdict = self.certified.verdict(painter)
+            facts, doubts = facts | verdict.facts, verdict.doubts + doubts
         return Outcome(
             self._facts(prepared, scale, facts, clock), tuple(doubts), tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice))
         )
@@ -231,12 +252,15 @@ class TranslateWork(NetworkWork):
         ood_map = np.minimum(map_to_native(found["map"], grid, brain), 1)
         mask, unknown = (mask_to_native(found[name], grid, brain) for name in ("mask", "unknown"))
         spread = map_to_native(found["std"], grid, brain)
+        source = source_labels(mask, unknown, ood_map, brain, self.sample)
+        band = self.certified.band(image, source) if self.certified else {}
         if scale is not None:
+            band = {name: np.where(brain, scale.denormalise(limit), np.float32(0)) for name, limit in band.items()}
             image = np.where(brain, scale.denormalise(image), np.float32(0))
             spread = spread * np.float32(scale.sd * (scale.window[1] - scale.window[0]))
         if self.unknown.fill == "blank":
             image = np.where(unknown & ~mask, np.float32(0), image)
-        return {"image": image, "std": spread, "map": ood_map, "source": source_labels(mask, unknown, ood_map, brain, self.sample)}
+        return {"image": image, "std": spread, "map": ood_map, "source": source} | band
 
     def _facts(self, prepared: Prepared, scale: Scale | None, facts: dict[str, Any], clock: Clock) -> dict[str, Any]:
         target = self.bundle.target

@@ -1,7 +1,6 @@
 """The part on people of every kind: who takes part, that the command's own translation is judged, and what the tables say."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -9,9 +8,10 @@ import numpy as np
 import pytest
 
 from examples.benchmarks import harm
-from examples.benchmarks.harm_figures import Drawn
-from examples.benchmarks.harm_people import Person, Ready, kind_of, people, slices_of
 from localdiff_cli.errors import UsageError
+from localdiff_cli.evaluation.metrics.harm import Drawn
+from localdiff_cli.tasks.judged import draw, ready_for
+from localdiff_cli.training.people import Person, Ready, kind_of, people, slices_of
 from tests.brains import brain, write_brain
 
 PARTICIPANTS = """participant_id\tsplit\tdisease
@@ -53,8 +53,7 @@ def options(cohort, models_folder, monkeypatch):
 
 
 def made_ready(bench, person, cohort):
-    prepare = bench.work.prepare
-    return slices_of(person, Ready(prepare, replace(prepare, window=bench.bundle.target.window)), cohort / "cache", pytest.fail)
+    return slices_of(person, ready_for(bench), cohort / "cache", pytest.fail)
 
 
 def test_everybody_of_the_split_takes_part_with_or_without_a_target(cohort):
@@ -74,7 +73,7 @@ def test_kinds_are_read_from_the_disease_or_else_from_any_cell():
 def test_the_default_translation_is_judged_as_the_command_makes_it(cohort, bench, cli):
     (first, _) = people([cohort], "T1w", "T2w", "val")
     slices = made_ready(bench, first, cohort)
-    drawn = harm.draw(bench, slices, range(len(slices.numbers)))
+    (drawn,) = draw(bench, slices, range(len(slices.numbers)), [bench.mask.threshold])
     outputs = {}
     for mode in ("local", "plain"):
         assert cli("translate", "--model", "t1-to-t2", "--in", first.condition, "--out", cohort / mode, "--mode", mode).exit_code == 0
@@ -121,12 +120,12 @@ def test_a_split_without_people_is_refused(options):
 def test_millilitres_are_of_the_whole_brain_however_few_slices_are_drawn(bench, cohort, monkeypatch, every):
     slices = made_ready(bench, people([cohort], "T1w", "T2w", "val")[0], cohort)
 
-    def blob(_bench, _slices, rows):
+    def blob(_work, _slices, rows, _taus):
         shape = (len(rows), 10, 10)
         local = np.zeros(shape, np.float32)
         local[:, 2:4, 2:4] = 0.5
         nothing = np.zeros(shape, bool)
-        return Drawn(None, local * 0, local, local, nothing, ~nothing, nothing.astype(np.int16), None)
+        yield Drawn(None, local * 0, local, local, nothing, ~nothing, nothing.astype(np.int16), None)
 
     monkeypatch.setattr(harm, "draw", blob)
     record = harm.measure_person(bench, slices, every)
@@ -160,7 +159,7 @@ def test_lesions_of_all_people_are_counted_together():
 
 def test_a_person_whose_target_lies_elsewhere_is_left_out_and_named(cohort, bench, capsys):
     write_brain(cohort / "sub-02" / "sub-02_T2w.nii.gz", seed=2, shape=(40, 48, 5))
-    prepare = bench.work.prepare
+    prepare = bench.prepare
     person = Person("sub-02", "elderly", cohort / "sub-02" / "sub-02_T1w.nii.gz", cohort / "sub-02" / "sub-02_T2w.nii.gz")
     assert slices_of(person, Ready(prepare, prepare), cohort / "cache", print) is None
     assert "left out sub-02" in capsys.readouterr().out

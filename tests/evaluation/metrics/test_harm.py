@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from examples.benchmarks import harm_figures as figures
-from examples.benchmarks.harm_figures import LOOKS, Drawn, Lesion, Scene
+from localdiff_cli.evaluation.metrics import harm as figures
+from localdiff_cli.evaluation.metrics.harm import LOOKS, Drawn, Lesion, Scene
 
 SHAPE = (4, 40, 40)
 FLAIR = Scene(LOOKS["FLAIR"], (-6.0, 8.0), 0.2, 1.0, 0.002)
@@ -144,3 +144,23 @@ def test_lesions_are_told_apart_by_their_faces_and_the_small_are_ignored():
     labels = figures.labelled(volume, 0.003)
     assert [int((labels == label).sum()) for label in (1, 2, figures.IGNORED, 0)] == [300, 100, 1, 1200 - 401]
     assert Lesion(0.2, 0, 0.1, unknown=False).kept(0.1)
+
+
+def test_a_lesion_free_slice_is_spotted_by_one_piece_of_more_than_thirty_square_millimetres(drawn):
+    large, small = (slice(0, 1), slice(2, 8), slice(2, 8)), (slice(1, 2), slice(2, 7), slice(2, 8))
+    speckled = np.zeros(SHAPE, bool)
+    speckled[2, ::2, ::2] = True
+    local = image(large, small)
+    local[speckled] = BRIGHT
+    told = replace(drawn, local=local)
+    assert figures.spotted_slices(told, FLAIR) == (1, 4)
+    assert figures.spotted_slices(replace(told, lesions=mask(large).astype(np.int16)), FLAIR) == (0, 3)
+    assert figures.spotted_slices(replace(told, brain=~mask((slice(3, 4),))), FLAIR) == (1, 3)
+
+
+def test_a_lesion_is_covered_up_to_the_cut_that_leaves_half_of_it():
+    ood_map = np.linspace(0, 0.9, 10, dtype=np.float32)[None, None, :]
+    brain, lesions = np.ones((1, 1, 10), bool), np.array([[[1, 1, 1, 1, 0, 2, 2, 2, 0, figures.IGNORED]]], np.int16)
+    scene = Drawn(None, ood_map, ood_map, ood_map, ~brain, brain, lesions, None)
+    assert figures.covered_up_to(scene) == pytest.approx([0.2, 0.6])
+    assert figures.covered_up_to(replace(scene, lesions=lesions * 0)) == []

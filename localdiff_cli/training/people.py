@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.benchmarks.harm_figures import labelled
 from localdiff_cli.errors import LocaldiffError
+from localdiff_cli.evaluation.metrics.harm import labelled
 from localdiff_cli.training.pairs import Pair, read_pairs
 from localdiff_cli.training.slices import mask_from_file_or_empty
 from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid
@@ -55,7 +55,8 @@ class Person:
 class Slices:
     """A person's slices with brain on the network's grid: their canonical ``numbers``, ``thickness`` in mm and the volume's fingerprint.
 
-    ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``lesions`` as in harm_figures.py; ``ventricles`` None where not known.
+    ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``lesions`` as in evaluation/metrics/harm.py; ``ventricles`` None where
+    not known.
     """
 
     numbers: NDArray[np.int64]
@@ -68,12 +69,12 @@ class Slices:
     ventricles: NDArray[np.bool_] | None
 
 
-def people(data: Iterable[Path], condition: str, target: str, split: str) -> list[Person]:
-    """Everybody of a split who has the condition. Raises as :func:`read_pairs` does."""
+def people(data: Iterable[Path], condition: str, target: str, split: str | None) -> list[Person]:
+    """Everybody (of a split, where it is given) who has the condition. Raises as :func:`read_pairs` does."""
     sources = list(data)
     rows = [row for source in sources if source.is_dir() for row in _participants(source)]
     kinds = {row["participant_id"]: kind_of(row) for row in rows}
-    pairs = [pair for pair in read_pairs(sources, condition, None) if pair.split == split]
+    pairs = [pair for pair in read_pairs(sources, condition, None) if split in (None, pair.split)]
     return [_person(pair, condition, target, kinds.get(pair.name.split("_")[0], NOT_SAID)) for pair in pairs]
 
 

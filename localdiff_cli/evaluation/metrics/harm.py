@@ -22,6 +22,7 @@ NORMAL_Z = 1.5
 BRIGHT_Z = 2.5
 HALF = 0.5
 LEAST_ML = 0.3
+SPOT_MM2 = 30.0
 RING_GAP_MM, RING_WIDTH_MM = 1.0, 5.0
 UNIT = DataRange(1.0, "robust z window mapped to [0, 1]")
 IGNORED = -1
@@ -63,6 +64,7 @@ class Drawn:
     """One person's slices: the ``true`` target (None without one), ``plain`` and ``local`` translations, M, and what is known of them.
 
     ``lesions`` int: 0 none, from 1 the lesions of at least ``LEAST_ML``, ``IGNORED`` the smaller ones. ``ventricles`` None where not known.
+    ``source``: the labels of the source map.
     """
 
     true: Image | None
@@ -73,6 +75,7 @@ class Drawn:
     brain: Mask
     lesions: NDArray[np.int16]
     ventricles: Mask | None
+    source: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,32 @@ def unremarkable(drawn: Drawn, scene: Scene) -> Mask:
     return known if drawn.true is None else known & (scene.z(drawn.true) < NORMAL_Z)
 
 
+def falsely_drawn(drawn: Drawn, scene: Scene) -> Mask:
+    """Where local shows disease and plain does not, and the truth does not either."""
+    return (scene.look.sign * (drawn.local - drawn.plain) > MARGIN) & unremarkable(drawn, scene)
+
+
 def false_ml(drawn: Drawn, scene: Scene) -> float:
-    """Millilitres where local shows disease and plain does not, and the truth does not either."""
-    risen = scene.look.sign * (drawn.local - drawn.plain) > MARGIN
-    return float(np.count_nonzero(risen & unremarkable(drawn, scene))) * scene.ml
+    """Millilitres falsely drawn."""
+    return float(np.count_nonzero(falsely_drawn(drawn, scene))) * scene.ml
+
+
+def spotted_slices(drawn: Drawn, scene: Scene) -> tuple[int, int]:
+    """How many lesion-free slices show a falsely drawn spot of more than ``SPOT_MM2`` in one piece, and how many are lesion-free."""
+    free = drawn.brain.any(axis=(1, 2)) & ~(drawn.lesions != 0).any(axis=(1, 2))
+    spots = [_largest_piece(each) * scene.spacing**2 > SPOT_MM2 for each in falsely_drawn(drawn, scene)[free]]
+    return sum(spots), len(spots)
+
+
+def _largest_piece(mask: Mask) -> int:
+    labels, _ = ndimage.label(mask)
+    return int(np.bincount(labels.ravel())[1:].max(initial=0))
+
+
+def covered_up_to(drawn: Drawn) -> list[float]:
+    """Of each lesion of at least ``LEAST_ML`` on these slices the largest τ at which at least half of it has M ≥ τ."""
+    inside = (drawn.ood_map[(drawn.lesions == label) & drawn.brain] for label in range(1, int(drawn.lesions.max(initial=0)) + 1))
+    return [float(np.sort(values)[::-1][(len(values) + 1) // 2 - 1]) for values in inside if len(values)]
 
 
 def invented_ml(image: Image, drawn: Drawn, scene: Scene) -> float | None:

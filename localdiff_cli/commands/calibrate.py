@@ -1,0 +1,250 @@
+"""``localdiff calibrate``: promises with a number, proven on a site's own patients."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localdiff_cli import __version__
+from localdiff_cli.batch.report import say
+from localdiff_cli.bundle import Bundle, open_bundle
+from localdiff_cli.commands.detector import DetectorOptions
+from localdiff_cli.commands.run import check_choice, check_range
+from localdiff_cli.commands.translate import TranslateOptions, TranslateRecipe
+from localdiff_cli.errors import EXIT_OK, ModelError, NoInputError, NotCertifiedError, UsageError
+
+if TYPE_CHECKING:
+    from localdiff_cli.guarantees.certificate import Certificate
+    from localdiff_cli.guarantees.certify import Asked, Promise
+    from localdiff_cli.guarantees.intervals import Residuals
+    from localdiff_cli.guarantees.losses import Record
+    from localdiff_cli.tasks.translation import TranslateWork
+    from localdiff_cli.training.people import Person
+
+GRID = (0.05, 0.1, 0.2, 0.3, 0.5)
+"""The cuts of the map that are tried beside the bundle's own."""
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """The options of ``localdiff calibrate`` by their names; None asks for no such promise."""
+
+    model: str
+    data: tuple[Path, ...]
+    out: Path
+    max_uncovered: float | None = None
+    max_missed: float | None = None
+    max_invented: float | None = None
+    max_harm: float | None = None
+    harm_ml: float = 5.0
+    confidence: float = 0.9
+    taus: tuple[float, ...] | None = None
+    every: int = 1
+    split: str | None = None
+    exclude: tuple[str, ...] = ()
+    void_level: float = 0.05
+    work: Path | None = None
+    device: str = "auto"
+    interval: float | None = None
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Risk → level, of what was asked for."""
+        given = {"uncovered": self.max_uncovered, "missed": self.max_missed, "invented": self.max_invented, "harm": self.max_harm}
+        return {name: level for name, level in given.items() if level is not None}
+
+
+def cuts(text: str | None) -> tuple[float, ...] | None:
+    """``0.2,0.1,0.3`` as numbers. Raises :class:`UsageError` for anything else."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--taus {text}: expected numbers from 0 to 1 with commas between them, such as 0.2,0.1,0.3", code="range"
+        ) from error
+
+
+def _check(options: CalibrateOptions) -> None:
+    for name, level in options.levels.items():
+        check_range(f"--max-{name}", level, 1e-4, 1 - 1e-4)
+    if not options.levels and options.interval is None:
+        asked = "--max-uncovered, --max-missed, --max-invented, --max-harm, --interval"
+        raise UsageError(f"nothing to promise: give at least one of {asked}", code="missing")
+    if options.interval is not None:
+        check_range("--interval", options.interval, 0.5, 0.99)
+    for option, number, low, high in (
+        ("--harm-ml", options.harm_ml, 0, 2000),
+        ("--confidence", options.confidence, 0.5, 0.9999),
+        ("--void-below", options.void_level, 0, 0.5),
+        *(("--taus", tau, 1e-6, 1.0) for tau in options.taus or ()),
+    ):
+        check_range(option, number, low, high)
+    if options.split is not None:
+        check_choice("--split", options.split, ("train", "val", "test"))
+
+
+def calibrate(options: CalibrateOptions) -> int:
+    """Prove what was asked for and write the certificate; the exit code.
+
+    Raises :class:`NotCertifiedError` where it cannot be proven, :class:`UsageError` for patients that the bundle has seen.
+    """
+    _check(options)
+    bundle = open_bundle(options.model)
+    if bundle.task != "translate":
+        raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
+    cohort, asked = _cohort(options, bundle), _asked(options, bundle)
+    _say_affordable(options, cohort, asked)
+    work = _translation(options)
+    _refuse_known(cohort, bundle, work)
+    measured = _measure(options, work, cohort, asked.taus)
+    certificate = _certificate(options, work, asked, measured)
+    _write(options.out, certificate)
+    return EXIT_OK
+
+
+def _cohort(options: CalibrateOptions, bundle: Bundle) -> list[Person]:
+    from localdiff_cli.training.people import people
+
+    everybody = people(options.data, bundle.condition.contrast, bundle.target.contrast, options.split)
+    unknown = set(options.exclude) - {person.name for person in everybody}
+    if unknown:
+        raise UsageError(f"--exclude {', '.join(sorted(unknown))}: no such patient in the data", code="not-found")
+    cohort = [person for person in everybody if person.name not in options.exclude]
+    repeated = [subject for subject, count in Counter(_subject(person.name) for person in cohort).items() if count > 1]
+    if repeated:
+        raise UsageError(f"{', '.join(repeated)}: several visits of one patient; expected one each. Leave out all but one with --exclude")
+    if not cohort:
+        raise NoInputError(f"no patients in {', '.join(map(str, options.data))}; expected sub-*_{bundle.condition.contrast}, or a TSV")
+    return cohort
+
+
+def _subject(name: str) -> str:
+    return name.split("_")[0]
+
+
+def _asked(options: CalibrateOptions, bundle: Bundle) -> Asked:
+    """The grid in order, walked from the first cut that the user gave, or from the bundle's own."""
+    from localdiff_cli.guarantees.certify import Asked
+
+    own = bundle.defaults.threshold
+    given = options.taus or (own, *GRID)
+    taus = tuple(sorted(set(given)))
+    return Asked(options.levels, 1 - options.confidence, taus, taus.index(given[0]))
+
+
+def _say_affordable(options: CalibrateOptions, cohort: Sequence[Person], asked: Asked) -> None:
+    from localdiff_cli.guarantees.certify import affordable
+    from localdiff_cli.guarantees.losses import risks
+
+    with_lesions = sum(person.lesions is not None for person in cohort)
+    say(f"{len(cohort)} patients, {with_lesions} with a lesion mask; cuts {', '.join(f'{tau:g}' for tau in asked.taus)}")
+    for line in affordable(asked, len(cohort), with_lesions, risks(options.harm_ml)):
+        say(line)
+
+
+def _translation(options: CalibrateOptions) -> TranslateWork:
+    from localdiff_cli.tasks.judged import check_look
+    from localdiff_cli.tasks.translation import TranslateWork
+
+    work = TranslateRecipe(Path("."), TranslateOptions(model=options.model, device=options.device), DetectorOptions()).load(say)
+    assert isinstance(work, TranslateWork)
+    check_look(work)
+    return work
+
+
+def _refuse_known(cohort: Sequence[Person], bundle: Bundle, work: TranslateWork) -> None:
+    """Raise :class:`UsageError` for patients that trained a part of the bundle or its detector, or chose a setting."""
+    from localdiff_cli.tasks.calibration import known_patients
+
+    detector = work.detector.get("Bundle", bundle.name)
+    sources = [bundle.metadata] + ([open_bundle(detector).metadata] if detector != bundle.name else [])
+    known = {_subject(name) for name in known_patients(sources)}
+    seen = [person.name for person in cohort if _subject(person.name) in known]
+    if seen:
+        raise UsageError(
+            f"{', '.join(seen)}: used to train {bundle.name} or its detector, or to choose a setting; they prove nothing for others. "
+            "Leave them out with --exclude",
+            code="seen",
+        )
+
+
+def _measure(
+    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], taus: tuple[float, ...]
+) -> list[tuple[Person, Record]]:
+    from localdiff_cli.tasks.calibration import Measurement
+
+    out = Path(os.path.abspath(options.out))
+    measurement = Measurement(work, taus, options.every, options.work or out.with_name(out.name + ".work"), say)
+    found = [(person, measurement.record(person)) for person in cohort]
+    left_out = [person.name for person, record in found if record is None]
+    if left_out:
+        raise UsageError(
+            f"{', '.join(left_out)}: cannot be measured (see above); leave out with --exclude only who would be left out of use too",
+            code="unusable",
+        )
+    return [(person, record) for person, record in found if record is not None]
+
+
+def _certificate(options: CalibrateOptions, work: TranslateWork, asked: Asked, measured: Sequence[tuple[Person, Record]]) -> Certificate:
+    from localdiff_cli.guarantees.certificate import Certificate, comparable
+    from localdiff_cli.guarantees.certify import certify
+    from localdiff_cli.guarantees.losses import risks
+
+    tau, promises = certify([record for _, record in measured], asked, risks(options.harm_ml))
+    intervals = _intervals(options, [record["taus"][asked.taus.index(tau)]["residuals"] for _, record in measured])
+    kinds = Counter(person.kind for person, _ in measured)
+    cohort = {"patients": len(measured), "kinds": dict(sorted(kinds.items())), "every": options.every, "split": options.split}
+    portraits = sorted((record["portrait"] for _, record in measured), key=json.dumps)
+    return Certificate(
+        work.bundle.name, work.bundle.hash, comparable(work.settings), tau, asked.taus, options.confidence, tuple(promises), cohort,
+        options.void_level, tuple(portraits), __version__, intervals,
+    )  # fmt: skip
+
+
+def _intervals(options: CalibrateOptions, found: Sequence[Residuals | None]) -> dict[str, Any] | None:
+    """The bands of patients with a true target. Raises :class:`NotCertifiedError` where no region can have one."""
+    from localdiff_cli.guarantees.intervals import bands
+
+    if options.interval is None:
+        return None
+    known = [each for each in found if each is not None]
+    made = bands(known, options.interval)
+    if not any(made.values()):
+        raise NotCertifiedError(
+            f"--interval {options.interval:g}: found {len(known)} patients with a true target; expected at least "
+            f"{round(2 / (1 - options.interval)) - 1} who show the same region. No certificate was written",
+            code="too-few",
+        )
+    return {"level": options.interval, "bands": made, "patients": len(known)}
+
+
+def _write(path: Path, certificate: Certificate) -> None:
+    from localdiff_cli.guarantees.certificate import write_certificate
+
+    for promise in certificate.promises:
+        say(_told(promise, certificate))
+    for line in _bands_told(certificate.intervals):
+        say(line)
+    patients = certificate.cohort["patients"]
+    say(f"τ {certificate.tau:g}; void for volumes stranger than {1 - certificate.void_level:.0%} of {patients} patients")
+    write_certificate(path, certificate)
+    say(f"certificate {certificate.hash[:12]}: {path}")
+
+
+def _bands_told(intervals: dict[str, Any] | None) -> list[str]:
+    if intervals is None:
+        return []
+    told = {name: "all of the range" if band is None else f"−{band[0]:.3f} to +{band[1]:.3f}" for name, band in intervals["bands"].items()}
+    return [f"interval {intervals['level']:g}, {name} voxels: {band}" for name, band in told.items()]
+
+
+def _told(promise: Promise, certificate: Certificate) -> str:
+    how = "on average over new patients" if promise.p_value is None else f"with {certificate.confidence:.0%} confidence"
+    return f"promised: {promise.says}: at most {promise.level:.1%}, {how} (measured {promise.measured:.1%} in {promise.patients} patients)"

@@ -1,0 +1,36 @@
+"""A certificate at work: it paints every volume's portrait, and says whether its promises hold there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localdiff_cli.guarantees.certificate import Certificate, Verdict
+from localdiff_cli.guarantees.intervals import limits
+from localdiff_cli.guarantees.strangeness import Painter, is_strange, p_value
+from localdiff_cli.ood.backbone import Backbone
+
+
+@dataclass(frozen=True, eq=False)
+class Certified:
+    """The ``certificate``, and the network that portraits need."""
+
+    certificate: Certificate
+    backbone: Backbone
+
+    def painter(self) -> Painter:
+        """A painter for one volume."""
+        return Painter(self.backbone)
+
+    def band(self, image: NDArray[np.float32], source: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """The limits ``lo`` and ``hi`` around a slice in [0, 1] with its source labels; empty where the certificate has no intervals."""
+        intervals = self.certificate.intervals
+        return {} if intervals is None else dict(zip(("lo", "hi"), limits(image, source, intervals["bands"]), strict=True))
+
+    def verdict(self, painter: Painter) -> Verdict:
+        """Whether the certificate holds for the volume that ``painter`` has seen."""
+        certificate = self.certificate
+        p = p_value(painter.portrait(), certificate.portraits)
+        return Verdict(certificate, p, is_strange(p, len(certificate.portraits), certificate.void_level))

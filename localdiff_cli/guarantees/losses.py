@@ -1,0 +1,84 @@
+"""From drawings to the losses of a patient, one number in [0, 1] for each risk and each cut τ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localdiff_cli.evaluation.metrics import harm
+from localdiff_cli.evaluation.metrics.harm import Drawn, Lesion, Scene
+from localdiff_cli.guarantees.intervals import Residuals, residuals
+
+Record = dict[str, Any]
+"""What was measured: ``covered`` of the map; by ``taus``, in the grid's order, ``lesions``, ``spotted``, ``false``, ``residuals``."""
+
+
+@dataclass(frozen=True)
+class Risk:
+    """A risk: its ``name`` for options and files, what it ``says``, whether it needs ``lesions``, and the ``loss`` of a record at a τ."""
+
+    name: str
+    says: str
+    lesions: bool
+    loss: Callable[[Record, int, float], float | None]
+
+
+def record_of(drawings: Sequence[tuple[Drawn, Scene]]) -> Record:
+    """What the losses are made of: one drawing for each τ of the grid."""
+    return {
+        "covered": harm.covered_up_to(drawings[0][0]),
+        "taus": [
+            {
+                "lesions": [asdict(lesion) for lesion in harm.lesions_of(drawn, scene)],
+                "spotted": harm.spotted_slices(drawn, scene),
+                "false": harm.false_ml(drawn, scene),
+                "residuals": _residuals(drawn),
+            }
+            for drawn, scene in drawings
+        ],
+    }
+
+
+def _residuals(drawn: Drawn) -> Residuals | None:
+    return None if drawn.true is None or drawn.source is None else residuals(drawn.true, drawn.local, drawn.source)
+
+
+def _uncovered(record: Record, place: int, tau: float) -> float | None:
+    covered = record["covered"]
+    return float(np.mean([tau > reach for reach in covered])) if covered else None
+
+
+def _missed(record: Record, place: int, tau: float) -> float | None:
+    answered, showing = harm.share_kept([Lesion(**lesion) for lesion in record["taus"][place]["lesions"]], "answered")
+    return 1 - answered / showing if showing else None
+
+
+def _invented(record: Record, place: int, tau: float) -> float | None:
+    spotted, free = record["taus"][place]["spotted"]
+    return spotted / free if free else None
+
+
+def harmed(limit: float) -> Callable[[Record, int, float], float | None]:
+    """1 for a patient into whom more than ``limit`` millilitres are falsely drawn, else 0."""
+    return lambda record, place, tau: float(record["taus"][place]["false"] > limit)
+
+
+def risks(harm_ml: float) -> dict[str, Risk]:
+    """All that can be promised."""
+    every = (
+        Risk("uncovered", "share of a patient's lesions of which the map covers less than half", True, _uncovered),
+        Risk("missed", "share of a patient's lesions neither drawn with half their contrast nor called unknown", True, _missed),
+        Risk("invented", "share of a patient's lesion-free slices with a falsely drawn spot above 30 mm²", False, _invented),
+        Risk("harm", f"patients with more than {harm_ml:g} ml falsely drawn", False, harmed(harm_ml)),
+    )
+    return {risk.name: risk for risk in every}
+
+
+def losses(risk: Risk, records: Sequence[Record], taus: Sequence[float]) -> NDArray[np.float64]:
+    """``(n, k)``: the patients in whom the risk can be measured, the cuts of the grid."""
+    rows = [[risk.loss(record, place, tau) for place, tau in enumerate(taus)] for record in records]
+    return np.array([row for row in rows if None not in row], np.float64).reshape(-1, len(taus))

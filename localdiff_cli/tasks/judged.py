@@ -1,0 +1,91 @@
+"""One person translated as ``localdiff translate`` does it, plainly and locally, to be judged on the network's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from localdiff_cli.errors import UsageError
+from localdiff_cli.evaluation.metrics.harm import LOOKS, Drawn, Scene
+from localdiff_cli.ood.detector import Detection
+from localdiff_cli.tasks.detection import DetectorBinding, mask_of, unknown_of
+from localdiff_cli.tasks.sampling import SliceSampler
+from localdiff_cli.tasks.slices import Chunk
+from localdiff_cli.tasks.translation import UNKNOWN, TranslateWork, source_labels
+from localdiff_cli.training.people import Ready, Slices
+
+
+def ready_for(work: TranslateWork) -> Ready:
+    """How a work's condition and target are made ready."""
+    return Ready(work.prepare, replace(work.prepare, window=work.bundle.target.window))
+
+
+def check_look(work: TranslateWork) -> None:
+    """Raise :class:`UsageError` for a target contrast of which it is not known how disease looks on it."""
+    if work.bundle.target.contrast not in LOOKS:
+        raise UsageError(
+            f"--model {work.bundle.name}: makes {work.bundle.target.contrast}; expected a target among {', '.join(LOOKS)}", code="contrast"
+        )
+
+
+def scene_of(work: TranslateWork, slices: Slices, every: int, tau: float) -> Scene:
+    """What decides the figures of every n-th slice: each pixel stands for as many slices."""
+    target, spacing = work.bundle.target, work.bundle.grid.spacing
+    return Scene(LOOKS[target.contrast], target.window, tau, spacing, spacing**2 * slices.thickness * every / 1000)
+
+
+def chunk_of(slices: Slices, rows: Sequence[int]) -> Chunk:
+    """Some of a person's slices as the networks take them."""
+    numbers = tuple(int(slices.numbers[row]) for row in rows)
+    condition = torch.from_numpy(_unit(slices.condition[list(rows)]))[:, None]
+    return Chunk(numbers, tuple(range(len(numbers))), condition, torch.from_numpy(slices.brain[list(rows)])[:, None])
+
+
+def _unit(stack: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return np.asarray(stack / np.float32(65535), np.float32)
+
+
+def detect(work: TranslateWork, chunk: Chunk) -> Detection:
+    """M of a chunk by the work's own detector."""
+    assert isinstance(work.bind, DetectorBinding)
+    return work.bind.detect(chunk)
+
+
+def draw(work: TranslateWork, slices: Slices, rows: Sequence[int], taus: Sequence[float]) -> Iterator[Drawn]:
+    """Both translations of some slices for each cut τ of the map, with the map and what is known of them."""
+    chunk = chunk_of(slices, rows)
+    detection = detect(work, chunk)
+    nothing = torch.zeros_like(chunk.brain)
+    plain = SliceSampler(work.networks, replace(work.sample, mode="plain"), slices.fingerprint)(chunk, detection.ood_map, nothing)[0]
+    for tau in taus:
+        mask = mask_of(detection, chunk.brain, replace(work.mask, threshold=tau), work.bundle.grid.spacing)
+        local = _local(work, slices, chunk, plain, detection.ood_map, mask)
+        unknown = unknown_of(detection, mask, chunk.brain, work.unknown, work.mask.open_mm, work.bundle.grid.spacing)
+        inside, weight, brain = (each[:, 0].numpy() for each in (mask, detection.ood_map, chunk.brain))
+        labels = source_labels(inside, unknown[:, 0].numpy(), weight, brain, work.sample)
+        yield _drawn(slices, list(rows), (plain[:, 0].numpy(), local[:, 0].numpy(), weight), labels, brain)
+
+
+def _local(work: TranslateWork, slices: Slices, chunk: Chunk, plain: Tensor, ood_map: Tensor, mask: Tensor) -> Tensor:
+    """The local translation; where nothing is out of distribution it is the plain one."""
+    local, rows = plain.clone(), torch.nonzero(mask.flatten(1).any(dim=1))[:, 0].tolist()
+    if rows:
+        numbers = tuple(chunk.numbers[row] for row in rows)
+        part = Chunk(numbers, tuple(range(len(rows))), chunk.condition[rows], chunk.brain[rows])
+        local[rows] = SliceSampler(work.networks, work.sample, slices.fingerprint)(part, ood_map[rows], mask[rows])[0]
+    return local
+
+
+def _drawn(
+    slices: Slices, rows: list[int], images: tuple[NDArray, NDArray, NDArray], labels: NDArray[np.uint8], brain: NDArray[np.bool_]
+) -> Drawn:
+    """``images``: plain, local, M."""
+    true = None if slices.target is None else _unit(slices.target[rows])
+    ventricles = None if slices.ventricles is None else slices.ventricles[rows]
+    plain, local, ood_map = images
+    return Drawn(true, plain, local, ood_map, labels == UNKNOWN, brain, slices.lesions[rows], ventricles, labels)

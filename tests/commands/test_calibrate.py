@@ -1,0 +1,163 @@
+"""From a cohort on disk to a certificate, and a translation under it: what is promised, refused and said."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from localdiff_cli.app import app
+from localdiff_cli.bundle import copy_bundle, open_bundle, save_bundle
+from tests.brains import brain, write_brain
+
+PATIENTS = 12
+PROMISE = ("--max-harm", 0.3, "--harm-ml", 2000, "--taus", 0.5, "--every", 3, "--interval", 0.8)
+"""Twelve patients prove 17.5 % at best, and nobody's brain holds two litres of anything."""
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Twelve patients with both contrasts, half of them with a lesion mask."""
+    folder = tmp_path_factory.mktemp("site") / "cohort"
+    for number in range(PATIENTS):
+        base = folder / f"sub-{number:02}" / f"sub-{number:02}"
+        for contrast in ("T1w", "T2w"):
+            path = write_brain(base.with_name(f"{base.name}_{contrast}.nii.gz"), seed=20 + number)
+        if number % 2:
+            dark = (brain(20 + number) > 0) & (brain(20 + number) <= 130)
+            nib.save(nib.Nifti1Image(dark.astype(np.uint8), nib.load(path).affine), base.with_name(f"{base.name}_mask.nii.gz"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def certificate(cohort, models_folder):
+    """The path of a certificate of the cohort, and what the command said."""
+    out = cohort.parent / "site.json"
+    words = ["calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", out, *PROMISE]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCALDIFF_MODELS", str(models_folder))
+        result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return out, result.output
+
+
+def test_a_certificate_names_what_it_is_of_and_nobody(certificate, cohort, cli):
+    path, said = certificate
+    content = json.loads(path.read_text())
+    assert "12 patients can buy 17.5% at best; 0 whole errors are affordable" in said
+    assert "12 patients, 6 with a lesion mask" in said
+    assert (content["bundle"], content["tau"], content["cohort"]["patients"]) == ("t1-to-t2", 0.5, PATIENTS)
+    (promise,) = content["promises"]
+    assert (promise["risk"], promise["level"], promise["measured"]) == ("harm", 0.3, 0)
+    assert "sub-" not in path.read_text()
+    again = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", path, *PROMISE)
+    assert "measured" not in again.output.replace("measured 0.0%", "")
+    assert json.loads(path.read_text()) == content
+
+
+def test_a_translation_under_a_certificate_says_so_and_is_void_for_others(certificate, cohort, cli):
+    path, _ = certificate
+    alike = write_brain(cohort.parent / "in" / "sub-90_T1w.nii.gz", seed=40)
+    result = cli("translate", "--in", alike, "--out", cohort.parent / "alike", "--calibration", path, "--interval", 0.8)
+    assert result.exit_code == 0, result.output
+    told = json.loads((cohort.parent / "alike" / "sub-90_T1w.json").read_text())
+    assert told["Calibration"]["CertificateHash"] == json.loads(path.read_text())["hash"]
+    assert told["Calibration"]["Promises"][0]["AtMost"] == 0.3
+    assert told["Calibration"]["Void"] is (told["Calibration"]["PValue"] <= 1 / (PATIENTS + 1))
+    image, low, high = (np.asarray(nib.load(cohort.parent / "alike" / f"sub-90_T1w{end}.nii.gz").dataobj) for end in ("", "_lo", "_hi"))
+    assert (low <= image).all()
+    assert (image <= high).all()
+    assert ((high - low)[image > 0] > 0).all()
+    assert told["Calibration"]["Intervals"]["patients"] == PATIENTS
+    image = nib.load(alike)
+    flat = np.where(np.asarray(image.dataobj) > 0, 500 + np.asarray(image.dataobj) // 40, 0).astype(np.int16)
+    flat[:, :, 3:] = np.where(flat[:, :, 3:] > 0, 900, 0)
+    nib.save(nib.Nifti1Image(flat, image.affine), cohort.parent / "in" / "sub-91_T1w.nii.gz")
+    other = cli("translate", "--in", cohort.parent / "in" / "sub-91_T1w.nii.gz", "--out", cohort.parent / "other", "--calibration", path)
+    assert other.exit_code == 0, other.output
+    assert json.loads((cohort.parent / "other" / "sub-91_T1w.json").read_text())["ReviewReasons"][0].startswith("certificate void")
+    assert "certificate void" in (cohort.parent / "other" / "qc.tsv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--steps", 2), "Sample"),
+        (("--tau", 0.3), "--tau"),
+        (("--interval", 0.9), "the interval 0.8"),
+        (("--mode", "plain"), "plain"),
+        (("--dilate", 4), "Mask"),
+    ],
+)
+def test_other_settings_are_refused(certificate, cohort, cli, options, told):
+    path, _ = certificate
+    source = cohort / "sub-00" / "sub-00_T1w.nii.gz"
+    result = cli("translate", "--in", source, "--out", cohort.parent / "x", "--calibration", path, *options)
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+def test_nothing_certified_is_an_exit_code_of_its_own_and_no_file(cohort, cli):
+    out = cohort.parent / "none.json"
+    result = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", out, "--max-harm", 0.1)
+    assert result.exit_code == 6
+    assert "17.5%" in result.output
+    assert "Nothing was run" in result.output
+    failed = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", out, "--max-missed", 0.5, "--taus", 0.5, "--every", 3)
+    assert failed.exit_code == 6
+    assert "no certificate was written" in failed.output
+    assert not out.exists()
+
+
+def test_patients_that_the_bundle_has_seen_are_refused(cohort, cli):
+    bundle = copy_bundle(open_bundle("t1-to-t2"), cohort.parent / "seen")
+    save_bundle(bundle.path, {"training": {"translator": {"patients": {"train": ["sub-00"], "val": ["sub-01_ses-1"]}}}}, {}, "tiny\n")
+    arguments = ("calibrate", "--model", bundle.path, "--data", cohort, "--out", cohort.parent / "site.json", *PROMISE)
+    result = cli(*arguments)
+    assert result.exit_code == 2
+    assert "sub-00, sub-01: used to train" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "nothing to promise"),
+        (("--max-missed", 1.5), "--max-missed"),
+        (("--max-harm", 0.5, "--confidence", 0.2), "--confidence"),
+        (("--max-harm", 0.5, "--taus", "a"), "--taus"),
+        (("--max-harm", 0.5, "--taus", 2), "--taus"),
+        (("--max-harm", 0.5, "--harm-ml", -1), "--harm-ml"),
+        (("--max-harm", 0.5, "--void-below", 0.9), "--void-below"),
+        (("--max-harm", 0.5, "--split", "all"), "--split"),
+        (("--max-harm", 0.5, "--exclude", "sub-77"), "sub-77"),
+        (("--interval", 0.3), "--interval"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(cohort, cli, options, told):
+    result = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", cohort.parent / "site.json", *options)
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+def test_too_few_patients_for_an_interval_get_no_certificate(cohort, cli):
+    out = cohort.parent / "bands.json"
+    words = ("--taus", 0.5, "--every", 3, "--work", cohort.parent / "site.json.work")
+    result = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", out, "--interval", 0.9, *words)
+    assert result.exit_code == 6
+    assert "found 12 patients with a true target; expected at least 19" in result.output
+    assert not out.exists()
+
+
+def test_an_interval_without_a_certificate_is_refused(cohort, cli):
+    result = cli("translate", "--in", cohort, "--out", cohort.parent / "x", "--interval", 0.9)
+    assert result.exit_code == 2
+    assert "--calibration" in result.output
+
+
+def test_two_visits_of_one_patient_are_refused(tmp_path, cli):
+    for visit in (1, 2):
+        write_brain(tmp_path / "sub-00" / f"sub-00_ses-{visit}_T1w.nii.gz", seed=3)
+    result = cli("calibrate", "--model", "t1-to-t2", "--data", tmp_path, "--out", tmp_path / "site.json", *PROMISE)
+    assert result.exit_code == 2
+    assert "sub-00: several visits" in result.output
