@@ -21,6 +21,9 @@ def test_scale_is_the_documented_formula():
     median = np.median(values)
     z = (values - median) / (1.4826 * np.median(np.abs(values - median)))
     np.testing.assert_allclose(scale.normalise(values), np.clip((z + 6) / 12, 0, 1), atol=1e-5)
+    narrow = robust_scale(values, (-1.0, 2.0)).normalise(values)
+    np.testing.assert_allclose(narrow, np.clip((z + 1) / 3, 0, 1), atol=1e-5)
+    assert (narrow.min(), narrow.max()) == (0, 1)
 
 
 def test_scale_is_unmoved_by_a_large_bright_lesion():

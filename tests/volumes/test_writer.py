@@ -140,8 +140,8 @@ def test_stale_fields_are_reset_and_no_patient_text_survives(tmp_path, kind):
 @pytest.mark.parametrize("affine", [np.eye(4), np.array([[0, 0, 1.0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]).T])
 def test_stored_scale_gives_real_units_back(tmp_path, affine):
     volume = open_volume(save_nifti(tmp_path / "a.nii.gz", brain_array().astype(np.int16), affine))
-    slices = np.linspace(0, 1, np.prod(volume.shape), dtype=np.float32).reshape(volume.frame.shape)
-    out = write_like(volume, tmp_path / "b.nii.gz", slices, "uint8", (1 / 250, 0.0))
+    slices = np.linspace(-0.4, 0.6, np.prod(volume.shape), dtype=np.float32).reshape(volume.frame.shape)
+    out = write_like(volume, tmp_path / "b.nii.gz", slices, "uint8", (1 / 250, -0.4))
     np.testing.assert_allclose(canonical(out), slices, atol=0.5 / 250 + 1e-6)
 
 
