@@ -53,7 +53,7 @@ def detect(
     tau: o.Tau = None, open_: o.Open = None, dilate: o.Dilate = None, backbone_weights: o.BackboneWeights = None,
     save_mask: Annotated[bool, typer.Option("--save-mask", help="Also write the OOD mask B, <name>_oodmask.", rich_help_panel=o.OUTPUT)] = False,
     save_score: Annotated[bool, typer.Option("--save-score", help="Also write the raw score A, <name>_score.", rich_help_panel=o.OUTPUT)] = False,
-    save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
+    save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse", affine_from: o.AffineFrom = None,
     device: o.Device = "auto", batch_size: o.BatchSize = "auto",
     jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
     shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
@@ -69,9 +69,9 @@ def detect(
     from localdiff_cli.commands.run import Asked, RunOptions, guarded
 
     how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run)
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, affine_from)
     chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
-    options = DetectOptions(model, brain, bias, nan, save_mask, save_score, save_brain, device, batch_size)
+    options = DetectOptions(model, brain, bias, nan, save_mask, save_score, save_brain, device, batch_size, affine_from)
     _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
 
 
@@ -104,7 +104,7 @@ def translate(
     dtype: Annotated[str, typer.Option("--dtype", help="float32, float64, or int16 with slope and intercept. Example: --dtype int16", rich_help_panel=o.OUTPUT)] = "float32",
     save_map: Annotated[bool, typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=o.OUTPUT)] = False,
     save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused, 4 unknown.", rich_help_panel=o.OUTPUT)] = False,
-    save_brain: o.SaveBrain = False, dicom_out: o.DicomOut = None, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
+    save_brain: o.SaveBrain = False, dicom_out: o.DicomOut = None, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse", affine_from: o.AffineFrom = None,
     device: o.Device = "auto", batch_size: o.BatchSize = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU. Example: --precision bf16", rich_help_panel=o.MODEL)] = "fp32",
     calibration: Annotated[Path | None, typer.Option("--calibration", help="Certificate of localdiff calibrate: its cut τ is used, its promises go into every sidecar, and volumes unlike its patients are said to be outside them. (default: none) Example: --calibration site.json", rich_help_panel=o.MODEL)] = None,
@@ -123,14 +123,14 @@ def translate(
     from localdiff_cli.commands.translate import translate as run
 
     how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, dicom_out)
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, dicom_out, affine_from)
     chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
     options = TranslateOptions(
         model=model, mode=mode, sampler=sampler, eta=eta, steps=steps, samples=samples, seed=seed, noise=noise, context=context,
         branch_step=branch_step, fusion_step=fusion_step, soft=soft, guided=guided, classifier=classifier, expert=expert, emphasis=emphasis,
         unknown=unknown, unknown_tau=unknown_tau, ood_branch=ood_branch, ood_crop=ood_crop, brain=brain, bias=bias, nan=nan, match=match, suffix=suffix,
         dtype=dtype, save_map=save_map, save_source=save_source, save_brain=save_brain,
-        device=device, precision=precision, batch_size=batch_size, calibration=calibration, interval=interval,
+        device=device, precision=precision, batch_size=batch_size, calibration=calibration, interval=interval, affine_from=affine_from,
     )  # fmt: skip
     _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
 
@@ -142,7 +142,7 @@ def segment(
     threshold: Annotated[float | None, typer.Option("--threshold", help="Probability cut, 0 to 1. (default: the bundle's) Example: --threshold 0.5", rich_help_panel=o.OUTPUT)] = None,
     min_volume: Annotated[float | None, typer.Option("--min-volume", help="Smallest 3D lesion kept, mm³. (default: the bundle's) Example: --min-volume 50", rich_help_panel=o.OUTPUT)] = None,
     save_prob: Annotated[bool, typer.Option("--save-prob", help="Also write the lesion probability, <name>_prob.", rich_help_panel=o.OUTPUT)] = False,
-    save_brain: o.SaveBrain = False, dicom_out: o.DicomOut = None, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse",
+    save_brain: o.SaveBrain = False, dicom_out: o.DicomOut = None, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse", affine_from: o.AffineFrom = None,
     device: o.Device = "auto", batch_size: o.BatchSize = "auto",
     jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
     shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
@@ -157,8 +157,8 @@ def segment(
     from localdiff_cli.commands.segment import segment as run
 
     how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, dicom_out)
-    options = SegmentOptions(model, threshold, min_volume, brain, bias, nan, save_prob, save_brain, device, batch_size)
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, dicom_out, affine_from)
+    options = SegmentOptions(model, threshold, min_volume, brain, bias, nan, save_prob, save_brain, device, batch_size, affine_from)
     _finish(guarded(lambda: run(shared, options), debug=debug))
 
 
@@ -180,6 +180,7 @@ def evaluate(
     brain: Annotated[str | None, typer.Option("--brain", help="Brain masks. (default: where the translation is not 0; a translation with its skull gets the reference's brain) Example: --brain masks/", rich_help_panel=o.INPUT)] = None,
     contrast: Annotated[str | None, typer.Option("--contrast", help="Contrast of translations and references, where neither sidecar nor name says it. Example: --contrast FLAIR", rich_help_panel=o.INPUT)] = None,
     bias: Annotated[str, typer.Option("--bias", help="Bias field correction of the reference: n4 or none. Example: --bias none", rich_help_panel=o.INPUT)] = "n4",
+    affine_from: o.AffineFrom = None,
     resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Interpolate references, baselines, masks and maps of another grid onto the translation's, stated in the report; else they are refused.", rich_help_panel=o.INPUT)] = False,
     tau: Annotated[float, typer.Option("--tau", help="Cut of the OOD map for its Dice, 0 to 1. Example: --tau 0.5", rich_help_panel=o.OOD)] = 0.5,
     delta: Annotated[float, typer.Option("--delta", help="A lesion is missed below this Dice. Example: --delta 0.1", rich_help_panel=MISS)] = 0.1,
@@ -192,6 +193,7 @@ def evaluate(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap. Example: --seed 1", rich_help_panel=o.RUN)] = 0,
     jobs: o.Jobs = 1, timeout: o.Timeout = None,
     fail_under: Annotated[list[str] | None, typer.Option("--fail-under", help="Leave with code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=o.RUN)] = None,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Hold --fail-under against the cases that have the figure; else one case without it misses the limit.", rich_help_panel=o.RUN)] = False,
     quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Measure translations against the true contrast: image quality, lesions kept, missed and invented; a report in one HTML file.
@@ -207,6 +209,7 @@ def evaluate(
         ref=ref, truth=truth, baseline=baseline, segmenter=segmenter, seg=seg, ref_seg=ref_seg, baseline_seg=baseline_seg, ood=ood,
         condition=condition, brain=brain, contrast=contrast, bias=bias, resample_ref=resample_ref, tau=tau, delta=delta, lesion_share=lesion_share,
         invented_pixels=invented_pixels, judge_dice=judge_dice, resamples=resamples, seed=seed, fail_under=tuple(fail_under or ()), realism=realism, viewer=viewer,
+        affine_from=affine_from, allow_missing=allow_missing,
     )  # fmt: skip
     _finish(guarded(lambda: run(shared, options), debug=debug))
 
@@ -250,7 +253,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, batches and 
 
 @fit.command("translator")
 def fit_translator(
-    data: Data, out: Bundle, condition: Condition = "T1w", target: Target = "T2w", work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4",
+    data: Data, out: Bundle, condition: Condition = "T1w", target: Target = "T2w", work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4", affine_from: o.AffineFrom = None,
     spacing: Spacing = 1.0, shape: Shape = "208,176",
     steps: Steps = 3600, batch_size: TrainBatch = 8, rate: Rate = 4e-4, seed: Seed = 0, precision: TrainPrecision = "fp32",
     prediction: Annotated[str, typer.Option("--prediction", help="What the network predicts: epsilon, sample (x_0) or v_prediction. Example: --prediction v_prediction", rich_help_panel="Network")] = "sample",
@@ -270,7 +273,7 @@ def fit_translator(
 
     def run() -> int:
         options = command.FitOptions(tuple(data), out, condition, target, work, tuple(healthy or ()), tuple(exclude or ()), bias, device, licence,
-                                     spacing, command.numbers("--shape", shape))  # fmt: skip
+                                     spacing, command.numbers("--shape", shape), affine_from)  # fmt: skip
         return command.fit_translator(options, command.TrainOptions(steps, batch_size, rate, seed, precision), prediction=prediction, schedule=schedule,
                                       channels=command.numbers("--channels", channels), space_to_depth=space_to_depth,
                                       region_augment=region_augment, start=start)  # fmt: skip
@@ -281,7 +284,7 @@ def fit_translator(
 @fit.command("expert")
 def fit_expert(
     base: Annotated[str, typer.Option("--base", help="Translator bundle whose OOD branch gets an expert. Example: --base t1-to-flair", rich_help_panel=o.FILES)],
-    data: Data, out: Bundle, work: Work = None, exclude: Exclude = None,
+    data: Data, out: Bundle, work: Work = None, exclude: Exclude = None, affine_from: o.AffineFrom = None,
     steps: Steps = 600, batch_size: TrainBatch = 8, rate: Rate = 2e-4, seed: Seed = 0, precision: TrainPrecision = "fp32",
     healthy_share: Annotated[float, typer.Option("--healthy-share", help="Share of training regions without a lesion, 0.05 to 0.95: more, fewer invented and more missed lesions. Example: --healthy-share 0.5", rich_help_panel="Training")] = 0.5,
     patients: Annotated[int | None, typer.Option("--patients", min=1, help="How many patients' lesions to learn from, spread over the order of names. (default: all) Example: --patients 20", rich_help_panel="Training")] = None,
@@ -299,7 +302,8 @@ def fit_expert(
     from localdiff_cli.commands.run import guarded
 
     def run() -> int:
-        options = command.FitOptions(tuple(data), out, "", None, work, tuple(healthy or ()), tuple(exclude or ()), "n4", device, licence)
+        options = command.FitOptions(tuple(data), out, "", None, work, tuple(healthy or ()), tuple(exclude or ()), "n4", device, licence,
+                                     affine_from=affine_from)  # fmt: skip
         return command.fit_expert(options, command.TrainOptions(steps, batch_size, rate, seed, precision), base, healthy_share=healthy_share, patients=patients,
                                   detector=detector, tau=tau, told=told)  # fmt: skip
 
@@ -308,7 +312,7 @@ def fit_expert(
 
 @fit.command("detector")
 def fit_detector(
-    data: Data, out: Bundle, condition: Condition = "T1w", work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4",
+    data: Data, out: Bundle, condition: Condition = "T1w", work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4", affine_from: o.AffineFrom = None,
     spacing: Spacing = 1.0, shape: Shape = "208,176",
     backbone: Annotated[str, typer.Option("--backbone", help="efficientnet-lite0 (packaged), or resnet18, resnet50, wide_resnet50_2 with --backbone-weights. Example: --backbone wide_resnet50_2", rich_help_panel="Network")] = "efficientnet-lite0",
     backbone_weights: o.BackboneWeights = None,
@@ -326,7 +330,7 @@ def fit_detector(
 
     def run() -> int:
         options = command.FitOptions(tuple(data), out, condition, None, work, tuple(healthy or ()), tuple(exclude or ()), bias, device, licence,
-                                     spacing, command.numbers("--shape", shape))  # fmt: skip
+                                     spacing, command.numbers("--shape", shape), affine_from)  # fmt: skip
         return command.fit_detector(options, backbone=backbone, backbone_weights=backbone_weights, input_scale=input_scale, coreset=coreset,
                                     every=every, seed=seed)  # fmt: skip
 
@@ -337,7 +341,7 @@ def fit_detector(
 def fit_segmenter(
     data: Data, out: Bundle, condition: Condition = "FLAIR",
     target: Annotated[str | None, typer.Option("--target", metavar="<str>", help="Contrast on which doubtful pixels are bright, needed by --doubt. (default: none) Example: --target FLAIR", rich_help_panel=o.FILES)] = None,
-    work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4",
+    work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4", affine_from: o.AffineFrom = None,
     spacing: Spacing = 1.0, shape: Shape = "208,176",
     steps: Steps = 1600, batch_size: TrainBatch = 12, rate: Rate = 1e-3, seed: Seed = 0, precision: TrainPrecision = "fp32",
     channels: Annotated[str, typer.Option("--channels", help="Channels by level. Example: --channels 32,64,128,192", rich_help_panel="Network")] = "32,64,128,192",
@@ -358,7 +362,7 @@ def fit_segmenter(
 
     def run() -> int:
         options = command.FitOptions(tuple(data), out, condition, target, work, tuple(healthy or ()), tuple(exclude or ()), bias, device, licence,
-                                     spacing, command.numbers("--shape", shape))  # fmt: skip
+                                     spacing, command.numbers("--shape", shape), affine_from)  # fmt: skip
         return command.fit_segmenter(options, command.TrainOptions(steps, batch_size, rate, seed, precision), channels=command.numbers("--channels", channels),
                                      threshold=threshold, min_volume=min_volume, start=start, healthy_share=healthy_share, doubt=doubt,
                                      hard_negatives=hard_negatives)  # fmt: skip

@@ -52,7 +52,16 @@ Bias = Annotated[
 ]
 Nan = Annotated[
     str,
-    typer.Option("--nan", help="NaN and infinite voxels: refuse, or zero to take them as 0. Example: --nan zero", rich_help_panel=INPUT),
+    typer.Option("--nan", help="NaN and infinite voxels in the brain: refuse, or zero to take them as 0 (outside it they never matter). Example: --nan zero", rich_help_panel=INPUT),
+]
+AffineFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--affine-from",
+        help="Which of a NIfTI's two places holds, where it has both: sform or qform. (default: the s-form; refused where they contradict each "
+        "other about left and right or the voxel size) Example: --affine-from qform",
+        rich_help_panel=INPUT,
+    ),
 ]
 SaveBrain = Annotated[bool, typer.Option("--save-brain", help="Also write the brain mask used, <name>_brain.", rich_help_panel=OUTPUT)]
 DicomOut = Annotated[
@@ -80,7 +89,7 @@ Map = Annotated[
     Path | None,
     typer.Option(
         "--map",
-        help="Your own OOD map in [0, 1] or integer lesion mask: a file, or a folder with one a volume. Example: --map lesions/",
+        help="Your own OOD map in [0, 1] or lesion mask (two values, or labels): a file, or a folder with one a volume. Example: --map lesions/",
         rich_help_panel=OOD,
     ),
 ]

@@ -183,6 +183,11 @@ def _announce(found: Found, items: tuple[Item, ...], reporter: Reporter, how: Ex
         reporter.line(f"skipped {len(found.skipped)} files of other kinds (--verbose lists them)")
         for relative, reason in found.skipped:
             reporter.detail(f"  {printable(relative)}: {reason}")
+    for relative, reason in found.aside:
+        reporter.line(f"{printable(relative)}: {reason}")
+    for item in found.items:
+        if item.content.problem:
+            reporter.line(f"{printable(item.relative)}: {item.content.problem}; what it says is not known")
     if how.shard is not None:
         reporter.line(f"shard {how.shard[0]} of {how.shard[1]}: {len(items)} of {len(found.items)} volumes")
     reporter.start(len(items))

@@ -36,7 +36,7 @@ def show_plan(recipe: Recipe, found: Found, how: Execution, reporter: Reporter, 
 
 def _row(recipe: Recipe, work: Work, item: Item, *, overwrite: bool) -> tuple[str, str, tuple[float, float], str]:
     try:
-        volume = open_volume(item.path)
+        volume = open_volume(item.path, item.affine_from)
         state = state_of(work, item, recipe.outputs(item), overwrite=overwrite)
     except VolumeError as error:
         return "refused", "", (0.0, 0.0), str(error)

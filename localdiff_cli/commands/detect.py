@@ -30,6 +30,7 @@ class DetectOptions:
     save_brain: bool = False
     device: str = "auto"
     batch_size: str = "auto"
+    affine_from: str | None = None
 
 
 def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
@@ -78,7 +79,9 @@ class DetectRecipe(NetworkRecipe):
             plan=self.plan,
             torch_device=device,
             bind=bind,
-            prepare=prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=16),
+            prepare=prepare_settings(
+                bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=16, affine_from=options.affine_from
+            ),
             mask=mask_settings(bundle, self.detector),
             detector=account,
             map=self.detector.map,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from localdiff_cli.bundle import Bundle, load_detector, load_segmenter, open_bundle
 from localdiff_cli.choices import DETECTORS
-from localdiff_cli.commands.run import check_choice, check_range
+from localdiff_cli.commands.run import check_choice, check_place, check_range
 from localdiff_cli.errors import UsageError
+from localdiff_cli.volumes.partners import MAP, Source
 from localdiff_cli.volumes.reader import file_hash
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def check_detector(options: DetectorOptions) -> None:
         raise UsageError("--map brings the OOD map: --detector, --detector-model and --false-alarm do not apply", code="conflict")
     if options.map is not None and not options.map.exists():
         raise UsageError(f"--map {options.map}: no such file or folder", code="not-found")
+    if options.map is not None:
+        check_place(Source(str(options.map), MAP, option="--map"))
     if options.detector is not None:
         check_choice("--detector", options.detector, tuple(DETECTORS))
     for name, value, low, high in (

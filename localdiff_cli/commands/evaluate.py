@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from localdiff_cli import __version__
 from localdiff_cli.batch.discover import check_folders
 from localdiff_cli.batch.engine import Execution, carry_out
-from localdiff_cli.batch.pairing import IMAGE, MAP, MASK, Index, Source, entity
 from localdiff_cli.batch.report import Reporter, say
 from localdiff_cli.batch.work import OnSlice, Say
 from localdiff_cli.batch.workers import sigterm_raises
 from localdiff_cli.bundle import open_bundle
-from localdiff_cli.commands.run import RunOptions, check_choice, check_range, execution
+from localdiff_cli.commands.run import RunOptions, check_affine_from, check_choice, check_range, execution
 from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, NoInputError, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import content_of, read_sidecar
+from localdiff_cli.volumes.names import parse
+from localdiff_cli.volumes.partners import BRAIN, IMAGE, MAP, MASK, NO_PARTNER, Index, Source
 
 if TYPE_CHECKING:
     from localdiff_cli.evaluation.cohort.summary import Unpaired
@@ -52,6 +54,8 @@ class EvaluateOptions:
     contrast: str | None = None
     judge_dice: float = 0.3
     viewer: bool = True
+    affine_from: str | None = None
+    allow_missing: bool = False
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -61,6 +65,7 @@ def _check(options: EvaluateOptions) -> None:
     if options.baseline_seg and not options.baseline:
         raise UsageError("--baseline-seg needs --baseline", code="conflict")
     check_choice("--bias", options.bias, ("n4", "none"))
+    check_affine_from(options.affine_from)
     for name, value, low, high in (
         ("--tau", options.tau, 1e-6, 1.0),
         ("--delta", options.delta, 0, 1),
@@ -83,18 +88,18 @@ def _indices(run: RunOptions, options: EvaluateOptions) -> tuple[dict[str, Index
             f"--in {run.source}: holds {', '.join(sorted(map(str, said)))}; expected one contrast. Evaluate them apart", code="contrasts"
         )
     contrast = _stated_contrast(str(said.pop()) if said else None, options)
-    roles: list[tuple[str, str | None, str, str | None]] = [
-        ("reference", options.ref, IMAGE, contrast),
-        ("truth", options.truth, MASK, None),
-        ("baseline", options.baseline, IMAGE, contrast),
-        ("segmentation", options.seg, MASK, None),
-        ("reference_segmentation", options.ref_seg, MASK, None),
-        ("baseline_segmentation", options.baseline_seg, MASK, None),
-        ("ood", options.ood, MAP, None),
-        ("condition", options.condition, IMAGE, _source_contrast(translations)),
-        ("brain", options.brain, MASK, None),
-    ]
-    found = {name: Index(Source(given, role, wanted)) for name, given, role, wanted in roles if given is not None}
+    sources = {
+        "reference": (options.ref, IMAGE, contrast, "--ref"),
+        "truth": (options.truth, MASK, None, "--truth"),
+        "baseline": (options.baseline, IMAGE, contrast, "--baseline"),
+        "segmentation": (options.seg, MASK, None, "--seg"),
+        "reference_segmentation": (options.ref_seg, MASK, None, "--ref-seg"),
+        "baseline_segmentation": (options.baseline_seg, MASK, None, "--baseline-seg"),
+        "ood": (options.ood, MAP, None, "--ood"),
+        "condition": (options.condition, IMAGE, _source_contrast(translations), "--condition"),
+        "brain": (options.brain, BRAIN, None, "--brain"),
+    }
+    found = {name: Index(Source(given, role, wanted, option)) for name, (given, role, wanted, option) in sources.items() if given}
     return {"translation": translations, **found}, contrast
 
 
@@ -150,7 +155,7 @@ def pair(indices: dict[str, Index]) -> tuple[list[CaseFiles], list[Unpaired]]:
             if partner is not None:
                 partners[name] = partner
                 used[name].add(partner)
-            elif name == "reference" or why != "no partner":
+            elif name == "reference" or why != NO_PARTNER:
                 unpaired.append(Unpaired(relative.as_posix(), f"{name}: {why}"))
         if "reference" in partners:
             cases.append(CaseFiles(relative.as_posix(), _patient(relative), path, **partners))
@@ -161,9 +166,13 @@ def pair(indices: dict[str, Index]) -> tuple[list[CaseFiles], list[Unpaired]]:
 
 
 def _patient(relative: Path) -> str:
-    """The BIDS subject where the name has one, else the whole entity."""
-    name = entity(relative)
-    return name.split("_")[0] if name.startswith("sub-") else name
+    """The BIDS subject where name or folders have one, a BraTS case without its visit, else what the name or its folder say."""
+    name = parse(relative)
+    subject = dict(name.entities).get("sub")
+    if subject:
+        return f"sub-{subject}"
+    case = re.match(r"BraTS-[A-Za-z]+-\d+(?=-\d+)", relative.name)
+    return case[0] if case else name.owner_spelt or "/".join(name.folder) or relative.name
 
 
 TRIES = 2
@@ -225,6 +234,10 @@ def _account(cases: list[CaseFiles], options: EvaluateOptions) -> dict[str, Any]
     if options.segmenter:
         bundle = open_bundle(options.segmenter)
         account["segmenter"] = {"Bundle": bundle.name, "BundleHash": bundle.hash}
+    roles = [name for name in cases[0].__dataclass_fields__ if name not in ("name", "patient")]
+    account["files"] = {
+        files.name: {role: path.name for role in roles if (path := getattr(files, role)) is not None} for files in cases
+    }
     account["evaluation"] = {"bias": options.bias, "resample_ref": options.resample_ref, "tau": options.tau, "seed": options.seed}
     account["given"] = {name: _nameless(value) for name, value in vars(options).items() if value not in (None, ())}
     return account
@@ -283,10 +296,12 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
     )
     how_read = EvaluationOptions(
         settings=settings, contrast=contrast, bias=options.bias, resample_reference=options.resample_ref, tau=options.tau,
-        segmenter=options.segmenter,
+        segmenter=options.segmenter, affine_from=options.affine_from,
     )  # fmt: skip
     job = EvaluateJob(how_read)
     with Reporter(quiet=run.quiet, verbose=run.verbose, json_log=run.json_log) as reporter, sigterm_raises():
+        for text in dict.fromkeys(f"{relative}: {why}" for index in indices.values() for relative, why in index.walk.aside):
+            reporter.line(text)
         results, failures = _measured(job, cases, reporter, how)
         unpaired += [Unpaired(failure.name, failure.reason) for failure in failures]
         if not results:
@@ -303,5 +318,5 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
             reporter.line(f"not evaluated: {item.name}: {item.reason}")
     if not run.quiet:
         say(f"report: {written['report.html']}")
-    check_fail_under(list(options.fail_under), summary)
+    check_fail_under(list(options.fail_under), summary, allow_missing=options.allow_missing)
     return EXIT_SOME_FAILED if failures else EXIT_OK

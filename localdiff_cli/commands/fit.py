@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from localdiff_cli.batch.report import recorded_arguments, say
 from localdiff_cli.choices import DETECTORS, DetectorName
-from localdiff_cli.commands.run import check_choice, check_range
+from localdiff_cli.commands.run import check_affine_from, check_choice, check_range
 from localdiff_cli.errors import EXIT_OK, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class FitOptions:
     licence: str
     spacing: float = SPACING
     shape: tuple[int, ...] = SHAPE
+    affine_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,20 @@ def _job(options: FitOptions) -> FitJob:
     from localdiff_cli.diffusion.device import choose_device
     from localdiff_cli.training.job import FitJob
     from localdiff_cli.training.pairs import read_pairs, without
+    from localdiff_cli.volumes.advice import FIT
     from localdiff_cli.volumes.prepare import PrepareSettings
 
-    pairs = without(read_pairs(options.data, options.condition, options.target), options.exclude)
+    check_affine_from(options.affine_from)
+    notes: list[str] = []
+    pairs = without(read_pairs(options.data, options.condition, options.target, notes.append, options.exclude), options.exclude)
     out = Path(os.path.abspath(options.out))
     work = options.work or out.with_name(out.name + ".work")
-    prepare = PrepareSettings(bias=options.bias, spacing=options.spacing, shape=(options.shape[0], options.shape[1]))
+    prepare = PrepareSettings(
+        bias=options.bias, spacing=options.spacing, shape=(options.shape[0], options.shape[1]), affine_from=options.affine_from, advice=FIT
+    )
     return FitJob(
         tuple(pairs), (options.condition, options.target), out, work, prepare, f"localdiff {recorded_arguments(sys.argv[1:])}",
-        choose_device(options.device), say, options.healthy, options.licence,
+        choose_device(options.device), say, options.healthy, options.licence, tuple(notes),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from localdiff_cli.batch.workers import Terminated
 from localdiff_cli.bundle import Bundle
 from localdiff_cli.commands.dicom_out import check_dicom_out, write_dicom
 from localdiff_cli.errors import EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, EXIT_UNUSABLE, LocaldiffError, UsageError
+from localdiff_cli.volumes.partners import BRAIN, Index, Source
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,15 @@ class RunOptions:
     how: Asked = Asked()
     dry_run: bool = False
     dicom_out: Path | None = None
+    affine_from: str | None = None
 
 
 def run_work(options: RunOptions, contrast: str, recipe: Recipe) -> int:
     """Run a command's work on every volume found, or show what it would be; the exit code."""
     how = execution(options.how)
     check_folders(options.source, options.out)
-    found = discover(options.source, contrast)
+    check_affine_from(options.affine_from)
+    found = discover(options.source, contrast, options.affine_from)
     if options.dicom_out is not None:
         check_dicom_out(options.source, options.dicom_out, found)
     with Reporter(quiet=options.quiet, verbose=options.verbose, json_log=options.json_log) as reporter:
@@ -140,11 +143,26 @@ def batch_of(value: str, automatic: int) -> int:
 
 
 def check_brain(value: str) -> None:
-    """``--brain`` is auto, none, a file or a folder."""
-    if value not in ("auto", "none") and not Path(value).exists():
+    """``--brain`` is auto, none, a mask file or a folder. Raises :class:`UsageError` for anything else."""
+    if value in ("auto", "none"):
+        return
+    if not Path(value).exists():
         raise UsageError(
             f"--brain {value}: no such file or folder; expected auto, none, a mask file or a folder of masks", code="not-found"
         )
+    check_place(Source(value, BRAIN, option="--brain"))
+
+
+def check_place(source: Source) -> None:
+    """Raise :class:`UsageError` for a file of another kind than its role needs; a folder is looked through volume by volume."""
+    if Path(source.given).is_file():
+        Index(source)
+
+
+def check_affine_from(value: str | None) -> None:
+    """``--affine-from`` is sform or qform. Raises :class:`UsageError` for anything else."""
+    if value is not None:
+        check_choice("--affine-from", value, ("sform", "qform"))
 
 
 def announce(say: Say, bundle: Bundle, device: object) -> None:

@@ -29,6 +29,7 @@ class SegmentOptions:
     save_brain: bool = False
     device: str = "auto"
     batch_size: str = "auto"
+    affine_from: str | None = None
 
 
 def _segmenters() -> list[Bundle]:
@@ -88,7 +89,9 @@ class SegmentRecipe(NetworkRecipe):
             plan=self.plan,
             torch_device=device,
             network=network,
-            prepare=prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=multiple),
+            prepare=prepare_settings(
+                bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=multiple, affine_from=options.affine_from
+            ),
             cut=SegmenterDefaults(
                 defaults.threshold if options.threshold is None else options.threshold,
                 defaults.min_volume if options.min_volume is None else options.min_volume,

@@ -12,9 +12,10 @@ from localdiff_cli.choices import SAMPLERS
 from localdiff_cli.commands.detect import mask_settings
 from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
 from localdiff_cli.commands.recipe import BRAIN, NetworkRecipe
-from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, check_range, run_work
+from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, check_place, check_range, run_work
 from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.tasks.outputs import Role
+from localdiff_cli.volumes.partners import IMAGE, Source
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +68,7 @@ class TranslateOptions:
     batch_size: str = "auto"
     calibration: Path | None = None
     interval: float | None = None
+    affine_from: str | None = None
 
 
 def _check(options: TranslateOptions) -> None:
@@ -200,6 +202,11 @@ def _classifier(options: TranslateOptions, bundle: Bundle, device: torch.device)
     return shows, f"{classifier.name} {classifier.hash}"
 
 
+def match_source(options: TranslateOptions, bundle: Bundle) -> Source | None:
+    """Where ``--match`` looks for a volume's reference: images of the target contrast only."""
+    return Source(str(options.match), IMAGE, bundle.target.contrast, "--match") if options.match else None
+
+
 def _expert_source(options: TranslateOptions, bundle: Bundle) -> Bundle | None:
     """The bundle that holds the OOD expert, None for the training-free method. Raises :class:`UsageError` for one of another kind."""
     unasked = options.mode == "plain" or options.ood_branch == "copy"
@@ -260,8 +267,10 @@ class TranslateRecipe(NetworkRecipe):
         bind, account = choose_detector(detector, bundle, device) if local else (None, {})
         # What is unknown hangs on the bundle's own cut, whichever cut a certificate brings.
         unknown = unknown_settings(options, bundle, mask_settings(bundle, self.detector).threshold)
-        prepare = prepare_settings(bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple)
-        target = replace(prepare, window=bundle.target.window)
+        prepare = prepare_settings(
+            bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple, affine_from=options.affine_from
+        )
+        target, match = replace(prepare, window=bundle.target.window), match_source(options, bundle)
         work = TranslateWork(
             bundle=bundle,
             plan=self.plan,
@@ -273,8 +282,8 @@ class TranslateRecipe(NetworkRecipe):
             unknown=unknown,
             sample=sample_settings(options, bundle),
             detector=account,
-            reference=reference_scale(options.match, target) if options.match else None,
-            reference_path=options.match,
+            reference=reference_scale(match, target) if match else None,
+            reference_source=match,
             map=self.detector.map if local else None,
             match=file_account(options.match) if options.match else None,
             dtype=options.dtype,
@@ -321,6 +330,8 @@ def checked_bundle(options: TranslateOptions, detector: DetectorOptions) -> Bund
     if bundle.task != "translate":
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
     _check_copy(options, bundle)
+    if match := match_source(options, bundle):
+        check_place(match)
     return bundle
 
 

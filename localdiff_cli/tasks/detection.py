@@ -15,7 +15,6 @@ from torch import Tensor
 
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.work import OnSlice, Outcome
-from localdiff_cli.errors import VolumeError
 from localdiff_cli.ood.detector import Detection, Detector, from_map
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.tasks.network_work import NetworkWork
@@ -31,9 +30,11 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
-from localdiff_cli.volumes.brain import MAP_WORDS, check_same_grid, find_companion
+from localdiff_cli.volumes.brain import check_same_grid
+from localdiff_cli.volumes.masks import content_of_mask, named
+from localdiff_cli.volumes.partners import MAP, Source, find_companion
 from localdiff_cli.volumes.prepare import Prepared
-from localdiff_cli.volumes.reader import SliceReader, Volume, open_volume
+from localdiff_cli.volumes.reader import SliceReader, open_volume
 
 OOD_SHARE_TO_REVIEW = 0.25
 
@@ -70,45 +71,37 @@ class DetectorBinding:
         return Detection(found.score.cpu(), found.ood_map.cpu(), found.slice_score.cpu())
 
 
-def bind_map(source: Path) -> Callable[[Prepared, Path], SliceDetector]:
+@dataclass(frozen=True, eq=False)
+class FileMap:
+    """An OOD map read from a file: ``read`` gives a canonical slice in [0, 1]; ``said`` names the file and what its values mean."""
+
+    read: Callable[[int], NDArray[np.float32]]
+    said: str
+    prepared: Prepared
+
+    def __call__(self, chunk: Chunk) -> Detection:
+        """The map of a chunk's active slices."""
+        grid = [self.prepared.grid.to_network(self.read(k), cubic=False) for k in chunk.active_numbers]
+        stacked = torch.from_numpy(np.stack(grid)[:, None]) if grid else torch.zeros_like(chunk.condition)
+        return from_map(stacked.clamp(0, 1) * chunk.brain)
+
+
+def map_source(given: Path) -> Source:
+    """Where ``--map`` looks for a volume's own map."""
+    return Source(str(given), MAP, option="--map")
+
+
+def bind_map(given: Path) -> Callable[[Prepared, Path], SliceDetector]:
     """An OOD map or lesion mask from a file, or from a folder with one for each volume."""
 
     def bound(prepared: Prepared, relative: Path) -> SliceDetector:
-        path = find_companion(source, prepared.volume, relative, MAP_WORDS) if source.is_dir() else source
-        volume = open_volume(path)
+        path = find_companion(map_source(given), prepared.volume.path, relative)
+        volume = open_volume(path, prepared.volume.affine_from)
         check_same_grid(volume, prepared.volume, "OOD map")
-        reader = SliceReader(volume)
-        labels = _holds_labels(volume)
-
-        def detect(chunk: Chunk) -> Detection:
-            maps = [_map_slice(reader.read(k), path, labels=labels) for k in chunk.active_numbers]
-            grid = [prepared.grid.to_network(m, cubic=False) for m in maps]
-            stacked = torch.from_numpy(np.stack(grid)[:, None]) if grid else torch.zeros_like(chunk.condition)
-            return from_map(stacked.clamp(0, 1) * chunk.brain)
-
-        return detect
+        content, reader = content_of_mask(volume, "an OOD map").as_map(), SliceReader(volume)
+        return FileMap(lambda k: content.soft(reader.read(k)), named(path, content), prepared)
 
     return bound
-
-
-def _holds_labels(volume: Volume) -> bool:
-    """Whether a volume's integers are labels, not a scaled map."""
-    if volume.dtype.kind not in "biu" or volume.kind != "nifti":
-        return volume.dtype.kind in "biu"
-    slope, inter = float(volume.header["scl_slope"]), float(volume.header["scl_inter"])
-    return not np.isfinite(slope) or (slope in (0.0, 1.0) and inter == 0)
-
-
-def _map_slice(image: NDArray[np.float32], path: Path, *, labels: bool) -> NDArray[np.float32]:
-    """A map in [0, 1]; integer files are label masks, where anything above 0 counts."""
-    if labels:
-        return (image > 0).astype(np.float32)
-    if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
-        raise VolumeError(
-            f"{path}: found values from {image.min():g} to {image.max():g}; expected an OOD map in [0, 1] or an integer mask",
-            code="map-range",
-        )
-    return image
 
 
 def mask_of(detection: Detection, brain: Tensor, settings: MaskSettings, spacing: float) -> Tensor:
@@ -165,6 +158,11 @@ def ood_facts(rows: list[SliceShare], prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def map_facts(detect: SliceDetector | None) -> dict[str, str]:
+    """Which file a map was read from and what its values mean, for the sidecar; nothing for a detector."""
+    return {"Map": detect.said} if isinstance(detect, FileMap) else {}
+
+
 def ood_doubts(facts: dict[str, Any]) -> list[str]:
     """Reasons to review that the detection gives."""
     share = facts["OODShare"]
@@ -196,9 +194,9 @@ class DetectWork(NetworkWork):
             "Saved": self.plan.saved,
         }
 
-    def places(self) -> list[tuple[str | Path | None, tuple[str, ...]]]:
+    def places(self) -> list[Source | None]:
         """Brain masks and OOD maps."""
-        return [*super().places(), (self.map, MAP_WORDS)]
+        return [*super().places(), map_source(self.map) if self.map else None]
 
     def probe(self, chunk: Chunk) -> None:
         """Detect in a chunk; a map that is only read costs nothing."""
@@ -225,6 +223,7 @@ class DetectWork(NetworkWork):
             "Contrast": "map",
             "Content": "OOD probability",
             **volume_facts(prepared),
+            **map_facts(detect),
             **facts,
             "Seconds": seconds,
             "Versions": versions(),

@@ -15,8 +15,9 @@ from localdiff_cli.evaluation.metrics.case import Case, CaseResult, evaluate_cas
 from localdiff_cli.evaluation.metrics.image import DataRange
 from localdiff_cli.evaluation.settings import EvaluationSettings
 from localdiff_cli.tasks.judges import Segmenter, SliceFeatures
+from localdiff_cli.volumes.advice import EVALUATE
 from localdiff_cli.volumes.brain import Brain, auto_brain, looks_stripped, support
-from localdiff_cli.volumes.contrast import read_sidecar
+from localdiff_cli.volumes.contrast import load_sidecar, read_sidecar
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS, Scale
 from localdiff_cli.volumes.placement import CaseGrid, OnGrid
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare_read, survey
@@ -58,6 +59,7 @@ class EvaluationOptions:
     resample_reference: bool = False
     tau: float = 0.5
     segmenter: str | None = None
+    affine_from: str | None = None
 
     @property
     def window(self) -> tuple[float, float]:
@@ -83,7 +85,7 @@ def measure(
     files: CaseFiles, options: EvaluationOptions, segmenter: Segmenter | None = None, features: SliceFeatures | None = None
 ) -> CaseResult:
     """Read one case and measure it. Raises :class:`VolumeError` with the file and the reason."""
-    grid = CaseGrid(open_volume(files.translation), options.resample_reference)
+    grid = CaseGrid(open_volume(files.translation, options.affine_from), options.resample_reference)
     images = _images(files, grid)
     brain, notes = _compared_brain(_brain(files, grid, images), images, files.name)
     _check_finite(images, brain)
@@ -138,7 +140,7 @@ def _brain(files: CaseFiles, grid: CaseGrid, images: Mapping[str, OnGrid]) -> Br
             return Brain(mask, "support of the translation")
     reader = grid.reader(images["reference"])
     found = survey(reader)
-    brain = auto_brain(reader, found.background, found.tolerance)
+    brain = auto_brain(reader, found.background, found.tolerance, EVALUATE)
     return replace(brain, source=f"{brain.source}, found on the reference")
 
 
@@ -175,7 +177,7 @@ def _check_finite(images: Mapping[str, OnGrid], brain: Brain) -> None:
 def _reference(image: OnGrid, grid: CaseGrid, brain: Brain, options: EvaluationOptions) -> tuple[Scaled, Scale]:
     """The reference on the common scale: bias field out as asked, robust z of its own brain, 0 outside; and that scale."""
     reader = grid.reader(image)
-    prepared = prepare_read(reader, PrepareSettings(bias=options.bias, window=options.window), brain=brain)
+    prepared = prepare_read(reader, PrepareSettings(bias=options.bias, window=options.window, advice=EVALUATE), brain=brain)
     normal = np.stack([prepared.scale.normalise(prepared.corrected(k)) for k in range(len(image.array))])
     bias = "bias n4" if prepared.bias is not None else "bias none" if options.bias == "none" else "bias none (z-scored already)"
     how = f"{bias}; robust z of its brain"
@@ -187,9 +189,9 @@ def _translated(image: OnGrid, grid: CaseGrid, brain: Brain, reference: Scale, o
 
     ``intensities`` of an unmatched localdiff output are in the units of the ``reference``'s scale, all others as stored.
     """
-    sidecar, stored = read_sidecar(image.path), image.array
+    sidecar, stored = _known_sidecar(image.path), image.array
     if not made_here(sidecar):
-        settings = PrepareSettings(bias="none", window=options.window)
+        settings = PrepareSettings(bias="none", window=options.window, advice=EVALUATE)
         scale = prepare_read(grid.reader(image), settings, brain=brain).scale
         return Scaled(_inside(scale.normalise(stored), brain), _inside(stored, brain), OWN_SCALE)
     if isinstance(sidecar.get("OutputScale"), dict):
@@ -197,6 +199,15 @@ def _translated(image: OnGrid, grid: CaseGrid, brain: Brain, reference: Scale, o
         return Scaled(_inside(normal, brain), _inside(stored, brain), "taken back from the units of --match")
     units = np.clip(reference.denormalise(stored), 0, None)
     return Scaled(_inside(stored, brain), _inside(units, brain), "as localdiff wrote it, in [0, 1]")
+
+
+def _known_sidecar(path: Path) -> Mapping[str, Any]:
+    """A translation's sidecar, empty where there is none. Raises :class:`VolumeError` where it is there and cannot be read."""
+    found = load_sidecar(path)
+    if found.problem:
+        what = f"{found.problem}, so its intensity scale is not known; mend it, or remove it where the image is another tool's"
+        raise VolumeError(f"{path}: {what}", code="sidecar")
+    return found.values
 
 
 def _output_scale(stored: Mapping[str, Any], path: Path) -> Scale:
@@ -219,7 +230,7 @@ def _case(
     files: CaseFiles, grid: CaseGrid, brain: Brain, scaled: Mapping[str, Scaled], masks: Mapping[str, Mask], options: EvaluationOptions
 ) -> Case:
     """All arrays of a case on its grid."""
-    ood_map = grid.bring(files.ood, "OOD map").array if files.ood else None
+    ood_map = grid.map(files.ood) if files.ood else None
     condition = grid.bring(files.condition, "condition").array if files.condition else None
     return Case(
         name=files.name,

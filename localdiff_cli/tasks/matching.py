@@ -8,14 +8,15 @@ from pathlib import Path
 
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.brain import check_same_grid, find_companion
+from localdiff_cli.volumes.brain import check_same_grid
 from localdiff_cli.volumes.intensity import Scale
+from localdiff_cli.volumes.partners import Source, find_companion
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
 from localdiff_cli.volumes.reader import Volume, open_volume
 
 
-def reference_scale(reference: Path, settings: PrepareSettings) -> Callable[[Item], Scale]:
-    """The scale of the reference's own brain: one file for all, or a folder with one for each volume (same name or subject).
+def reference_scale(reference: Source, settings: PrepareSettings) -> Callable[[Item], tuple[Scale, Path]]:
+    """The scale of the reference's own brain, and its file: one for all, or from a folder one for each volume.
 
     ``settings``: the input's, with the target's window. A brain mask file serves for a reference on its grid; for another grid the
     reference's brain is found for itself.
@@ -24,12 +25,12 @@ def reference_scale(reference: Path, settings: PrepareSettings) -> Callable[[Ite
     """
     known: dict[Path, Scale] = {}
 
-    def scale_of(item: Item) -> Scale:
-        path = find_companion(reference, open_volume(item.path), item.relative) if reference.is_dir() else reference
+    def scale_of(item: Item) -> tuple[Scale, Path]:
+        path = find_companion(reference, item.path, item.relative)
         if path not in known:
-            volume = open_volume(path)
+            volume = open_volume(path, settings.affine_from)
             known[path] = prepare(volume, replace(settings, brain=_brain_for(volume, settings.brain)), item.relative).scale
-        return known[path]
+        return known[path], path
 
     return scale_of
 
@@ -38,7 +39,7 @@ def _brain_for(volume: Volume, brain: str) -> str:
     """The user's ``--brain``, or auto where it is a file on another grid."""
     if brain not in ("auto", "none") and Path(brain).is_file():
         try:
-            check_same_grid(open_volume(Path(brain)), volume, "brain mask")
+            check_same_grid(open_volume(Path(brain), volume.affine_from), volume, "brain mask")
         except VolumeError:
             return "auto"
     return brain

@@ -17,7 +17,7 @@ from localdiff_cli.batch.work import Estimate, OnSlice, Outcome
 from localdiff_cli.bundle import Bundle
 from localdiff_cli.tasks.outputs import OutputPlan
 from localdiff_cli.tasks.slices import Chunk, companions
-from localdiff_cli.volumes.brain import BRAIN_WORDS
+from localdiff_cli.volumes.partners import Source
 from localdiff_cli.volumes.prepare import PrepareSettings
 
 PREPARE_SECONDS_A_VOXEL = 1.5e-6
@@ -42,9 +42,9 @@ class NetworkWork(ABC):
         """Where the network runs: cpu, cuda or mps."""
         return self.torch_device.type
 
-    def places(self) -> list[tuple[str | Path | None, tuple[str, ...]]]:
-        """Files or folders that the user gave, and the words by which a volume's own file in them is preferred."""
-        return [(self.prepare.brain, BRAIN_WORDS)]
+    def places(self) -> list[Source | None]:
+        """Files or folders that the user gave for masks, maps and references."""
+        return [self.prepare.brain_source]
 
     def companions(self, item: Item) -> list[Path]:
         """This volume's own files among the folders given."""

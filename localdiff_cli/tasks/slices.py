@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from torch import Tensor
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.bundle import Bundle
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.brain import find_companion
 from localdiff_cli.volumes.geometry import Grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
 from localdiff_cli.volumes.likeness import Typical, unlike
+from localdiff_cli.volumes.partners import Source, find_companion
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import file_hash, open_volume
 
@@ -49,20 +49,22 @@ class Chunk:
 
 def prepare_item(item: Item, bundle: Bundle, settings: PrepareSettings) -> Prepared:
     """Open a volume and make it ready for a bundle's network. Raises :class:`VolumeError`."""
-    return prepare(open_volume(item.path), settings, item.relative)
+    return prepare(open_volume(item.path, settings.affine_from), settings, item.relative)
 
 
-def prepare_settings(bundle: Bundle, *, brain: str, bias: str | None, nan: str, multiple: int) -> PrepareSettings:
+def prepare_settings(
+    bundle: Bundle, *, brain: str, bias: str | None, nan: str, multiple: int, affine_from: str | None = None
+) -> PrepareSettings:
     """The bundle's grid and window with the user's choices."""
     return PrepareSettings(
         brain=brain, bias=bias or bundle.bias, nan=nan, spacing=bundle.grid.spacing, shape=bundle.grid.shape,
-        multiple=multiple, window=bundle.condition.window if bundle.condition else DEFAULT_WINDOW,
+        multiple=multiple, window=bundle.condition.window if bundle.condition else DEFAULT_WINDOW, affine_from=affine_from,
     )  # fmt: skip
 
 
 def prepare_account(settings: PrepareSettings) -> dict[str, Any]:
     """The settings for the sidecar: a brain mask file by name and content, never by its place on this machine."""
-    return asdict(settings) | {"brain": settings.brain if settings.brain in ("auto", "none") else file_account(Path(settings.brain))}
+    return settings.account() | {"brain": settings.brain if settings.brain in ("auto", "none") else file_account(Path(settings.brain))}
 
 
 def file_account(path: Path) -> str:
@@ -70,13 +72,13 @@ def file_account(path: Path) -> str:
     return f"{path.name} {file_hash(path)[:16]}" if path.is_file() else path.name
 
 
-def companions(given: Iterable[tuple[str | Path | None, tuple[str, ...]]], item: Item) -> list[Path]:
-    """The files of ``item`` in those of the ``given`` places (with preferred words) that are folders; none where it has no single one."""
+def companions(given: Iterable[Source | None], item: Item) -> list[Path]:
+    """The files of ``item`` in those of the ``given`` places that are folders; none where it has no single one."""
     found = []
-    for place, prefer in given:
-        if place is not None and Path(place).is_dir():
+    for source in given:
+        if source is not None and Path(source.given).is_dir():
             with suppress(VolumeError):
-                found.append(find_companion(Path(place), open_volume(item.path), item.relative, prefer))
+                found.append(find_companion(source, item.path, item.relative))
     return found
 
 
@@ -151,13 +153,17 @@ def likeness_doubts(prepared: Prepared, typical: Typical | None) -> list[str]:
 
 def volume_doubts(prepared: Prepared, item: Item, typical: Typical | None = None) -> list[str]:
     """Reasons for a person to look at this volume, known before any network runs; ``typical`` says what training looked like."""
-    doubts = [*likeness_doubts(prepared, typical), *prepared.brain.doubts]
+    doubts = [*likeness_doubts(prepared, typical), *prepared.volume.doubts, *prepared.brain.doubts]
     if not prepared.volume.orientation_known:
         doubts.append("orientation: the header says neither s-form nor q-form, so left and right are a guess")
     if prepared.clipped_share > CLIPPED_SHARE_TO_REVIEW:
         doubts.append(f"intensity: {prepared.clipped_share:.0%} of the brain lies outside the model's window and was clipped")
+    if item.content.contrast is None:
+        doubts.append("contrast: neither the name nor a sidecar says what this image shows; it was taken as what the model expects")
+    if item.content.problem:
+        doubts.append(f"sidecar: {item.content.problem}; whether a contrast agent was given, or the image is synthetic, is not known")
     if item.content.enhanced:
-        doubts.append("contrast: the name says contrast-enhanced, unlike the training images")
+        doubts.append("contrast: name or sidecar says contrast-enhanced, unlike the training images")
     if item.content.synthetic:
         doubts.append("input: is itself synthetic")
     return doubts

@@ -26,6 +26,8 @@ from localdiff_cli.tasks.detection import (
     SliceDetector,
     SliceShare,
     UnknownSettings,
+    map_facts,
+    map_source,
     mask_of,
     ood_doubts,
     ood_facts,
@@ -47,8 +49,8 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
-from localdiff_cli.volumes.brain import MAP_WORDS
 from localdiff_cli.volumes.intensity import Scale
+from localdiff_cli.volumes.partners import Source
 from localdiff_cli.volumes.prepare import Prepared
 from localdiff_cli.volumes.reader import ITK_SUFFIXES, suffix_of
 
@@ -112,8 +114,8 @@ class TranslateWork(NetworkWork):
     sample: SampleSettings
     unknown: UnknownSettings
     detector: dict[str, Any]
-    reference: Callable[[Item], Scale] | None = None
-    reference_path: Path | None = None
+    reference: Callable[[Item], tuple[Scale, Path]] | None = None
+    reference_source: Source | None = None
     map: Path | None = None
     match: str | None = None
     dtype: str = "float32"
@@ -142,9 +144,9 @@ class TranslateWork(NetworkWork):
             "Saved": self.plan.saved,
         }
 
-    def places(self) -> list[tuple[str | Path | None, tuple[str, ...]]]:
+    def places(self) -> list[Source | None]:
         """Brain masks, OOD maps and references."""
-        return [*super().places(), (self.map, MAP_WORDS), (self.reference_path, ())]
+        return [*super().places(), map_source(self.map) if self.map else None, self.reference_source]
 
     def probe(self, chunk: Chunk) -> None:
         """Detect and draw a chunk, without branching."""
@@ -152,21 +154,24 @@ class TranslateWork(NetworkWork):
             self.bind.detect(chunk)
         SliceSampler(self.networks, self.sample, "")(chunk, chunk.condition, torch.zeros_like(chunk.brain))
 
-    def _units(self, item: Item) -> tuple[Scale | None, tuple[float, float]]:
-        """The reference's scale, and slope and intercept of the stored values. Raises :class:`VolumeError` where a kind stores none."""
+    def _units(self, item: Item) -> tuple[Scale | None, Path | None, tuple[float, float]]:
+        """The reference's scale and file; slope and intercept of the stored values.
+
+        Raises :class:`VolumeError` where a kind of file stores none.
+        """
         if self.dtype == "int16" and suffix_of(item.path) in ITK_SUFFIXES:
             raise VolumeError(f"{item.path}: --dtype int16 needs a slope and intercept, which only NIfTI stores; use float32", code="dtype")
-        scale = self.reference(item) if self.reference else None
+        scale, path = self.reference(item) if self.reference else (None, None)
         if self.dtype != "int16":
-            return scale, (1.0, 0.0)
+            return scale, path, (1.0, 0.0)
         low, high = (0.0, 1.0) if scale is None else (float(v) for v in scale.denormalise(np.array([0.0, 1.0], dtype=np.float32)))
-        return scale, ((high - low) / INT16_STEPS, low)
+        return scale, path, ((high - low) / INT16_STEPS, low)
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
         """Translate one volume."""
         clock = Clock()
         with clock.stage("Prepare"):
-            scale, stored = self._units(item)
+            scale, matched, stored = self._units(item)
             prepared = prepare_item(item, self.bundle, self.prepare)
         detect = self.bind(prepared, item.relative) if self.bind and self.sample.mode == "local" else None
         painter = self.certified.painter() if self.certified else None
@@ -198,6 +203,7 @@ class TranslateWork(NetworkWork):
         if self.certified and painter:
             verdict = self.certified.verdict(painter)
             facts, doubts = facts | verdict.facts, verdict.doubts + doubts
+        facts = map_facts(detect) | ({"MatchedTo": matched.name} if matched else {}) | facts
         return Outcome(
             self._facts(prepared, scale, facts, clock), tuple(doubts), tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice))
         )

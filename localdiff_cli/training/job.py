@@ -30,7 +30,7 @@ UNSTATED = "unstated"
 class FitJob:
     """What every fit needs: the patients, contrasts, where the bundle goes, where caches and checkpoints lie, how to report.
 
-    ``command`` is recorded in the card; ``healthy`` names patients known to bear no lesion.
+    ``command`` is recorded in the card; ``healthy`` names patients known to bear no lesion; ``notes`` says what of the data was left out.
     """
 
     pairs: tuple[Pair, ...]
@@ -43,6 +43,7 @@ class FitJob:
     say: Say
     healthy: tuple[str, ...] = ()
     licence: str = UNSTATED
+    notes: tuple[str, ...] = ()
 
     def patients(self) -> list[PatientSlices]:
         """Every usable patient of the training and validation splits. Test patients are never read."""
@@ -51,6 +52,8 @@ class FitJob:
         if unknown:
             raise UsageError(f"--healthy {', '.join(sorted(unknown))}: no such patient in the data")
         self.say(f"preparing {len(used)} patients ({len(self.pairs) - len(used)} test patients left alone)")
+        for note in self.notes:
+            self.say(note)
         patients = load_slices(used, self.contrasts, self.prepare, self.work / "cache", self.say)
         return [replace(p, masked=True) if p.name in self.healthy else p for p in patients]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from localdiff_cli.errors import LocaldiffError, VolumeError
 from localdiff_cli.training.pairs import Pair
 from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
+from localdiff_cli.volumes.masks import read_mask
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
-from localdiff_cli.volumes.reader import SliceReader, open_volume
+from localdiff_cli.volumes.reader import absent_content, open_volume
 from localdiff_cli.volumes.whole import whole_file
 
 MIN_BRAIN_MM2 = 500.0
 """Slices with less brain than this are left out."""
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,14 @@ def load_slices(
 def _key(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> str:
     files = [pair.condition, pair.target, pair.mask, pair.brain]
     stamps = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p else None for p in files]
-    text = json.dumps([CACHE_VERSION, stamps, contrasts, asdict(settings)], default=str)
+    text = json.dumps([CACHE_VERSION, stamps, contrasts, settings.account()], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _cached(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings, cache: Path) -> PatientSlices:
     for path in (pair.condition, pair.target, pair.mask, pair.brain):
         if path is not None and not path.is_file():
-            raise VolumeError(f"{path}: no such file", code="not-found")
+            raise VolumeError(f"{path}: {absent_content(path) or 'no such file'}", code="not-found")
     path = cache / f"{pair.name}-{_key(pair, contrasts, settings)}.npz"
     if not path.is_file():
         with whole_file(path) as partial, partial.open("wb") as handle:
@@ -95,7 +96,7 @@ def _cached(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSett
 
 
 def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> dict[str, Any]:
-    volume = open_volume(pair.condition)
+    volume = open_volume(pair.condition, settings.affine_from)
     brain = brain_from_file(pair.brain, volume) if pair.brain else None
     condition = prepare(volume, prepare_settings(contrasts[0], settings), brain=brain)
     with_brain = _any(condition.brain.mask)
@@ -104,7 +105,7 @@ def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSet
     used = inside.sum(axis=(1, 2)) >= MIN_BRAIN_MM2 / settings.spacing**2
     lesion = _masks(condition, mask_from_file_or_empty(pair.mask, condition))
     if pair.target is not None and contrasts[1] is not None:
-        other = open_volume(pair.target)
+        other = open_volume(pair.target, settings.affine_from)
         check_same_grid(other, volume, "target")
         target = prepare(other, prepare_settings(contrasts[1], settings), brain=Brain(condition.brain.mask, condition.brain.source))
         arrays["target"] = _stack(target, with_brain)
@@ -114,15 +115,13 @@ def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSet
 
 
 def mask_from_file_or_empty(path: Path | None, prepared: Prepared) -> NDArray[np.bool_]:
-    """A lesion mask on the patient's grid, canonical; all False without a file."""
+    """A lesion mask on the patient's grid, canonical; all False without a file. Raises :class:`VolumeError` for what is no mask."""
     volume = prepared.volume
-    mask = np.zeros(volume.frame.shape, dtype=bool)
-    if path is not None:
-        other = open_volume(path)
-        check_same_grid(other, volume, "lesion mask")
-        for k, image in SliceReader(other):
-            mask[k] = image > 0
-    return mask
+    if path is None:
+        return np.zeros(volume.frame.shape, dtype=bool)
+    other = open_volume(path, volume.affine_from)
+    check_same_grid(other, volume, "lesion mask")
+    return read_mask(other, "a lesion mask")[0]
 
 
 def _stack(prepared: Prepared, used: NDArray[np.bool_]) -> NDArray[np.uint16]:

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.threads import apart
-from localdiff_cli.volumes.reader import SUFFIXES, SliceReader, Volume, files_of, open_volume, stem, suffix_of
-
-BRAIN_WORDS = ("brain", "mask")
-MAP_WORDS = ("ood", "mask", "oodmask")
-"""How a volume's own brain mask and OOD map may be named among several companions, best first."""
+from localdiff_cli.volumes.advice import VOLUMES, Advice
+from localdiff_cli.volumes.masks import named, read_mask
+from localdiff_cli.volumes.reader import SliceReader, Volume, open_volume
 
 STRIPPED_MAX_LITRES = 2.2
 """A support larger than this is a head: 84 LGG patients' heads start at 2.46 l, stripped adult brains end below 2.1 l."""
@@ -71,7 +69,7 @@ def looks_stripped(mask: NDArray, volume: Volume) -> bool:
     return _litres(mask, volume) <= STRIPPED_MAX_LITRES
 
 
-def auto_brain(reader: SliceReader, background: float, tolerance: float) -> Brain:
+def auto_brain(reader: SliceReader, background: float, tolerance: float, advice: Advice = VOLUMES) -> Brain:
     """The support of a stripped volume, else deepbet's brain. Raises :class:`VolumeError` where neither can be trusted."""
     volume = reader.volume
     mask = support(reader, background, tolerance)
@@ -82,15 +80,15 @@ def auto_brain(reader: SliceReader, background: float, tolerance: float) -> Brai
         raise VolumeError(
             f"{volume.path}: found a slab of {volume.frame.shape[0]} slices, {_extent_mm(volume):.0f} mm, with its skull; "
             f"brain extraction expects at least {SLAB_MIN_SLICES} slices and {SLAB_EXTENT_MM:.0f} mm. "
-            "Give the brain mask with --brain FILE, or use --brain none",
+            f"{advice.brain}",
             code="brain",
         )
-    extracted = _extract(reader)
+    extracted = _extract(reader, advice)
     litres = _litres(extracted, volume)
     if not BRAIN_LITRES[0] <= litres <= BRAIN_LITRES[1] * 1.5:
         raise VolumeError(
             f"{volume.path}: the extracted brain measures {litres:.2f} l; expected {BRAIN_LITRES[0]}–{BRAIN_LITRES[1]} l. "
-            "Give the brain mask with --brain FILE, or use --brain none",
+            f"{advice.brain}",
             code="brain",
         )
     return Brain(extracted, "deepbet", _size_doubts(extracted, volume))
@@ -109,65 +107,23 @@ def whole_image(reader: SliceReader, background: float, tolerance: float) -> Bra
 
 
 def brain_from_file(path: Path, volume: Volume) -> Brain:
-    """A mask on the volume's own grid, voxels above 0 are brain. Raises :class:`VolumeError` for another grid or an empty one."""
-    mask_volume = open_volume(path)
+    """A mask on the volume's own grid. Raises :class:`VolumeError` for another grid, for what is no mask, and for an empty one."""
+    mask_volume = open_volume(path, volume.affine_from)
     check_same_grid(mask_volume, volume, "brain mask")
-    reader = SliceReader(mask_volume)
-    mask = np.zeros(volume.frame.shape, dtype=bool)
-    for k, image in reader:
-        mask[k] = image > 0
+    mask, content = read_mask(mask_volume, "a brain mask")
     if not mask.any():
-        raise VolumeError(f"{path}: the brain mask is empty; expected voxels above 0", code="brain")
-    return Brain(mask, "given", _size_doubts(mask, volume))
+        raise VolumeError(f"{path}: the brain mask is empty ({content.said}); expected voxels that mark the brain", code="brain")
+    return Brain(mask, f"given: {named(path, content)}", _size_doubts(mask, volume))
 
 
-def check_same_grid(other: Volume, volume: Volume, what: str) -> None:
-    """Raise :class:`VolumeError` unless both volumes have the same shape and place in space."""
+def check_same_grid(other: Volume, volume: Volume, what: str, way_out: str = "Resample it to the volume first") -> None:
+    """Raise :class:`VolumeError`, with the ``way_out``, unless both volumes have the same shape and place in space."""
     if other.shape != volume.shape or not np.allclose(other.affine, volume.affine, atol=1e-3):
         raise VolumeError(
             f"{other.path}: the {what} has shape {other.shape} and another place in space than {volume.path} with shape {volume.shape}; "
-            "expected the same grid. Resample it to the volume first",
+            f"expected the same grid. {way_out}",
             code="other-grid",
         )
-
-
-def find_companion(folder: Path, volume: Volume, relative: Path, prefer: tuple[str, ...] = ()) -> Path:
-    """The mask or map of ``volume`` in ``folder``: the same relative name, or the same subject with another suffix.
-
-    Among several, the one whose name ends in the first fitting word of ``prefer``.
-
-    Raises :class:`VolumeError` where there is none, or more than one.
-    """
-    same = folder / relative
-    if same.is_file() and not _is_part_of(same, volume):
-        return same
-    subject = volume.name.rsplit("_", 1)[0]
-    prefixes = (f"{subject}_", f"{subject}.", f"{volume.name}_")
-    near = [base for base in dict.fromkeys((same.parent, folder)) if base.is_dir()]
-    found = sorted(p for base in near for p in base.iterdir() if p.name.startswith(prefixes) and _may_accompany(p, volume))
-    for ending in prefer if len(found) > 1 else ():
-        chosen = [p for p in found if stem(p).endswith(f"_{ending}")]
-        if len(chosen) == 1:
-            return chosen[0]
-    if len(found) != 1:
-        names = f" ({', '.join(p.name for p in found)})" if found else ""
-        raise VolumeError(
-            f"{folder}: found {len(found)} files{names} for {relative}; expected one named {relative} or {subject}_*. Name the file itself",
-            code="no-companion",
-        )
-    return found[0]
-
-
-def _may_accompany(path: Path, volume: Volume) -> bool:
-    """Another image than ``volume`` itself; the ``.hdr`` stands for its pair."""
-    if suffix_of(path) not in SUFFIXES or suffix_of(path) == ".img" or not path.is_file():
-        return False
-    return not _is_part_of(path, volume)
-
-
-def _is_part_of(path: Path, volume: Volume) -> bool:
-    """Whether a file is one of the volume's own; a DICOM series has none that could pass for a companion."""
-    return volume.stack is None and any(path.samefile(part) for part in files_of(volume.path))
 
 
 @lru_cache(maxsize=1)
@@ -183,7 +139,7 @@ def _deepbet() -> tuple[object, object]:
     return networks.bbox_model, networks.model
 
 
-def _extract(reader: SliceReader) -> NDArray[np.bool_]:
+def _extract(reader: SliceReader, advice: Advice) -> NDArray[np.bool_]:
     head = np.zeros(reader.volume.frame.shape, dtype=np.float32)
     for k, image in reader:
         head[k] = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
@@ -191,7 +147,7 @@ def _extract(reader: SliceReader) -> NDArray[np.bool_]:
         return apart(extract_brain, [head])[0]
     except ValueError as error:
         raise VolumeError(
-            f"{reader.volume.path}: found no brain in this head ({error}). Give the mask with --brain FILE, or use --brain none",
+            f"{reader.volume.path}: found no brain in this head ({error}). {advice.brain}",
             code="brain",
         ) from error
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from localdiff_cli.errors import VolumeError
+from localdiff_cli.volumes.masks import mask_content
 from localdiff_cli.volumes.reader import SliceReader, Volume, open_volume
 
 Array = NDArray[np.float32]
@@ -140,7 +141,7 @@ class CaseGrid:
 
         Raises :class:`VolumeError` for another grid where resampling is not allowed.
         """
-        volume = open_volume(path)
+        volume = open_volume(path, self.volume.affine_from)
         own, target = placement_of(volume), placement_of(self.volume)
         array = read_canonical(volume)
         array = array if values is None else values(array)
@@ -164,17 +165,27 @@ class CaseGrid:
         return self.bring(path, what, move=image_onto_grid)
 
     def mask(self, path: Path, what: str) -> tuple[NDArray[np.bool_], str]:
-        """A mask on this grid, bool, and how it came there: interpolated and cut at a half. Raises as :meth:`bring`."""
-        found = self.bring(path, what, _as_binary)
-        return found.array >= 0.5, found.how
+        """A mask on this grid, bool, and how it came there: read by what its values mean, interpolated, cut at a half.
+
+        Raises as :meth:`bring`, and for what is no mask.
+        """
+        said: list[str] = []
+
+        def marked(array: Array) -> Array:
+            content = mask_content(array, f"{path}: taken as the {what}")
+            said.extend([] if content.plain else [content.said])
+            return content.hard(array).astype(np.float32)
+
+        found = self.bring(path, what, marked)
+        return found.array >= 0.5, "; ".join((found.how, *said))
+
+    def map(self, path: Path) -> Array:
+        """An OOD map on this grid, in [0, 1]; a lesion mask in its place counts as 0 and 1. Raises as :meth:`bring`."""
+        return self.bring(path, "OOD map", lambda array: mask_content(array, f"{path}: taken as the OOD map").as_map().soft(array)).array
 
     def reader(self, image: OnGrid) -> ArrayReader:
         """Slices of a volume brought onto this grid."""
         return ArrayReader(image.array, self.volume, image.path)
-
-
-def _as_binary(array: Array) -> Array:
-    return (array > 0).astype(np.float32)
 
 
 def read_canonical(volume: Volume) -> Array:

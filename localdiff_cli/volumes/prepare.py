@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.brain import BRAIN_WORDS, Brain, auto_brain, brain_from_file, find_companion, whole_image
+from localdiff_cli.volumes.advice import VOLUMES, Advice
+from localdiff_cli.volumes.brain import Brain, auto_brain, brain_from_file, whole_image
 from localdiff_cli.volumes.geometry import MAX_IN_PLANE_SPACING_MM, Grid, grid_for
 from localdiff_cli.volumes.intensity import BiasField, Scale, fit_bias, robust_scale
 from localdiff_cli.volumes.likeness import quantiles_of
+from localdiff_cli.volumes.partners import BRAIN, Source, find_companion
 from localdiff_cli.volumes.reader import SliceReader, Volume
 
 SAMPLE_MM = 2.0
@@ -28,6 +31,8 @@ class PrepareSettings:
     """How volumes are made ready: ``brain`` is auto, none or a file or folder; ``bias`` n4 or none; ``nan`` refuse or zero.
 
     ``spacing`` (mm), ``shape`` (rows, columns) and ``multiple`` describe the network's grid; ``window`` is the contrast's.
+    ``affine_from``: which form of a NIfTI's header holds (see :func:`~localdiff_cli.volumes.reader.open_volume`). ``advice``: hints of
+    the command.
     """
 
     brain: str = "auto"
@@ -37,6 +42,21 @@ class PrepareSettings:
     shape: tuple[int, int] = (208, 176)
     multiple: int = 16
     window: tuple[float, float] = (-4.0, 6.0)
+    affine_from: str | None = None
+    advice: Advice = VOLUMES
+
+    @property
+    def brain_source(self) -> Source | None:
+        """Where a volume's own brain mask is looked for; None where none was given."""
+        return None if self.brain in ("auto", "none") else Source(self.brain, BRAIN, option="--brain")
+
+    def account(self) -> dict[str, Any]:
+        """What decides a result, for sidecars and caches: without the hints, and the header's form only where it was asked for."""
+        values = asdict(self)
+        del values["advice"]
+        if self.affine_from is None:
+            del values["affine_from"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -44,7 +64,8 @@ class Survey:
     """What one pass over a volume finds.
 
     ``fingerprint``: SHA-256 of the voxel values in canonical order, the same for every orientation and file format.
-    ``sample``: every ``strides``-th row and column of all slices. ``background``: the commonest border value.
+    ``sample``: every ``strides``-th row and column of all slices. ``background``: the commonest border value. ``holes``: of every
+    slice that has voxels which are not finite, where; they count as 0.
     """
 
     fingerprint: str
@@ -52,6 +73,7 @@ class Survey:
     strides: tuple[int, int]
     background: float
     tolerance: float
+    holes: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +89,6 @@ class Prepared:
     grid: Grid
     clipped_share: float
     quantiles: tuple[float, ...]
-    nan: str
 
     def native_brain(self, k: int) -> NDArray[np.bool_]:
         """The brain mask of canonical slice ``k`` on the native grid."""
@@ -75,7 +96,7 @@ class Prepared:
 
     def corrected(self, k: int) -> NDArray[np.float32]:
         """Canonical slice ``k`` in input units, bias field divided out."""
-        image = finite(self.reader.read(k), self.nan, self.volume.path)
+        image = finite(self.reader.read(k))
         return image if self.bias is None else image / self.bias.slice(k, image.shape)
 
     def network_slice(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -87,15 +108,18 @@ class Prepared:
         return condition.astype(np.float32), inside
 
 
-def finite(image: NDArray[np.float32], nan: str, path: Path) -> NDArray[np.float32]:
-    """The slice itself, or with NaN and infinity set to 0 where the user accepts that; else :class:`VolumeError`."""
-    if np.isfinite(image).all():
-        return image
-    if nan != "zero":
+def finite(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The slice itself, or with NaN and infinity set to 0."""
+    return image if np.isfinite(image).all() else np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _check_finite(found: Survey, brain: NDArray[np.bool_], path: Path, settings: PrepareSettings) -> None:
+    """Refuse a brain with voxels that are not finite, unless they may count as 0; outside the brain they do not matter."""
+    holes = sum(int((brain[k] & hole).sum()) for k, hole in found.holes.items())
+    if holes and settings.nan != "zero":
         raise VolumeError(
-            f"{path}: found NaN or infinite voxels; expected finite ones. Accept them as 0 with --nan zero", code="not-finite"
+            f"{path}: found {holes} NaN or infinite voxels in the brain; expected finite ones. {settings.advice.nan}", code="not-finite"
         )
-    return np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _strides(volume: Volume) -> tuple[int, int]:
@@ -103,16 +127,19 @@ def _strides(volume: Volume) -> tuple[int, int]:
     return rows, columns
 
 
-def survey(reader: SliceReader, nan: str = "refuse") -> Survey:
-    """Read every slice once. Raises :class:`VolumeError` for damaged, non-finite, constant or all-zero data."""
+def survey(reader: SliceReader) -> Survey:
+    """Read every slice once. Raises :class:`VolumeError` for damaged, constant or all-zero data."""
     volume = reader.volume
     strides = _strides(volume)
     digests: dict[int, bytes] = {}
     samples: dict[int, NDArray[np.float32]] = {}
     borders: dict[int, tuple[float, int]] = {}
+    holes: dict[int, NDArray[np.bool_]] = {}
     low, high = np.inf, -np.inf
     for k, raw in reader:
-        image = finite(raw, nan, volume.path)
+        image = finite(raw)
+        if image is not raw:
+            holes[k] = ~np.isfinite(raw)
         digests[k] = hashlib.sha256(image.tobytes()).digest()
         samples[k] = image[:: strides[0], :: strides[1]].copy()
         values, counts = np.unique(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]), return_counts=True)
@@ -124,7 +151,7 @@ def survey(reader: SliceReader, nan: str = "refuse") -> Survey:
     sample = np.stack([samples[k] for k in range(len(samples))])
     bottom, top = np.percentile(sample, [0.5, 99.5])
     fingerprint = hashlib.sha256(b"".join(digests[k] for k in range(len(digests)))).hexdigest()
-    return Survey(fingerprint, sample, strides, _commonest(borders), SUPPORT_TOLERANCE * float(max(top - bottom, 1e-6)))
+    return Survey(fingerprint, sample, strides, _commonest(borders), SUPPORT_TOLERANCE * float(max(top - bottom, 1e-6)), holes)
 
 
 def _commonest(borders: dict[int, tuple[float, int]]) -> float:
@@ -155,12 +182,12 @@ def _plane_doubts(volume: Volume) -> tuple[str, ...]:
 
 
 def _brain(reader: SliceReader, found: Survey, settings: PrepareSettings, relative: Path) -> Brain:
+    source = settings.brain_source
+    if source is not None:
+        return brain_from_file(find_companion(source, reader.volume.path, relative), reader.volume)
     if settings.brain == "auto":
-        return auto_brain(reader, found.background, found.tolerance)
-    if settings.brain == "none":
-        return whole_image(reader, found.background, found.tolerance)
-    path = Path(settings.brain)
-    return brain_from_file(find_companion(path, reader.volume, relative, BRAIN_WORDS) if path.is_dir() else path, reader.volume)
+        return auto_brain(reader, found.background, found.tolerance, settings.advice)
+    return whole_image(reader, found.background, found.tolerance)
 
 
 def _standardised(found: Survey, brain: NDArray[np.bool_]) -> bool:
@@ -192,10 +219,11 @@ def prepare_read(reader: SliceReader, settings: PrepareSettings, relative: Path 
     """As :func:`prepare`, for slices that are already at hand."""
     volume = reader.volume
     _check_plane(volume)
-    found = survey(reader, settings.nan)
+    found = survey(reader)
     brain = brain or _brain(reader, found, settings, relative or Path(volume.path.name))
     if not brain.mask.any():
         raise VolumeError(f"{volume.path}: the brain mask is empty", code="brain")
+    _check_finite(found, brain.mask, volume.path, settings)
     sampled_brain = brain.mask[:, :: found.strides[0], :: found.strides[1]]
     if not sampled_brain.any():
         raise VolumeError(f"{volume.path}: the brain mask has only {int(brain.mask.sum())} voxels", code="brain")
@@ -213,4 +241,4 @@ def prepare_read(reader: SliceReader, settings: PrepareSettings, relative: Path 
         raise VolumeError(f"{volume.path}: the brain has the same value everywhere; expected an image", code="constant") from error
     grid = grid_for(brain.mask, volume.frame, settings.spacing, settings.shape, settings.multiple)
     quantiles = quantiles_of(np.clip((values - scale.median) / scale.sd, *settings.window))
-    return Prepared(volume, reader, found, brain, bias, scale, grid, scale.clipped_share(values), quantiles, settings.nan)
+    return Prepared(volume, reader, found, brain, bias, scale, grid, scale.clipped_share(values), quantiles)

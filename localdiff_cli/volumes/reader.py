@@ -23,6 +23,7 @@ from localdiff_cli.volumes import dicom, itk
 from localdiff_cli.volumes.dicom_header import is_dicom
 from localdiff_cli.volumes.dicom_stack import Stack
 from localdiff_cli.volumes.geometry import Frame, frame_of
+from localdiff_cli.volumes.header_forms import affine_and_doubts
 from localdiff_cli.volumes.limits import MAX_DEFLATE_RATIO, check_promise, check_unpacked
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
@@ -32,6 +33,12 @@ SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
 MAX_VOXELS = 2**31
 MAX_EXTENSION_BYTES = 16 << 20
 GZIP_MAGIC = b"\x1f\x8b"
+OTHER_KINDS = {
+    b"PK\x03\x04": "a zip archive", b"BZh": "a bzip2 file", b"\xfd7zXZ": "an xz file", b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"\x89HDF": "HDF5 (MINC 2)", b"CDF": "NetCDF (MINC 1)", b"NRRD": "an NRRD file", b"ObjectTyp": "a MetaImage",
+}  # fmt: skip
+"""How files of other kinds begin that are found under a NIfTI's name."""
+MAX_POINTER_BYTES = 1024
 MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}
 """Spatial units of a NIfTI other than mm; an unknown unit is taken as mm."""
 
@@ -61,7 +68,8 @@ class Volume:
     ``stored_shape`` is what the file says, ``shape`` its three spatial axes (a 2D image has one slice). ``affine`` maps
     stored indices to RAS mm. ``frame`` leads to canonical slices. ``header`` is nibabel's, bit for bit as in the file, or an
     :class:`~localdiff_cli.volumes.itk.ItkHeader`. Of a DICOM series ``path`` is its label, ``header`` that of the NIfTI files derived
-    from it, and ``stack`` holds its planes.
+    from it, and ``stack`` holds its planes. ``affine_from`` is which form of the header the user trusts, ``doubts`` what contradicts
+    itself in it.
     """
 
     path: Path
@@ -73,6 +81,8 @@ class Volume:
     frame: Frame
     header: Any = field(repr=False)
     stack: Stack | None = field(default=None, repr=False)
+    affine_from: str | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -123,8 +133,28 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def open_volume(path: Path) -> Volume:
-    """Open ``path`` by its header alone. Raises :class:`VolumeError` for what cannot be translated."""
+def absent_content(path: Path) -> str:
+    """Why a file's content is not here although its name is: a link that leads nowhere, a pointer of git-annex or git-lfs; else empty."""
+    annex = "is a link of git-annex (DataLad) whose content is not here; fetch it first: datalad get"
+    if path.is_symlink() and not path.exists():
+        target = os.readlink(path)
+        return f"{annex} {path.name}" if "annex/objects" in target else f"is a link to {target}, which is not there; mend it or remove it"
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(64) if path.stat().st_size <= MAX_POINTER_BYTES else b""
+    except OSError:
+        return ""
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of git-lfs whose content is not here; fetch it first: git lfs pull"
+    return f"{annex} {path.name}" if start.startswith(b"/annex/objects/") else ""
+
+
+def open_volume(path: Path, affine_from: str | None = None) -> Volume:
+    """Open ``path`` by its header alone.
+
+    ``affine_from``: sform or qform, which of the two holds in a NIfTI that has both (None: the s-form, and where the two contradict each
+    other about left and right or the voxel size the volume is refused). Raises :class:`VolumeError` for what cannot be translated.
+    """
     suffix = suffix_of(path)
     if suffix is None and is_dicom(path):
         return _open_dicom(path)
@@ -135,11 +165,13 @@ def open_volume(path: Path) -> Volume:
     except UnicodeEncodeError as error:
         # nibabel and SimpleITK take the process down with such a name.
         raise VolumeError(f"{str(path)!a}: the name is not valid UTF-8; expected one that is. Rename the file", code="bad-name") from error
+    if absent := absent_content(path):
+        raise VolumeError(f"{path}: {absent}", code="not-fetched")
     if not path.is_file():
         raise VolumeError(f"{path}: no such file", code="not-found")
     if not os.access(path, os.R_OK):
         raise VolumeError(f"{path}: found no permission to read it. Change its permissions", code="unreadable")
-    return _open_nifti(path) if suffix in NIFTI_SUFFIXES else _open_itk(path)
+    return _open_nifti(path, affine_from) if suffix in NIFTI_SUFFIXES else _open_itk(path)
 
 
 def _spatial_shape(path: Path, stored: tuple[int, ...]) -> tuple[int, int, int]:
@@ -264,12 +296,7 @@ def _raw_header(image: Any) -> Any:
     return image.header_class(block, check=False)
 
 
-def _affine_mm(image: Any) -> NDArray[np.float64]:
-    scale = MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
-    return np.diag([scale, scale, scale, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
-
-
-def _open_nifti(path: Path) -> Volume:
+def _open_nifti(path: Path, affine_from: str | None) -> Volume:
     _check_pair(path)
     try:
         image = _load_nifti(path)
@@ -279,32 +306,51 @@ def _open_nifti(path: Path) -> Volume:
         _check_nifti_dtype(path, dtype)
         _check_nifti_bytes(path, image, shape)
         with _quiet():
-            affine, header = _affine_mm(image), _raw_header(image)
+            scale, header = MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0), _raw_header(image)
+            affine, doubts = affine_and_doubts(path, image, shape, scale, affine_from)
     except READ_ERRORS as error:
         raise _not_nifti(path, error) from error
-    return Volume(path, "nifti", stored, shape, dtype, affine, _frame(path, affine, shape), header)
+    return Volume(path, "nifti", stored, shape, dtype, affine, _frame(path, affine, shape), header, affine_from=affine_from, doubts=doubts)
 
 
 def _check_pair(path: Path) -> None:
     if suffix_of(path) not in (".hdr", ".img"):
         return
     for part in pair_of(path):
+        if absent := absent_content(part):
+            raise VolumeError(f"{part}: {absent}", code="not-fetched")
         if not part.is_file():
             raise VolumeError(f"{path}: found no {part.name} beside it; a .hdr and its .img belong together. Copy both", code="not-found")
 
 
 def _not_nifti(path: Path, error: BaseException) -> VolumeError:
-    """The error for a file that nibabel cannot open: vanished, a damaged gzip stream, or no NIfTI at all."""
+    """The error for a file that nibabel cannot open: vanished, a damaged gzip stream, a wrong name, or no NIfTI at all."""
     try:
         with path.open("rb") as handle:
-            start = handle.read(2)
-        if start == GZIP_MAGIC and _is_gzip(path):
+            start = handle.read(352)
+        if start.startswith(GZIP_MAGIC) and _is_gzip(path):
             _check_gzip(path)
     except READ_ERRORS as damage:
         return _damaged(path, damage)
-    found = f"no NIfTI header ({_reason(path, error)})" if start else "an empty file"
-    return VolumeError(f"{path}: found {found}; expected NIfTI-1 or NIfTI-2. It is damaged or another kind of file (an "
-        "Analyze file has no reliable orientation: convert it first)", code="not-an-image")
+    found, todo = _what_it_is(path, start)
+    found = found or (f"no NIfTI header ({_reason(path, error)})" if start else "an empty file")
+    return VolumeError(f"{path}: found {found}; expected NIfTI-1 or NIfTI-2. {todo}", code="not-an-image")
+
+
+def _what_it_is(path: Path, start: bytes) -> tuple[str, str]:
+    """What a file that cannot be opened as its name says seems to be (empty where nothing tells), and what to do."""
+    compressed, magic = start.startswith(GZIP_MAGIC), (start[344:347], start[4:7])
+    if compressed and not _is_gzip(path):
+        return "a file that is compressed, under a name that says it is not", "Rename it to .nii.gz"
+    if _is_gzip(path) and any(word in (b"n+1", b"ni1", b"n+2", b"ni2") for word in magic):
+        return "a NIfTI that is not compressed, under a name that says it is", "Rename it to .nii"
+    if start[128:132] == b"DICM":
+        return "a DICOM file", "Convert the series to NIfTI first, with dcm2niix for instance"
+    if (kind := next((kind for mark, kind in OTHER_KINDS.items() if start.startswith(mark)), "")):
+        return kind, "Unpack or convert it to NIfTI first"
+    if suffix_of(path) in (".hdr", ".img") and (b"\x5c\x01\x00\x00" in start[:4] or b"\x00\x00\x01\x5c" in start[:4]):
+        return "an Analyze header, without a NIfTI's mark", "An Analyze file has no reliable orientation: convert it to NIfTI first"
+    return "", "It is damaged or another kind of file"
 
 
 def _damaged(path: Path, error: BaseException) -> VolumeError:

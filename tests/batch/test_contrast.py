@@ -31,7 +31,7 @@ from localdiff_cli.volumes.contrast import beside, content_of, read_sidecar, ren
         ("IXI012-HH-1211-T1.nii.gz", "T1w"),
         ("patient MPRAGE.mha", "T1w"),
         ("scan.nii.gz", None),
-        ("sub-01_bold.nii.gz", None),
+        ("sub-01_bold.nii.gz", "bold"),
         ("t1weighted.nii", None),
     ],
 )
@@ -89,6 +89,7 @@ def test_a_huge_sidecar_is_not_read(tmp_path):
         ("a_b.nii", "T2w", "a_b_T2w.nii"),
         ("sub-01_T1w.nii.gz", None, "sub-01_T1w.nii.gz"),
         ("sub-01_mask.nii", "T2w", "sub-01_mask_T2w.nii"),
+        ("BraTS-GLI-00001-000-t1n.nii.gz", "FLAIR", "BraTS-GLI-00001-000-FLAIR.nii.gz"),
     ],
 )
 def test_a_suffix_replaces_the_contrast_word_only(name, suffix, expected):

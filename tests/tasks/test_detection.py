@@ -19,6 +19,7 @@ from localdiff_cli.tasks.detection import MaskSettings, bind_map, mask_of, ood_d
 from localdiff_cli.tasks.matching import reference_scale
 from localdiff_cli.tasks.slices import Chunk, chunks, prepare_settings
 from localdiff_cli.volumes.contrast import Content
+from localdiff_cli.volumes.partners import IMAGE, Source
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
 from localdiff_cli.volumes.reader import open_volume
 from tests.brains import write_brain
@@ -133,6 +134,10 @@ def item_of(path):
     return Item(path, Path(path.name), Content("T1w"))
 
 
+def matched(reference):
+    return Source(str(reference), IMAGE, "T2w", "--match")
+
+
 def settings_of(models_folder, **choices):
     bundle = open_bundle(str(models_folder / "t1-to-t2"))
     prepare = prepare_settings(bundle, **{"brain": "auto", "bias": None, "nan": "refuse", "multiple": 16} | choices)
@@ -149,14 +154,16 @@ def test_a_brain_mask_serves_for_a_reference_on_its_grid(models_folder, tmp_path
     mask = np.zeros(shape, np.uint8)
     mask[: half.shape[0]] = half
     nib.save(nib.Nifti1Image(mask, nib.load(reference).affine), tmp_path / "mask.nii.gz")
-    scale = reference_scale(reference, settings_of(models_folder, brain=str(tmp_path / "mask.nii.gz"), bias="none"))(item_of(source))
+    settings = settings_of(models_folder, brain=str(tmp_path / "mask.nii.gz"), bias="none")
+    scale, _ = reference_scale(matched(reference), settings)(item_of(source))
     inside = voxels[half] if grid == "same" else voxels[voxels > 0]
     assert scale.median == pytest.approx(np.median(inside), abs=1e-3)
 
 
 def test_a_reference_lends_the_scale_of_its_own_brain(models_folder, tmp_path):
     source, reference = write_brain(tmp_path / "in" / "sub-01_T1w.nii.gz"), write_brain(tmp_path / "sub-01_T2w.nii.gz", seed=3)
-    scale = reference_scale(reference, settings_of(models_folder))(item_of(source))
+    scale, used = reference_scale(matched(reference), settings_of(models_folder))(item_of(source))
+    assert used == reference
     voxels = np.asanyarray(nib.load(reference).dataobj)
     inside = voxels[voxels > 0].astype(float)
     assert scale.median == pytest.approx(np.median(inside), rel=0.02)
@@ -170,7 +177,7 @@ def test_a_folder_of_references_is_read_once_a_file_and_paired_by_subject(models
         write_brain(tmp_path / "ref" / f"sub-0{i}_T2w.nii.gz", seed=10 * i)
     calls = []
     monkeypatch.setattr("localdiff_cli.tasks.matching.prepare", lambda *a, **k: (calls.append(a), prepare(*a, **k))[1])
-    scale_of = reference_scale(tmp_path / "ref", settings_of(models_folder))
+    scale_of = reference_scale(matched(tmp_path / "ref"), settings_of(models_folder))
     scales = [scale_of(item_of(source)) for source in (*sources, *sources)]
     assert scales[0] != scales[1]
     assert scales[:2] == scales[2:]
@@ -181,7 +188,7 @@ def test_a_volume_without_a_reference_of_its_own_is_refused(models_folder, tmp_p
     source = write_brain(tmp_path / "in" / "sub-01_T1w.nii.gz")
     write_brain(tmp_path / "ref" / "sub-02_T2w.nii.gz")
     with pytest.raises(VolumeError):
-        reference_scale(tmp_path / "ref", settings_of(models_folder))(item_of(source))
+        reference_scale(matched(tmp_path / "ref"), settings_of(models_folder))(item_of(source))
 
 
 def test_a_patchcore_of_another_contrast_is_refused(cli, folder, tmp_path, models_folder):

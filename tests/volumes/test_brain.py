@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes import brain as brain_module
-from localdiff_cli.volumes.brain import auto_brain, brain_from_file, extract_brain, find_companion, looks_stripped, support, whole_image
+from localdiff_cli.volumes.brain import auto_brain, brain_from_file, extract_brain, looks_stripped, support, whole_image
 from localdiff_cli.volumes.prepare import survey
 from localdiff_cli.volumes.reader import SliceReader, open_volume
 
@@ -21,9 +21,9 @@ from .synthetic import affine_of, brain_array, canonical, ellipsoid, real, save_
 STRIPPED = ["sub-bratsgli00001", "sub-bratsreg002a", "sub-kirby113", "sub-openms07", "sub-openms19"]
 
 
-def auto(path: Path, nan: str = "refuse"):
+def auto(path: Path):
     reader = SliceReader(open_volume(path))
-    found = survey(reader, nan)
+    found = survey(reader)
     return auto_brain(reader, found.background, found.tolerance)
 
 
@@ -87,7 +87,7 @@ def test_head_with_nan_is_extracted_where_nan_counts_as_zero(tmp_path, monkeypat
     save_nifti(path, array, affine_of((5, 5, 5)))
     monkeypatch.setattr(brain_module, "extract_brain", lambda head: np.isfinite(head) & (ellipsoid(head.shape, 0.7) < 1))
     monkeypatch.setattr(brain_module, "looks_stripped", lambda *_: False)
-    assert auto(path, nan="zero").mask.any()
+    assert auto(path).mask.any()
 
 
 def test_slab_of_a_head_is_refused_with_the_way_out(tmp_path):
@@ -146,7 +146,7 @@ def test_given_mask_is_read_in_canonical_order(tmp_path, brain_file):
     mask = (brain_array() > 0).astype(np.uint8)
     brain = brain_from_file(save_nifti(tmp_path / "m.nii.gz", mask), open_volume(brain_file))
     np.testing.assert_array_equal(brain.mask, canonical(brain_file) > 0)
-    assert brain.source == "given"
+    assert brain.source == "given: m.nii.gz (binary: 0 and 1, cut at 0.5)"
 
 
 @pytest.mark.parametrize("change", ["shape", "place", "orientation"])
@@ -168,44 +168,6 @@ def test_empty_mask_is_refused(tmp_path, brain_file):
     with pytest.raises(VolumeError, match="empty") as caught:
         brain_from_file(save_nifti(tmp_path / "m.nii.gz", np.zeros((22, 26, 11), np.uint8)), open_volume(brain_file))
     assert caught.value.code == "brain"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "sub-01_T1w.nii.gz",
-        "nested/sub-01_T1w.nii.gz",
-        "sub-01_brain.nii.gz",
-        "nested/sub-01_mask.mha",
-        "sub-01_T1w_brain.hdr",
-        "sub-01.nii",
-    ],
-)
-def test_companion_is_found_by_name_or_subject(tmp_path, brain_file, name):
-    masks = tmp_path / "masks"
-    (masks / name).parent.mkdir(parents=True)
-    (masks / name).write_bytes(b"x")
-    if name.endswith(".hdr"):
-        (masks / name).with_suffix(".img").write_bytes(b"x")
-    (masks / "sub-010_brain.nii.gz").write_bytes(b"x")
-    (masks / "notes.txt").write_text("x")
-    assert find_companion(masks, open_volume(brain_file), Path("nested/sub-01_T1w.nii.gz")) in (masks / name, masks / "nested" / name)
-
-
-def test_volume_is_never_its_own_companion(brain_file, tmp_path):
-    (tmp_path / "sub-01_brain.nii.gz").write_bytes(b"x")
-    assert find_companion(tmp_path, open_volume(brain_file), Path(brain_file.name)).name == "sub-01_brain.nii.gz"
-
-
-@pytest.mark.parametrize("names", [[], ["sub-01_brain.nii.gz", "sub-01_mask.nii.gz"]])
-def test_no_or_several_companions_are_refused_by_name(tmp_path, brain_file, names):
-    (tmp_path / "masks").mkdir()
-    for name in names:
-        (tmp_path / "masks" / name).write_bytes(b"x")
-    with pytest.raises(VolumeError, match=f"found {len(names)} files") as caught:
-        find_companion(tmp_path / "masks", open_volume(brain_file), Path("sub-01_T1w.nii.gz"))
-    assert caught.value.code == "no-companion"
-    assert all(name in str(caught.value) for name in names)
 
 
 # --- real volumes ---

@@ -11,10 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from localdiff_cli.batch.discover import candidates, discover
+from localdiff_cli.batch.discover import discover
 from localdiff_cli.errors import NoInputError, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import content_of
 from localdiff_cli.volumes.reader import SliceReader, file_hash, open_volume
+from localdiff_cli.volumes.walk import images_in
 from tests.volumes.dicom_series import COLUMN, OBLIQUE, ROW, SECRETS, classic, enhanced, head
 from tests.volumes.synthetic import canonical, write_like
 
@@ -25,7 +26,7 @@ PLANES = {"axial": (ROW, COLUMN), "sagittal": (COLUMN, (0.0, 0.0, -1.0)), "coron
 
 
 def first(folder):
-    return candidates(str(folder))[0][0][0]
+    return images_in(folder).images[0][0]
 
 
 def refusal(folder):
@@ -209,7 +210,8 @@ def test_every_series_of_a_folder_is_one_volume_with_a_name_that_tells_nothing(t
     enhanced(person / "flair", head())
     (person / "report.txt").write_text("Quuxborough")
     (person / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
-    found, named = candidates(str(tmp_path))
+    walk = images_in(tmp_path)
+    found, named = walk.images, walk.named
     assert not named
     assert [relative.as_posix() for _, relative in found] == sorted(relative.as_posix() for _, relative in found)
     assert [relative.name.split("-")[1] + relative.name[-11:] for _, relative in found] == ["004_T1w.nii.gz", "005LAIR.nii.gz"]
@@ -234,28 +236,26 @@ def test_gadolinium_and_synthetic_data_are_known(tmp_path):
 def test_a_folder_with_other_images_is_worked_on_as_before(tmp_path):
     classic(tmp_path / "dicom", head())
     nib.Nifti1Image(np.zeros((2, 2, 2)), np.eye(4)).to_filename(tmp_path / "a_T1w.nii.gz")
-    assert [relative.name for _, relative in candidates(str(tmp_path))[0]] == ["a_T1w.nii.gz"]
+    assert [relative.name for _, relative in images_in(tmp_path).images] == ["a_T1w.nii.gz"]
 
 
 def test_a_series_spread_over_folders_is_refused(tmp_path):
     classic(tmp_path / "a", head(), order=range(6))
     classic(tmp_path / "b", head(), order=range(6, 12))
     with pytest.raises(UsageError, match="lie in 2 folders"):
-        candidates(str(tmp_path))
+        images_in(tmp_path)
 
 
 def test_other_dicom_objects_are_no_input(tmp_path):
     classic(tmp_path, head(), change=change("SOPClassUID", "1.2.840.10008.5.1.4.1.1.2"))
     with pytest.raises(NoInputError, match="no MR image"):
-        candidates(str(tmp_path))
+        images_in(tmp_path)
 
 
 def test_one_series_is_named_by_its_folder_or_any_of_its_files(tmp_path):
     folder = classic(tmp_path / "s", head())
-    by_folder, named = candidates(str(folder))
-    by_file, also = candidates(str(folder / "IM0021"))
-    assert named
-    assert also
+    by_folder, by_file = images_in(folder), images_in(folder / "IM0021")
+    assert by_folder.named
     assert by_folder == by_file
 
 

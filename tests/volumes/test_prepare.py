@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from localdiff_cli.errors import VolumeError
+from localdiff_cli.volumes.advice import EVALUATE, FIT
 from localdiff_cli.volumes.brain import Brain
 from localdiff_cli.volumes.intensity import WINDOWS
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare, survey
@@ -23,8 +25,8 @@ from .synthetic import ORIENTATIONS, affine_of, brain_array, canonical, ellipsoi
 PLAIN = PrepareSettings(brain="none", bias="none", shape=(32, 32))
 
 
-def surveyed(path: Path, nan: str = "refuse"):
-    return survey(SliceReader(open_volume(path)), nan)
+def surveyed(path: Path):
+    return survey(SliceReader(open_volume(path)))
 
 
 def network_slices(path: Path, settings: PrepareSettings = PLAIN) -> np.ndarray:
@@ -80,9 +82,28 @@ def test_non_finite_voxels_are_refused_unless_accepted_as_zero(tmp_path, bad):
     np.testing.assert_array_equal(accepted, network_slices(save_nifti(tmp_path / "b.nii.gz", clean)))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_non_finite_voxels_outside_the_brain_stop_nothing(tmp_path, bad):
+    tissue = brain_array()
+    clean = np.where(tissue > 0, tissue, 0).astype(np.float32)
+    holed = np.where(tissue > 0, tissue, bad).astype(np.float32)
+    expected = network_slices(save_nifti(tmp_path / "clean.nii.gz", clean))
+    np.testing.assert_array_equal(network_slices(save_nifti(tmp_path / "holed.nii.gz", holed)), expected)
+
+
+def test_a_hint_names_only_what_the_command_has(tmp_path):
+    array = brain_array().astype(np.float32)
+    array[10, 12, 5] = np.nan
+    path = save_nifti(tmp_path / "a.nii.gz", array)
+    for advice, hint, absent in ((FIT, "--exclude", "--nan"), (EVALUATE, "in the file first", "--nan")):
+        with pytest.raises(VolumeError, match=hint) as caught:
+            prepare(open_volume(path), replace(PLAIN, advice=advice))
+        assert absent not in str(caught.value)
+
+
 def test_all_nan_is_all_zero_where_nan_counts_as_zero(tmp_path):
     with pytest.raises(VolumeError) as caught:
-        surveyed(save_nifti(tmp_path / "a.nii.gz", np.full((9, 9, 4), np.nan, np.float32)), "zero")
+        surveyed(save_nifti(tmp_path / "a.nii.gz", np.full((9, 9, 4), np.nan, np.float32)))
     assert caught.value.code == "all-zero"
 
 
@@ -194,6 +215,7 @@ def test_lesion_does_not_change_how_healthy_tissue_looks(tmp_path):
 
 MEASURE = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
 from localdiff_cli.volumes.reader import open_volume

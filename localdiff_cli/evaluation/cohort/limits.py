@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from localdiff_cli.errors import LimitMissedError, UsageError
-from localdiff_cli.evaluation.cohort.summary import Summary
+from localdiff_cli.evaluation.cohort.summary import Summary, measure_of
 from localdiff_cli.evaluation.metrics.catalogue import METRICS, RATES, Better
 
 
@@ -33,13 +33,18 @@ def parse_limits(texts: str | Sequence[str]) -> tuple[Limit, ...]:
     return tuple(_parse(part) for part in parts if part)
 
 
-def check_fail_under(limits: str | Sequence[str], summary: Summary) -> None:
+def check_fail_under(limits: str | Sequence[str], summary: Summary, *, allow_missing: bool = False) -> None:
     """Raise :class:`LimitMissedError`, naming value and limit, where a figure is worse than its limit or has no number.
 
+    A case without the figure, or one that could not be evaluated at all, misses every limit unless ``allow_missing``: a gate over what is
+    left would pass with the worst cases gone.
     A figure that lower is better for (``missed``, ``mae_brain``) fails above its limit. Raises :class:`UsageError` for a figure that is
     unknown or was not computed.
     """
-    failures = [failure for limit in parse_limits(limits) if (failure := _failure(limit, summary))]
+    found = parse_limits(limits)
+    failures = [failure for limit in found if (failure := _failure(limit, summary))]
+    if not allow_missing:
+        failures += [failure for limit in found if (failure := _absent(limit.key, summary))]
     if failures:
         raise LimitMissedError("; ".join(failures), code="limit-missed")
 
@@ -65,6 +70,19 @@ def _failure(limit: Limit, summary: Summary) -> str:
     if known_limits()[limit.key] == "higher":
         return f"{limit.key}: found {found:g} (n = {n}), the limit is at least {limit.value:g}" if found < limit.value else ""
     return f"{limit.key}: found {found:g} (n = {n}), the limit is at most {limit.value:g}" if found > limit.value else ""
+
+
+def _absent(key: str, summary: Summary) -> str:
+    """Which cases a figure is missing for, empty where there is none."""
+    if key in RATES:
+        without = [case.name for case in summary.volumes if "" not in case.evidence]
+    else:
+        without = [case.name for case in summary.volumes if measure_of(case, key).value is None]
+    names = list(dict.fromkeys((*without, *(each.name for each in summary.unpaired))))
+    if not names:
+        return ""
+    listed = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    return f"{key}: missing for {len(names)} cases ({listed}); --allow-missing holds the limit against the others"
 
 
 def _found(key: str, summary: Summary) -> tuple[float | None, str, int]:

@@ -1,0 +1,130 @@
+"""The one walk through folders of every command: which images lie there, and what is left alone and why."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from localdiff_cli.errors import NoInputError, UsageError
+from localdiff_cli.volumes.contrast import content_of_series
+from localdiff_cli.volumes.dicom import series_below, series_of
+from localdiff_cli.volumes.dicom_header import Series, is_dicom
+from localdiff_cli.volumes.names import IMAGES
+from localdiff_cli.volumes.reader import pair_of, suffix_of
+from localdiff_cli.volumes.whole import PARTIAL
+
+LEFT_ALONE = ("derivatives", "sourcedata")
+"""Folders of a BIDS data set that hold other versions of the same images; whoever wants them names them."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The images of a file, folder or glob as (path, relative); ``named``: it was one file; ``aside``: what was left alone, and why."""
+
+    images: tuple[tuple[Path, Path], ...]
+    named: bool = False
+    aside: tuple[tuple[Path, str], ...] = ()
+
+
+@dataclass
+class _Search:
+    """A walk under way below ``root``: folders seen by their real paths, links to folders not yet followed."""
+
+    root: Path
+    option: str
+    seen: set[str] = field(default_factory=set)
+    links: list[Path] = field(default_factory=list)
+    aside: list[tuple[Path, str]] = field(default_factory=list)
+
+    def images(self) -> Iterator[Path]:
+        """Every image, real folders first, then those that links lead to and that were not seen."""
+        yield from self._below(self.root)
+        while self.links:
+            link = self.links.pop(0)
+            real = os.path.realpath(link)
+            if real in self.seen or os.path.realpath(self.root).startswith(real + os.sep):
+                self.aside.append((link.relative_to(self.root), "a link to a folder that is searched anyway"))
+            else:
+                yield from self._below(link)
+
+    def _below(self, folder: Path) -> Iterator[Path]:
+        for base, folders, names in os.walk(folder, onerror=self._unreadable):
+            real = os.path.realpath(base)
+            if real in self.seen:
+                folders.clear()
+                continue
+            self.seen.add(real)
+            folders[:] = [name for name in sorted(folders) if self._entered(Path(base) / name)]
+            for name in sorted(names):
+                path = Path(base) / name
+                if is_image(path):
+                    yield path
+                elif path.is_symlink() and not path.exists() and "." not in name:
+                    self.aside.append((path.relative_to(self.root), f"a link to {os.readlink(path)}, which is not there"))
+
+    def _entered(self, folder: Path) -> bool:
+        if folder.name.startswith(".") or folder.name.endswith(PARTIAL):
+            return False
+        if folder.name in LEFT_ALONE:
+            self.aside.append((folder.relative_to(self.root), f"left alone; name it to use what lies there: {self.option} {folder}"))
+            return False
+        if folder.is_symlink():
+            self.links.append(folder)
+            return False
+        return True
+
+    def _unreadable(self, error: OSError) -> None:
+        text = f"{self.option} {error.filename}: cannot be listed ({error.strerror}); change its permissions"
+        raise UsageError(text, code="unreadable") from error
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file stands for a volume: not hidden, and of a ``.hdr``/``.img`` pair the header."""
+    suffix = suffix_of(path)
+    if suffix is None or path.name.startswith("."):
+        return False
+    return suffix != ".img" or not pair_of(path)[0].exists()
+
+
+def images_in(given: str | Path, option: str = "--in") -> Walk:
+    """All images in a file, a folder (hidden folders, derivatives/ and sourcedata/ are left alone, links are followed once) or a glob.
+
+    DICOM is looked for in folders without other images: what was converted from it often lies beside it. A series is named by its
+    label and contrast, never by its folders, which may bear a patient's name; a folder of one series names that volume.
+
+    Raises :class:`NoInputError` where there is nothing, :class:`UsageError` for a folder that cannot be listed: its volumes would be
+    missed without a word. ``option`` names it in messages.
+    """
+    path = Path(given)
+    if path.is_dir():
+        search = _Search(path, option)
+        found = tuple((image, image.relative_to(path)) for image in search.images())
+        if found:
+            return Walk(found, False, tuple(search.aside))
+        series = tuple(_named(one) for one in series_below(path))
+        return Walk(series, len(series) == 1, tuple(search.aside))
+    if path.is_file() and suffix_of(path) is None and is_dicom(path):
+        return Walk((_named(series_of(path)),), True)
+    if path.exists() or path.is_symlink():
+        return Walk(((path, Path(path.name)),), True)
+    return _globbed(str(given), option)
+
+
+def _named(series: Series) -> tuple[Path, Path]:
+    contrast = content_of_series(series).contrast
+    return series.path, Path(f"{series.label}{f'_{contrast}' if contrast in IMAGES else ''}.nii.gz")
+
+
+def _globbed(given: str, option: str) -> Walk:
+    asked = {part for part in Path(given).parts if not glob.has_magic(part)}
+    matches = sorted(Path(p) for p in glob.glob(given, recursive=True))
+    matches = [p for p in matches if p.is_file() and is_image(p)]
+    kept = [p for p in matches if not set(LEFT_ALONE).intersection(p.parts) - asked]
+    if not kept:
+        raise NoInputError(f"{option} {given}: no such file or folder, and no file matches it that is an image", code="no-input")
+    root = Path(os.path.commonpath([p.parent for p in kept]))
+    aside = ((Path(os.path.relpath(p, root)), "in a folder left alone; name that folder to use it") for p in matches if p not in kept)
+    return Walk(tuple((p, p.relative_to(root)) for p in kept), False, tuple(aside))
