@@ -69,7 +69,7 @@ def detect(
     from localdiff_cli.commands.run import Asked, RunOptions, guarded
 
     how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, affine_from)
+    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, affine_from=affine_from)
     chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
     options = DetectOptions(model, brain, bias, nan, save_mask, save_score, save_brain, device, batch_size, affine_from)
     _finish(guarded(lambda: run(shared, options, chosen), debug=debug))

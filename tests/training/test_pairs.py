@@ -230,7 +230,8 @@ def test_a_table_one_folder_up_counts_for_the_folder_of_some_patients(people):
 def test_cells_without_a_value_and_blank_rows_say_nothing(tmp_path):
     rows = ("name\tcondition\ttarget\tmask", "a\ta.nii\tb.nii\tn/a", "\t\t\t", "b\tb.nii\tN/A\tm.nii")
     source = table(tmp_path / "p.tsv", "\n".join(rows))
-    assert [(p.name, p.target is None, p.mask is None) for p in read_pairs(source, "T1w", "T2w")] == [("a", False, True), ("b", True, False)]
+    pairs = read_pairs(source, "T1w", "T2w")
+    assert [(p.name, p.target is None, p.mask is None) for p in pairs] == [("a", False, True), ("b", True, False)]
 
 
 @pytest.mark.parametrize("cell", ["", "n/a"])

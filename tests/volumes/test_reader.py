@@ -461,3 +461,29 @@ def test_a_name_that_is_not_utf8_is_refused_before_any_library_sees_it(tmp_path:
     with pytest.raises(VolumeError, match="not valid UTF-8") as caught:
         open_volume(Path(name))
     assert caught.value.code == "bad-name"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("a.nii", gzip.compress(bytes(nifti_bytes())), "compressed, under a name that says it is not.*Rename it to .nii.gz"),
+        ("a.nii.gz", bytes(nifti_bytes()), "not compressed, under a name that says it is.*Rename it to .nii$"),
+        ("a.nii", bytes(128) + b"DICM" + bytes(300), "a DICOM file.*Convert"),
+        ("a.nii.gz", b"PK\x03\x04" + bytes(400), "a zip archive"),
+        ("a.nii", b"<html>" + bytes(400), "damaged or another kind of file$"),
+    ],
+)
+def test_a_file_under_a_wrong_name_is_called_what_it_is(tmp_path, name, content, word):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(VolumeError, match=word) as caught:
+        open_volume(tmp_path / name)
+    assert "Analyze" not in str(caught.value)
+
+
+def test_an_analyze_header_is_called_one(tmp_path):
+    raw = nifti_bytes()
+    raw[344:348] = bytes(4)
+    (tmp_path / "a.hdr").write_bytes(raw[:348])
+    (tmp_path / "a.img").write_bytes(bytes(1000))
+    with pytest.raises(VolumeError, match=r"an Analyze header.*no reliable orientation"):
+        open_volume(tmp_path / "a.hdr")

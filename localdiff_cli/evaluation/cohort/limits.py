@@ -38,6 +38,7 @@ def check_fail_under(limits: str | Sequence[str], summary: Summary, *, allow_mis
 
     A case without the figure, or one that could not be evaluated at all, misses every limit unless ``allow_missing``: a gate over what is
     left would pass with the worst cases gone.
+
     A figure that lower is better for (``missed``, ``mae_brain``) fails above its limit. Raises :class:`UsageError` for a figure that is
     unknown or was not computed.
     """

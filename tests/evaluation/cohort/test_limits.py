@@ -6,7 +6,8 @@ import pytest
 
 from localdiff_cli.errors import EXIT_LIMIT_MISSED, EXIT_USAGE, LimitMissedError, UsageError
 from localdiff_cli.evaluation.cohort.limits import Limit, check_fail_under, known_limits, parse_limits
-from localdiff_cli.evaluation.cohort.summary import summarise
+from localdiff_cli.evaluation.cohort.summary import Unpaired, summarise
+from localdiff_cli.evaluation.metrics.measure import missing
 
 
 def test_limits_are_read_from_one_text_or_several():
@@ -36,6 +37,7 @@ def test_a_missed_limit_names_value_and_limit(summary):
 
 
 def test_a_kept_limit_passes(summary):
+    summary = replace(summary, unpaired=())
     check_fail_under(f"dice={summary.metric('dice').mean.estimate}", summary)
     check_fail_under(["missed=0.5", "invented=0", "mae_brain=1"], summary)
 
@@ -60,3 +62,18 @@ def test_a_figure_that_was_not_computed_is_a_usage_error(results, settings):
 def test_a_figure_without_a_number_misses_its_limit(results, settings):
     with pytest.raises(LimitMissedError, match="no number"):
         check_fail_under("psnr_lesion=10", summarise(results[-1:], settings))
+
+
+def test_a_case_without_the_figure_misses_the_limit_unless_that_is_allowed(results, settings):
+    gone = replace(results[1], metrics={**results[1].metrics, "dice": missing("no lesion found")})
+    summary = summarise([results[0], gone], settings)
+    with pytest.raises(LimitMissedError, match=rf"dice: missing for 1 cases \({gone.name}\); --allow-missing"):
+        check_fail_under("dice=0", summary)
+    check_fail_under("dice=0", summary, allow_missing=True)
+
+
+def test_a_case_that_could_not_be_evaluated_misses_every_limit(results, settings):
+    summary = summarise(results[:2], settings, unpaired=[Unpaired("sub-99_T2w.nii.gz", "no partner")])
+    with pytest.raises(LimitMissedError, match=r"psnr_brain: missing for 1 cases \(sub-99_T2w.nii.gz\)"):
+        check_fail_under("psnr_brain=0", summary)
+    check_fail_under("psnr_brain=0", summary, allow_missing=True)
