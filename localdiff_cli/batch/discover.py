@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from localdiff_cli.errors import NoInputError, UsageError, VolumeError
@@ -19,7 +19,7 @@ class Item:
     path: Path
     relative: Path
     content: Content
-    affine_from: str | None = None
+    affine_from: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def discover(given: str, contrast: str, affine_from: str | None = None) -> Found
         if reason:
             skipped.append((relative, reason))
         else:
-            items.append(Item(path, relative, content, affine_from))
+            items.append(Item(path, relative, content, affine_from=affine_from))
     if not items:
         aside = "".join(f"; {relative}: {reason}" for relative, reason in walk.aside[:4])
         raise NoInputError(

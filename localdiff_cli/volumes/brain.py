@@ -116,12 +116,12 @@ def brain_from_file(path: Path, volume: Volume) -> Brain:
     return Brain(mask, f"given: {named(path, content)}", _size_doubts(mask, volume))
 
 
-def check_same_grid(other: Volume, volume: Volume, what: str, way_out: str = "Resample it to the volume first") -> None:
-    """Raise :class:`VolumeError`, with the ``way_out``, unless both volumes have the same shape and place in space."""
+def check_same_grid(other: Volume, volume: Volume, what: str) -> None:
+    """Raise :class:`VolumeError` unless both volumes have the same shape and place in space."""
     if other.shape != volume.shape or not np.allclose(other.affine, volume.affine, atol=1e-3):
         raise VolumeError(
             f"{other.path}: the {what} has shape {other.shape} and another place in space than {volume.path} with shape {volume.shape}; "
-            f"expected the same grid. {way_out}",
+            "expected the same grid. Resample it to the volume first",
             code="other-grid",
         )
 
