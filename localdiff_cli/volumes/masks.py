@@ -77,13 +77,15 @@ class _Values:
     low: float = np.inf
     high: float = -np.inf
     whole: bool = True
-    fractions: bool = False
+    finite: bool = False
     counts: Counter[float] = field(default_factory=Counter)
     pairs: int = 0
     same: int = 0
 
     def add(self, image: NDArray) -> None:
-        image = np.where(np.isfinite(image), image, 0).astype(np.float32)
+        known = np.isfinite(image)
+        self.finite = self.finite or bool(known.any())
+        image = np.where(known, image, 0).astype(np.float32)
         self.low, self.high = min(self.low, float(image.min())), max(self.high, float(image.max()))
         self.whole = self.whole and bool(np.abs(image - np.rint(image)).max() <= WHOLE)
         if len(self.counts) <= MOST_VALUES:
@@ -113,8 +115,10 @@ def mask_content(slices: Iterable[NDArray], what: str) -> MaskContent:
 
 def _binary(values: _Values) -> MaskContent | None:
     one = values.high if abs(values.high) >= abs(values.low) else values.low
-    if abs(one) == 0:
-        return MaskContent(EMPTY, 1.0, "empty")
+    if one == 0:
+        return MaskContent(EMPTY, 1.0, "empty") if values.finite else None
+    if values.low == values.high and one not in (1, *SCALES):
+        return None  # the same value everywhere, without a background, marks nothing
     if abs(one) < LEAST_VALUE or values.many:
         return None
     near = NEAR * abs(one)
@@ -126,7 +130,7 @@ def _binary(values: _Values) -> MaskContent | None:
 
 
 def _probability(values: _Values) -> MaskContent | None:
-    if values.low >= -OVERSHOOT and values.high <= 1 + OVERSHOOT:
+    if values.finite and values.low >= -OVERSHOOT and values.high <= 1 + OVERSHOOT:
         return MaskContent(PROBABILITY, 1.0, f"probability: {values.low:g} to {values.high:g}, cut at 0.5")
     scale = next((scale for scale in SCALES if abs(values.high - scale) <= NEAR * scale), None)
     if scale is None or values.low < -OVERSHOOT * scale or (values.many and values.whole):
@@ -140,7 +144,7 @@ def _probability(values: _Values) -> MaskContent | None:
 
 
 def _labels(values: _Values) -> MaskContent | None:
-    if not values.whole or values.many or values.low < -WHOLE:
+    if not values.whole or values.many or values.low < -WHOLE or values.low == values.high:
         return None
     found = sorted({round(value) for value in values.counts} - {0})
     alike = values.same >= (SAME_NEIGHBOURS if len(found) <= FEW_LABELS else SAME_OF_MANY) * values.pairs
@@ -153,11 +157,11 @@ def _labels(values: _Values) -> MaskContent | None:
 
 
 def _refused(values: _Values, what: str) -> MaskContent:
-    kind = "whole numbers" if values.whole else "values"
     count = f"more than {MOST_VALUES}" if values.many else str(len(values.counts))
+    found = f"values from {values.low:g} to {values.high:g} ({count} different)" if values.finite else "values that are all NaN or infinite"
     raise VolumeError(
-        f"{what}: found {count} different {kind} from {values.low:g} to {values.high:g}, as an image has them; expected a mask: two "
-        "values, labels in whole numbers, or a probability in [0, 1]. Name the mask itself, or save it as one",
+        f"{what}: found {found}, which are no mask's; expected two values, "
+        "labels in whole numbers, or a probability in [0, 1]. Name the mask itself, or save it as one",
         code="not-a-mask",
     )
 

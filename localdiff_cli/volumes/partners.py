@@ -149,9 +149,10 @@ class Index:
         return len(self.paths)
 
     def _check_named(self, candidate: Candidate) -> None:
-        if fit(candidate, self._source, candidate.relative) != NOT and (self._source.role == IMAGE or _may_be(candidate)):
+        content, fitting = candidate.content, fit(candidate, self._source, candidate.relative) != NOT
+        # Where the name says nothing the voxels are asked when they are read, with their values in the message.
+        if fitting and (self._source.role == IMAGE or content.contrast is None or _may_be(candidate)):
             return
-        content = candidate.content
         what = f"its {content.said_by} says {content.contrast}" if content.contrast else "its values are an image's"
         text = f"{self._source.option} {self._source.given}: {what}; expected {expected(self._source)}. Name another file"
         raise UsageError(text, code="wrong-contrast")

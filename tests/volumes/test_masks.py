@@ -76,11 +76,12 @@ def test_an_empty_mask_stays_empty(array):
         (brain_array() - 400) / 90,
         labels() * RNG.uniform(0.5, 1, TRUTH.shape),
         labels() - 1,
+        np.full(TRUTH.shape, 3),
     ],
-    ids=["image", "bytes", "float image", "z-scores", "interpolated labels", "negative labels"],
+    ids=["image", "bytes", "float image", "z-scores", "interpolated labels", "negative labels", "no background"],
 )
 def test_what_is_neither_mask_labels_nor_probability_is_refused_with_its_values(array):
-    with pytest.raises(VolumeError, match=r"found .* from .* to .*expected a mask") as caught:
+    with pytest.raises(VolumeError, match=r"found values from .* to .*expected two values") as caught:
         content(array)
     assert caught.value.code == "not-a-mask"
 

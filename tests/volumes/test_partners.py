@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from localdiff_cli.errors import UsageError, VolumeError
+from localdiff_cli.volumes.masks import read_mask
 from localdiff_cli.volumes.partners import BRAIN, IMAGE, MAP, MASK, Index, Source, find_companion
+from localdiff_cli.volumes.reader import open_volume
 
 from .synthetic import brain_array, save_nifti
 
@@ -162,6 +163,7 @@ def test_a_file_named_alone_is_asked_what_it_holds(tmp_path, role, contrast, nam
 def test_a_file_named_alone_that_says_nothing_is_judged_by_its_voxels(tmp_path):
     save_nifti(tmp_path / "drawn.nii.gz", MASK_VOXELS)
     assert Index(Source(str(tmp_path / "drawn.nii.gz"), MASK)).partner(Path("sub-01_T1w.nii.gz"))[0] == tmp_path / "drawn.nii.gz"
-    nib.save(nib.Nifti1Image(brain_array().astype(np.int16), np.eye(4)), tmp_path / "other.nii.gz")
-    with pytest.raises(UsageError, match="an image's"):
-        Index(Source(str(tmp_path / "other.nii.gz"), MASK))
+    save_nifti(tmp_path / "other.nii.gz", brain_array().astype(np.int16))
+    assert Index(Source(str(tmp_path / "other.nii.gz"), MASK)).partner(Path("sub-01_T1w.nii.gz"))[0] == tmp_path / "other.nii.gz"
+    with pytest.raises(VolumeError, match="no mask's"):
+        read_mask(open_volume(tmp_path / "other.nii.gz"), "a lesion mask")
