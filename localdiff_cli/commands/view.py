@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localdiff_cli.batch.discover import candidates
 from localdiff_cli.batch.report import say
 from localdiff_cli.errors import EXIT_OK, UsageError
 from localdiff_cli.viewer.grid import on_grid
@@ -18,6 +17,7 @@ from localdiff_cli.viewer.page import page
 from localdiff_cli.volumes.contrast import content_of
 from localdiff_cli.volumes.placement import CaseGrid
 from localdiff_cli.volumes.reader import open_volume, stem
+from localdiff_cli.volumes.walk import images_in
 from localdiff_cli.volumes.whole import write_text
 
 KINDS = {"mask": LABELS, "map": HEAT}
@@ -41,8 +41,9 @@ class _Shown:
 
 def _named(given: str, *, overlay: bool) -> _Shown:
     """The volume that a file or a DICOM folder is; what its name or sidecar calls a mask or a map lies over the others."""
-    found, named = candidates(given)
-    if not named or len(found) != 1:
+    walk = images_in(given, "VOLUME")
+    found = walk.images
+    if not walk.named or len(found) != 1:
         raise UsageError(f"{given}: found {len(found)} volumes; expected one, a file or the folder of one DICOM series", code="not-one")
     (path, relative), *_ = found
     kind = KINDS.get(content_of(path).contrast or "", HEAT if overlay else IMAGE)

@@ -37,6 +37,7 @@ DRAWN = "tasks/test_translation.py::"
 TRANSLATE = "commands/test_translate.py::"
 STATISTICS = "evaluation/cohort/test_statistics.py::"
 COUNTED = "evaluation/metrics/test_misdiagnosis.py::"
+MASKS = "volumes/test_masks.py::"
 PLACEMENT = "volumes/test_placement.py::"
 EVALUATED = "tasks/test_evaluation.py::"
 
@@ -166,7 +167,7 @@ VOLUMES = (
     ),
     *_of(
         "units", "volumes/reader.py",
-        ("scale = MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)", "scale = 1.0",
+        ("MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0), _raw", "1.0, _raw",
          ("volumes/test_reader.py::test_spacing_is_in_mm_whatever_the_files_unit",)),
     ),
     *_of(
@@ -224,7 +225,7 @@ TASKS = (
         ("scale.sd * (scale.window[1] - scale.window[0])", "scale.sd", (TRANSLATE + "test_the_spread_is_in_the_units_of_the_reference",)),
         ("((high - low) / INT16_STEPS, low)", "((high - low) / (2 * INT16_STEPS), low)", (TRANSLATE + "test_int16_keeps_the_values_within_its_step",)),
     ),
-    *_of("--match", "commands/translate.py", ("target = replace(prepare, window=bundle.target.window)", "target = prepare",
+    *_of("--match", "commands/translate.py", ("replace(prepare, window=bundle.target.window), match", "prepare, match",
                                              (TRANSLATE + "test_match_gives_the_units_of_the_reference",))),
     *_of(
         "settings hash", "tasks/translation.py",
@@ -330,7 +331,24 @@ EVALUATION = (
     ),
     *_of("resampling", "volumes/placement.py",
          ("smooth = _antialiased(array, np.abs(mapping[:3, :3]).max(axis=1))", "smooth = array", (PLACEMENT + "test_a_coarser_grid_is_averaged_not_sampled",))),
-    *_of("masks", "volumes/placement.py", ("return found.array >= 0.5, found.how", "return found.array > 0, found.how",
+    *_of(
+        "masks", "volumes/masks.py",
+        ("image / np.float32(self.one) >= 0.5", "image > 0", (MASKS + "test_every_encoding_of_a_mask_gives_the_same_mask",)),
+        ("values.low < -WHOLE or", "", (MASKS + "test_what_is_neither_mask_labels_nor_probability_is_refused_with_its_values",)),
+    ),
+    *_of(
+        "partners", "volumes/partners.py",
+        ("its.get(key) != value for key", "its.get(key, value) != value for key",
+         ("volumes/test_partners.py::test_a_partner_agrees_in_every_entity_that_it_has",)),
+        ("return NOT if lesion or other else", "return NOT if other else",
+         ("volumes/test_partners.py::test_a_partner_is_of_the_kind_asked_for_by_its_name",)),
+    ),
+    *_of(
+        "affine", "volumes/header_forms.py",
+        ("if _left_right(q_codes) != _left_right(s_codes):", "if False:",
+         ("volumes/test_header_forms.py::test_a_contradiction_about_size_or_side_is_refused_until_the_user_says_which_holds",)),
+    ),
+    *_of("masks", "volumes/placement.py", ("return found.array >= 0.5, ", "return found.array > 0, ",
                                           (PLACEMENT + "test_a_mask_moves_with_its_header_and_keeps_its_size",))),
     *_of(
         "one grid", "tasks/evaluation.py",

@@ -74,6 +74,7 @@ def test_a_partner_agrees_in_every_entity_that_it_has(tmp_path, volume, names, c
         (BRAIN, ["sub-01_T2w.nii.gz"], "no partner"),
         (BRAIN, ["sub-01_label-lesion_mask.nii.gz", "sub-01_desc-brain_mask.nii.gz"], "sub-01_desc-brain_mask.nii.gz"),
         (BRAIN, ["sub-01_seg.nii.gz"], "no partner"),
+        (BRAIN, ["sub-01_label-lesion_mask.nii.gz"], "no partner"),
         (MAP, ["sub-01_T1w_ood.nii.gz", "sub-01_T1w_oodmask.nii.gz", "sub-01_T1w_score.nii.gz"], "sub-01_T1w_ood.nii.gz"),
         (MAP, ["sub-01_FLAIR.nii.gz", "sub-01_lesion.nii.gz"], "sub-01_lesion.nii.gz"),
         (MAP, ["sub-01_FLAIR.nii.gz"], "no partner"),
