@@ -6,7 +6,6 @@ Unlike the pairs of ``fit`` nobody needs a target or a mask. Beside ``sub-*_<con
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from localdiff_cli.errors import LocaldiffError
 from localdiff_cli.evaluation.metrics.harm import labelled
 from localdiff_cli.training.pairs import Pair, read_pairs
 from localdiff_cli.training.slices import mask_from_file_or_empty
+from localdiff_cli.training.tables import read_table
 from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import SUFFIXES, open_volume, stem
@@ -82,8 +82,7 @@ def _participants(folder: Path) -> list[dict[str, str]]:
     table = folder / "participants.tsv"
     if not table.is_file():
         return []
-    with table.open(newline="", encoding="utf-8-sig") as handle:
-        return list(csv.DictReader(handle, delimiter="\t"))
+    return [row for _, row in read_table(table).rows if "participant_id" in row]
 
 
 def kind_of(row: dict[str, str]) -> str:

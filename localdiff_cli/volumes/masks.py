@@ -88,12 +88,12 @@ class _Values:
         image = np.where(known, image, 0).astype(np.float32)
         self.low, self.high = min(self.low, float(image.min())), max(self.high, float(image.max()))
         self.whole = self.whole and bool(np.abs(image - np.rint(image)).max() <= WHOLE)
+        values, counts = np.unique(image, return_counts=True)
         if len(self.counts) <= MOST_VALUES:
-            values, counts = np.unique(image, return_counts=True)
             self.counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        rounded = np.rint(image)
+        rounded, common = np.rint(image), np.rint(values[counts.argmax()])
         for one, other in ((rounded[1:], rounded[:-1]), (rounded[:, 1:], rounded[:, :-1])):
-            marked = (one != 0) & (other != 0)
+            marked = (one != 0) & (other != 0) & ((one != common) | (other != common))  # an image's background may be other than 0
             self.pairs += int(marked.sum())
             self.same += int((marked & (one == other)).sum())
 

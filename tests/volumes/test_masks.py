@@ -74,11 +74,12 @@ def test_an_empty_mask_stays_empty(array):
         np.clip(brain_array() / 8, 0, 255).astype(np.uint8),
         brain_array() * 0.37,
         (brain_array() - 400) / 90,
+        np.where(brain_array() > 0, brain_array(), 432).astype(np.int16),
         labels() * RNG.uniform(0.5, 1, TRUTH.shape),
         labels() - 1,
         np.full(TRUTH.shape, 3),
     ],
-    ids=["image", "bytes", "float image", "z-scores", "interpolated labels", "negative labels", "no background"],
+    ids=["image", "bytes", "float image", "z-scores", "grey background", "interpolated labels", "negative labels", "no background"],
 )
 def test_what_is_neither_mask_labels_nor_probability_is_refused_with_its_values(array):
     with pytest.raises(VolumeError, match=r"found values from .* to .*expected two values") as caught:
