@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from dataclasses import dataclass, field
@@ -54,6 +55,8 @@ def load_sidecar(path: Path) -> Sidecar:
         absent = absent_content(file)
         return Sidecar(problem=f"the sidecar {file.name} {absent}" if absent else "")
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return Sidecar()  # no file can have that name
         absent = absent_content(file)
         return Sidecar(problem=f"the sidecar {file.name} {absent or f'cannot be read as JSON ({_short(error)})'}")
     if not isinstance(content, dict):
