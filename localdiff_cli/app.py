@@ -291,6 +291,7 @@ def fit_expert(
     detector: Annotated[str | None, typer.Option("--detector", help=f"Make {listed(DETECTORS)} the bundle's default detector. (default: leave it) Example: --detector segmenter", rich_help_panel=o.OOD)] = None,
     tau: Annotated[float | None, typer.Option("--tau", help="Make this the bundle's default cut of the OOD map, 0 to 1. (default: leave it) Example: --tau 0.2", rich_help_panel=o.OOD)] = None,
     told: Annotated[str | None, typer.Option("--told", metavar="<str>", help="Let the expert see the whole condition and the OOD map, as this segmenter bundle finds it. (default: it sees its region alone) Example: --told lesion-t1", rich_help_panel="Training")] = None,
+    start: Annotated[str | None, typer.Option("--start", metavar="<str>", help="Bundle whose expert the training starts from, told or not as this one is to be. (default: it starts as the base's translator) Example: --start t1-to-flair", rich_help_panel="Training")] = None,
     healthy: Healthy = None,
     device: o.Device = "auto", licence: Licence = "unstated", debug: o.Debug = False,
 ) -> None:  # fmt: skip
@@ -305,7 +306,7 @@ def fit_expert(
         options = command.FitOptions(tuple(data), out, "", None, work, tuple(healthy or ()), tuple(exclude or ()), "n4", device, licence,
                                      affine_from=affine_from)  # fmt: skip
         return command.fit_expert(options, command.TrainOptions(steps, batch_size, rate, seed, precision), base, healthy_share=healthy_share, patients=patients,
-                                  detector=detector, tau=tau, told=told)  # fmt: skip
+                                  detector=detector, tau=tau, told=told, start=start)  # fmt: skip
 
     _finish(guarded(run, debug=debug))
 

@@ -173,6 +173,7 @@ def fit_expert(
     detector: str | None,
     tau: float | None,
     told: str | None = None,
+    start: str | None = None,
 ) -> int:
     """Teach the OOD branch's own network; the exit code. The base says contrasts, grid and bias of ``options``.
 
@@ -187,6 +188,7 @@ def fit_expert(
     from localdiff_cli.training import expert
     from localdiff_cli.training.augment import AugmentSettings
     from localdiff_cli.training.expert import RegionSettings
+    from localdiff_cli.training.job import Start
     from localdiff_cli.training.loop import LoopSettings
     from localdiff_cli.training.told import ToldSettings
 
@@ -202,7 +204,8 @@ def fit_expert(
     finder = before.detector if detector is None else cast(DetectorName, detector)
     defaults = replace(before, detector=finder, threshold=before.threshold if tau is None else tau)
     by_map = None if told is None else expert.Told(ToldSettings(healthy_share=healthy_share), _finder(told, bundle))
-    made = expert.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults, by_map)
+    first = None if start is None else Start(open_bundle(start), "expert")
+    made = expert.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults, by_map, first)
     say(f"wrote {made.path}")
     return EXIT_OK
 

@@ -14,13 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from localdiff_cli.bundle import EXPERT, TRANSLATOR, Bundle, Defaults, copy_bundle, load_segmenter, load_translator, schedule_of
+from localdiff_cli.bundle import (
+    EXPERT,
+    TRANSLATOR,
+    Bundle,
+    Defaults,
+    copy_bundle,
+    load_expert,
+    load_segmenter,
+    load_translator,
+    schedule_of,
+)
 from localdiff_cli.diffusion.network import TranslatorNetwork, told_network
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
 from localdiff_cli.segmentation.network import lesion_probability
 from localdiff_cli.training.augment import AugmentSettings, place, random_blob, recontrast
-from localdiff_cli.training.job import FitJob, identity, present, progress, save, version
+from localdiff_cli.training.job import FitJob, Start, check_held_out, identity, present, progress, save, version
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.slices import PatientSlices
 from localdiff_cli.training.told import ToldSettings, told_loss
@@ -95,26 +105,28 @@ class Told:
 
 def fit_expert(
     job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
-    told: Told | None = None,
+    told: Told | None = None, start: Start | None = None,
 ) -> Bundle:  # fmt: skip
     """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write it into the bundle.
 
-    With ``told`` it sees the whole condition and the map instead (training/told.py). Raises :class:`UsageError` where the bundle to add
-    to has another translator than the base.
+    With ``told`` it sees the whole condition and the map instead (training/told.py). It begins as the expert of ``start`` where that is
+    given, else as the base's translator. Raises :class:`UsageError` where the bundle to add to has another translator than the base, or
+    ``start`` an expert of another kind.
     """
     own, its = base.metadata["files"].get(TRANSLATOR), present(job).get("files", {}).get(TRANSLATOR)
     if job.out.exists() and its != own:
         raise UsageError(f"--out {job.out}: is not {base.name}; give the base's own folder, or a new one for a copy with the expert")
     patients = job.patients()
+    if start is not None:
+        check_held_out(patients, start.account)
     lesions, healthy = lesion_slices(patients, most), healthy_slices(patients, "train")
     job.say(f"{lesions.count} slices with lesions of {len(lesions.patients)} patients; {healthy.count} without")
-    model, schedule = load_translator(base, job.device).requires_grad_(True), schedule_of(base)
+    model, schedule = _first_expert(base, told is not None, start, job.device).requires_grad_(True), schedule_of(base)
     taught: RegionSettings | ToldSettings = regions if told is None else told.settings
     if told is None:
         loss = expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size)
     else:
         finder = load_segmenter(told.finder, job.device)
-        model = _as_told(model)
         find = partial(lesion_probability, finder, mirror=False)
         loss = told_loss(lesions, healthy, schedule, augment, told.settings, find, loop.batch_size)
     checkpoint = job.work / f"{job.out.name}-expert.pt"
@@ -125,19 +137,36 @@ def fit_expert(
         checkpoint,
         progress(job.say),
         None,
-        identity([*lesions.patients, *healthy.patients], regions=taught, augment=augment) | {"base": base.metadata["files"][TRANSLATOR]},
+        identity([*lesions.patients, *healthy.patients], regions=taught, augment=augment)
+        | {"base": base.metadata["files"][TRANSLATOR]}
+        | ({} if start is None else {"start": start.account["weights"]}),
     )
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
         "regions": asdict(taught), "maps": None if told is None else f"{told.finder.name} {told.finder.hash}", "slices": lesions.count,
         "healthy_slices": healthy.count,
         "patients": {"train": [p.name for p in lesions.patients]}, "curve": curve, "monai": version("monai"), "torch": torch.__version__,
-    }  # fmt: skip
+    } | ({} if start is None else {"start": start.account})  # fmt: skip
     if job.out.resolve() != base.path.resolve():
         copy_bundle(base, job.out)
     described = {"patients": len(lesions.patients), "healthy_share": taught.healthy_share, "told": told is not None}
     metadata = {"expert": described, "defaults": asdict(defaults), "training": {"expert": account}}
     return save(job, metadata, {EXPERT: average.state_dict()})
+
+
+def _first_expert(base: Bundle, told: bool, start: Start | None, device: torch.device) -> nn.Module:
+    """The expert before its first step. Raises :class:`UsageError` where that of ``start`` is of another kind or network."""
+    if start is None:
+        model = load_translator(base, device)
+        return _as_told(model) if told else model
+    its = start.bundle
+    alike = its.has_expert and its.metadata["network"] == base.metadata["network"] and schedule_of(its) == schedule_of(base)
+    if not alike or its.expert_is_told != told:
+        raise UsageError(
+            f"--start {its.name}: has no expert of this network and schedule {'with' if told else 'without'} --told; expected one",
+            code="choice",
+        )
+    return load_expert(its, device)
 
 
 def _as_told(model: nn.Module) -> TranslatorNetwork:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli.bundle import EXPERT, METADATA, load_expert, open_bundle
+from localdiff_cli.bundle import EXPERT, METADATA, load_expert, load_tensors, open_bundle
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork, told_network
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.training.augment import AugmentSettings
@@ -128,6 +128,28 @@ def test_a_told_expert_is_fitted_verified_and_listens_to_the_map(cli, fit, base,
         assert run.exit_code == 0, run.output
         results.append(np.asanyarray(nib.load(tmp_path / f"out-{level}" / "sub-01_T1w.nii.gz").dataobj))
     assert not np.array_equal(*results)  # the mask is the same: only the map it is told differs
+
+
+def test_a_training_goes_on_from_the_expert_of_another_bundle(fit, base, tmp_path):  # noqa: F811
+    assert fit("expert", "--base", base.path, *OPTIONS, "--told", "lesion-t1").exit_code == 0
+    first = (tmp_path / "bundle").rename(tmp_path / "first")
+    told = ("expert", "--base", base.path, *OPTIONS, "--told", "lesion-t1")
+    begun = load_tensors(open_bundle(str(first)), EXPERT)
+    assert fit(*told, "--start", first, "--rate", 1e-8).exit_code == 0
+    ended = load_tensors(open_bundle(str(tmp_path / "bundle")), EXPERT)
+    assert all(torch.allclose(begun[name], ended[name], atol=1e-5) for name in begun)
+    account = json.loads((tmp_path / "bundle" / METADATA).read_text())["training"]["expert"]["start"]
+    assert (account["bundle"], account["part"]) == ("first", "expert")
+
+
+def test_an_expert_of_another_kind_is_no_start(fit, base, tmp_path):  # noqa: F811
+    told = ("--told", "lesion-t1")
+    without = fit("expert", "--base", base.path, *OPTIONS, *told, "--start", base.path)
+    assert (without.exit_code, "no such weights" in without.output) == (2, True)
+    assert fit("expert", "--base", base.path, *OPTIONS, *told).exit_code == 0
+    first = (tmp_path / "bundle").rename(tmp_path / "first")
+    untold = fit("expert", "--base", base.path, *OPTIONS, "--start", first)
+    assert (untold.exit_code, "no expert of this network and schedule without --told" in untold.output) == (2, True)
 
 
 def test_a_map_of_another_contrast_is_refused(fit, base, models_folder):  # noqa: F811
