@@ -135,11 +135,11 @@ def test_a_training_goes_on_from_the_expert_of_another_bundle(fit, base, tmp_pat
     first = (tmp_path / "bundle").rename(tmp_path / "first")
     told = ("expert", "--base", base.path, *OPTIONS, "--told", "lesion-t1")
     begun = load_tensors(open_bundle(str(first)), EXPERT)
-    assert fit(*told, "--start", first, "--rate", 1e-8).exit_code == 0
+    assert fit(*told, "--start", first, "--rate", 1e-8, "--work", tmp_path / "second").exit_code == 0
     ended = load_tensors(open_bundle(str(tmp_path / "bundle")), EXPERT)
     assert all(torch.allclose(begun[name], ended[name], atol=1e-5) for name in begun)
     account = json.loads((tmp_path / "bundle" / METADATA).read_text())["training"]["expert"]["start"]
-    assert (account["bundle"], account["part"]) == ("first", "expert")
+    assert (account["part"], account["weights"]) == ("expert", open_bundle(str(first)).metadata["files"][EXPERT])
 
 
 def test_an_expert_of_another_kind_is_no_start(fit, base, tmp_path):  # noqa: F811
