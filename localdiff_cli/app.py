@@ -50,7 +50,7 @@ def _root(
 def detect(
     source: o.In, out: o.Out, model: o.Model = "t1-to-t2",
     detector: o.Detector = None, detector_model: o.DetectorModel = None, map_: o.Map = None, false_alarm: o.FalseAlarm = None,
-    tau: o.Tau = None, open_: o.Open = None, dilate: o.Dilate = None, backbone_weights: o.BackboneWeights = None,
+    tau: o.Tau = None, open_: o.Open = None, dilate: o.Dilate = None, peak: o.Peak = None, backbone_weights: o.BackboneWeights = None,
     save_mask: Annotated[bool, typer.Option("--save-mask", help="Also write the OOD mask B, <name>_oodmask.", rich_help_panel=o.OUTPUT)] = False,
     save_score: Annotated[bool, typer.Option("--save-score", help="Also write the raw score A, <name>_score.", rich_help_panel=o.OUTPUT)] = False,
     save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse", affine_from: o.AffineFrom = None,
@@ -70,7 +70,7 @@ def detect(
 
     how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
     shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, affine_from=affine_from)
-    chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
+    chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, peak, backbone_weights)
     options = DetectOptions(model, brain, bias, nan, save_mask, save_score, save_brain, device, batch_size, affine_from)
     _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
 
@@ -92,7 +92,7 @@ def translate(
     classifier: Annotated[str | None, typer.Option("--classifier", help="Segmenter bundle of the target contrast for --guided. (default: lesion-<target>) Example: --classifier lesion-flair", rich_help_panel=LOCAL)] = None,
     ood_crop: Annotated[bool | None, typer.Option("--ood-crop/--ood-full", help="Run the OOD branch on a window around B (faster), or on the whole slice. (default: the bundle's)", rich_help_panel=LOCAL)] = None,
     detector: o.Detector = None, detector_model: o.DetectorModel = None, map_: o.Map = None, false_alarm: o.FalseAlarm = None,
-    tau: o.Tau = None, open_: o.Open = None, dilate: o.Dilate = None, backbone_weights: o.BackboneWeights = None,
+    tau: o.Tau = None, open_: o.Open = None, dilate: o.Dilate = None, peak: o.Peak = None, backbone_weights: o.BackboneWeights = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help=f"{listed(SAMPLERS)}. (default: the bundle's) Example: --sampler dpmpp", rich_help_panel=SAMPLING)] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="DDIM's η, 0 (deterministic) to 1. (default: the bundle's) Example: --eta 0", rich_help_panel=SAMPLING)] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Reverse steps. (default: the bundle's) Example: --steps 10", rich_help_panel=SAMPLING)] = None,
@@ -124,7 +124,7 @@ def translate(
 
     how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
     shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, dicom_out, affine_from)
-    chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, backbone_weights)
+    chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, peak, backbone_weights)
     options = TranslateOptions(
         model=model, mode=mode, sampler=sampler, eta=eta, steps=steps, samples=samples, seed=seed, noise=noise, context=context,
         branch_step=branch_step, fusion_step=fusion_step, soft=soft, guided=guided, classifier=classifier, expert=expert, emphasis=emphasis,

@@ -117,6 +117,15 @@ Dilate = Annotated[
         "--dilate", help="Dilation radius for the OOD mask, mm; 0: none. (default: the bundle's) Example: --dilate 3", rich_help_panel=OOD
     ),
 ]
+Peak = Annotated[
+    float | None,
+    typer.Option(
+        "--peak",
+        help="Keep of the OOD mask only regions in which the map reaches this somewhere, 0 to 1; 0: keep all. "
+        "(default: the bundle's, with its default detector) Example: --peak 0.5",
+        rich_help_panel=OOD,
+    ),
+]
 BackboneWeights = Annotated[
     Path | None,
     typer.Option(

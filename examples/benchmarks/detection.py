@@ -37,6 +37,8 @@ class Scored:
     mask: NDArray[np.bool_]
 
 
+MAP_OF = "map of "
+"""Begins the name of the row of a segmenter bundle."""
 HIGHEST = 60
 """Pixels of a slice whose mean is the yardstick's slice score."""
 
@@ -76,11 +78,12 @@ def _row(name: str, parts: list[Scored]) -> dict[str, Any]:
 
 def _detect(bundle: Bundle, detector: Detector, name: str, patients: list[PatientSlices]) -> dict[str, Any]:
     d, parts = bundle.defaults, []
+    peak = d.peak if d.detector == ("segmenter" if name.startswith(MAP_OF) else "patchcore") else 0.0
     for patient in patients:
         condition = torch.from_numpy(patient.condition.astype(np.float32) / 65535)[:, None]
         brain = torch.from_numpy(patient.brain)[:, None]
         found = detector(condition, brain)
-        mask = to_mask(found.ood_map, d.threshold, brain, d.open_mm, d.dilate_mm, (bundle.grid.spacing,) * 2)
+        mask = to_mask(found.ood_map, d.threshold, brain, d.open_mm, d.dilate_mm, (bundle.grid.spacing,) * 2, peak)
         parts.append(_pool(patient, found.score[:, 0].numpy(), found.slice_score.numpy(), mask[:, 0].numpy()))
     return _row(name, parts)
 
@@ -91,7 +94,7 @@ def _detectors(bundle: Bundle, false_alarms: list[float]) -> dict[str, Detector]
     found: dict[str, Detector] = {f"patchcore, false alarm {q:g}": load_detector(bundle, q, device) for q in false_alarms}
     segmenter = bundle.condition.segmenter
     if segmenter in bundle_paths():
-        found[f"map of {segmenter}"] = SegmenterDetector(load_segmenter(open_bundle(segmenter), device))
+        found[MAP_OF + segmenter] = SegmenterDetector(load_segmenter(open_bundle(segmenter), device))
     return found
 
 

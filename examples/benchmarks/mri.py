@@ -153,7 +153,9 @@ class Bench:
             return mask.float(), mask
         d = replace(self.bundle.defaults, **dict(row.mask_changes))
         found = self.detector(row.source, d.false_alarm)(chunk.condition, chunk.brain)
-        return found.ood_map, to_mask(found.ood_map, d.threshold, chunk.brain, d.open_mm, d.dilate_mm, (self.bundle.grid.spacing,) * 2)
+        peak = d.peak if row.source == self.bundle.defaults.detector else 0.0
+        spacing = (self.bundle.grid.spacing,) * 2
+        return found.ood_map, to_mask(found.ood_map, d.threshold, chunk.brain, d.open_mm, d.dilate_mm, spacing, peak)
 
     def wrong_masks(self, row: Row, chunk: Chunk, lesion: Tensor) -> list[Tensor]:
         """The masks that a row's fault makes of the true one, ``(N, 1, H, W)``: one, or one for each step where they are redrawn."""
@@ -375,7 +377,7 @@ def parse_row(text: str) -> Row:
     told = dict(each.split("=") for each in settings)
     variant = told.pop("variant", "regression" if source == "regression" else "")
     pairs = [(name, json.loads(value)) for name, value in told.items()]
-    of_mask = ("threshold", "open_mm", "dilate_mm", "false_alarm")
+    of_mask = ("threshold", "open_mm", "dilate_mm", "peak", "false_alarm")
     changes, mask = ([p for p in pairs if (p[0] in of_mask) == wanted] for wanted in (False, True))
     return Row(text, source, bool(flags), 1, tuple(changes), tuple(mask), variant=variant)
 

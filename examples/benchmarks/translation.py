@@ -99,7 +99,7 @@ def measure(
     if detector is not None:
         d = bundle.defaults
         ood_map = detector(chunk.condition.to(device), chunk.brain.to(device)).ood_map.cpu()
-        mask = to_mask(ood_map, d.threshold, chunk.brain, d.open_mm, d.dilate_mm, (bundle.grid.spacing,) * 2)
+        mask = to_mask(ood_map, d.threshold, chunk.brain, d.open_mm, d.dilate_mm, (bundle.grid.spacing,) * 2, d.peak)
         row["local, 1 sample"] = sampled("local", 1, ood_map, mask)
         row["OOD share"] = f"{float(mask.sum()) / float(chunk.brain.sum()):.3f}"
     return row

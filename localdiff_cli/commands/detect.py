@@ -34,7 +34,10 @@ class DetectOptions:
 
 
 def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
-    """The user's τ and radii over the bundle's; a segmenter bundle's own threshold, and no radii."""
+    """The user's τ, radii and peak over the bundle's; a segmenter bundle's own threshold, and no radii.
+
+    The bundle's peak was chosen with its default detector: other detectors and maps from files are taken as they are.
+    """
     from localdiff_cli.tasks.detection import MaskSettings
 
     translates = bundle.task == "translate"
@@ -44,7 +47,13 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
         threshold if detector.tau is None else detector.tau,
         open_mm if detector.open_mm is None else detector.open_mm,
         dilate_mm if detector.dilate_mm is None else detector.dilate_mm,
+        _default_peak(bundle, detector) if detector.peak is None else detector.peak,
     )
+
+
+def _default_peak(bundle: Bundle, detector: DetectorOptions) -> float:
+    by_default = bundle.task == "translate" and detector.map is None and detector.detector in (None, bundle.defaults.detector)
+    return bundle.defaults.peak if by_default else 0.0
 
 
 @dataclass(frozen=True)

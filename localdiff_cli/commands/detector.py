@@ -34,6 +34,7 @@ class DetectorOptions:
     tau: float | None = None
     open_mm: float | None = None
     dilate_mm: float | None = None
+    peak: float | None = None
     backbone_weights: Path | None = None
 
 
@@ -52,6 +53,7 @@ def check_detector(options: DetectorOptions) -> None:
         ("--tau", options.tau, 1e-6, 1.0),
         ("--open", options.open_mm, 0, 50),
         ("--dilate", options.dilate_mm, 0, 50),
+        ("--peak", options.peak, 0.0, 1.0),
     ):
         if value is not None:
             check_range(name, value, low, high)

@@ -91,8 +91,13 @@ def to_probability(anomaly_map: Tensor, tau_a: float, sigma_a: float) -> Tensor:
     return ((anomaly_map - (tau_a - sigma_a)) / sigma_a).clamp(0, 1).square()
 
 
-def to_mask(ood_map: Tensor, threshold: float, brain: Tensor, open_mm: float, dilate_mm: float, spacing: tuple[float, float]) -> Tensor:
+def to_mask(
+    ood_map: Tensor, threshold: float, brain: Tensor, open_mm: float, dilate_mm: float, spacing: tuple[float, float], peak: float = 0.0
+) -> Tensor:
     """OOD mask B: M ≥ τ inside the brain, opened, then dilated, by discs in mm, and kept inside the brain.
+
+    With a ``peak`` above τ, of the connected regions where M ≥ τ those stay in which M reaches it somewhere (hysteresis, as in Canny's
+    edge detector).
 
     ``ood_map`` ``(N, 1, H, W)`` in [0, 1], ``brain`` bool of that shape, ``open_mm`` and ``dilate_mm`` radii (0: leave out),
     ``spacing`` of rows and columns in mm. Returns bool ``(N, 1, H, W)``. Raises :class:`UsageError` for a negative radius
@@ -101,9 +106,15 @@ def to_mask(ood_map: Tensor, threshold: float, brain: Tensor, open_mm: float, di
     if open_mm < 0 or dilate_mm < 0 or min(spacing) <= 0:
         raise UsageError(f"radii {open_mm} and {dilate_mm} mm must be ≥ 0, spacing {spacing} mm must be > 0", code="mask-size")
     mask = ((ood_map >= threshold) & brain).cpu().numpy()
+    if peak > threshold:
+        mask = ndimage.binary_propagation(mask & (ood_map >= peak).cpu().numpy(), IN_PLANE, mask=mask)
     opened = ndimage.binary_opening(mask, _disc(open_mm, spacing))
     dilated = ndimage.binary_dilation(opened, _disc(dilate_mm, spacing))
     return torch.from_numpy(dilated).to(brain.device) & brain
+
+
+IN_PLANE = np.ones((1, 1, 3, 3), bool)
+"""Neighbours that make one region of a slice: edges and corners, within the slice."""
 
 
 def _disc(radius_mm: float, spacing: tuple[float, float]) -> np.ndarray:

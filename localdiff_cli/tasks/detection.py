@@ -41,11 +41,12 @@ OOD_SHARE_TO_REVIEW = 0.25
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """From M to B: ``threshold`` τ on M, opening and dilation radii in mm."""
+    """From M to B: ``threshold`` τ on M, opening and dilation radii in mm, and the ``peak`` that M must reach in a region (0: none)."""
 
     threshold: float
     open_mm: float
     dilate_mm: float
+    peak: float = 0.0
 
 
 class SliceDetector(Protocol):
@@ -108,7 +109,9 @@ def mask_of(detection: Detection, brain: Tensor, settings: MaskSettings, spacing
     """B of a detection, ``(N, 1, H, W)`` bool."""
     if not len(brain):
         return torch.zeros_like(brain)
-    return to_mask(detection.ood_map, settings.threshold, brain, settings.open_mm, settings.dilate_mm, (spacing, spacing))
+    return to_mask(
+        detection.ood_map, settings.threshold, brain, settings.open_mm, settings.dilate_mm, (spacing, spacing), settings.peak
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -564,10 +564,24 @@ def test_what_lies_between_the_cuts_is_unknown_and_stays_plain_or_is_left_blank(
     assert "unknown:" not in (tmp_path / "default" / "qc.tsv").read_text()
 
 
+def test_a_faint_region_is_unknown_where_a_peak_is_asked_for(cli, folder, tmp_path, graded_map):
+    base = ("--in", folder / IMAGE, "--map", graded_map, "--save-source", "--unknown-tau", 0.1, "--tau", 0.2)
+    for name, extra in (("without", ()), ("with", ("--peak", 0.5))):
+        assert cli("translate", *base, *extra, "--out", tmp_path / name).exit_code == 0
+    faint = np.isclose(np.asanyarray(nib.load(graded_map).dataobj), 0.3)
+    without, kept = (voxels(tmp_path / name / "sub-01_T1w_source.nii.gz") for name in ("without", "with"))
+    assert set(np.unique(without[faint])) <= {0, 2, 3}
+    assert set(np.unique(kept[faint])) <= {0, 4}
+    assert (kept[faint] == 4).any()
+    assert np.array_equal(np.isin(without, (2, 3)) & ~np.isin(kept, (2, 3)), faint & np.isin(without, (2, 3)))
+    assert json.loads((tmp_path / "with" / "sub-01_T1w.json").read_text())["Settings"]["Mask"]["peak"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("extra", "word"),
     [
-        (("--unknown", "grey"), "--unknown"), (("--unknown-tau", 0.7), "below --tau"), (("--unknown-tau", 2), "--unknown-tau"),
+        (("--peak", 1.5), "--peak"), (("--unknown", "grey"), "--unknown"),
+        (("--unknown-tau", 0.7), "below --tau"), (("--unknown-tau", 2), "--unknown-tau"),
         (("--emphasis", 11), "--emphasis"), (("--mode", "plain", "--emphasis", 2), "do not apply"),
         (("--mode", "plain", "--unknown", "blank"), "do not apply"),
     ],

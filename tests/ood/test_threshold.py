@@ -170,6 +170,25 @@ def test_threshold_is_inclusive_and_slices_do_not_mix():
     assert mask[1].sum() == 0
 
 
+def test_a_region_stays_only_where_the_map_reaches_the_peak_in_the_same_slice():
+    ood_map, brain = torch.zeros(2, 1, 12, 12), torch.ones(2, 1, 12, 12, dtype=torch.bool)
+    ood_map[0, 0, 1:4, 1:4] = 0.3
+    ood_map[0, 0, 4, 4] = 0.6  # touches the first region at a corner
+    ood_map[0, 0, 7:10, 7:10] = 0.3
+    ood_map[1, 0, 1:4, 1:4] = 0.4
+    kept = to_mask(ood_map, 0.2, brain, 0, 0, (1, 1), peak=0.5)
+    assert kept[0, 0, 1:5, 1:5].sum() == kept.sum() == 10
+    assert to_mask(ood_map, 0.2, brain, 0, 0, (1, 1)).sum() == 28
+    assert torch.equal(to_mask(ood_map, 0.35, brain, 0, 0, (1, 1), peak=0.3), ood_map >= 0.35)
+
+
+def test_what_reaches_the_peak_outside_the_brain_keeps_nothing():
+    ood_map, brain = _blank()
+    ood_map[0, 0, 10:20, 10:20], ood_map[0, 0, 20, 20] = 0.3, 0.9
+    brain[0, 0, 20, 20] = False
+    assert not to_mask(ood_map, 0.2, brain, 0, 0, (1, 1), peak=0.5).any()
+
+
 @pytest.mark.parametrize(("open_mm", "dilate_mm", "spacing"), [(-1, 0, (1, 1)), (0, -1, (1, 1)), (0, 0, (0, 1))])
 def test_impossible_sizes_are_refused(open_mm, dilate_mm, spacing):
     with pytest.raises(UsageError, match="mm"):
