@@ -21,7 +21,8 @@ from torch import Tensor
 
 from examples.benchmarks import photographs
 from examples.benchmarks import super_resolution as sr
-from examples.benchmarks.photographs import LUMA, Bench, Photograph, Row, luminance
+from examples.benchmarks.photographs import LUMA, Bench, Photograph, luminance
+from examples.benchmarks.super_resolution import Row
 from examples.benchmarks.table import Table, decimal, percent
 from localdiff_cli.evaluation.metrics.ood_maps import auroc
 

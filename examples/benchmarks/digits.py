@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from examples.benchmarks import super_resolution as sr
+from examples.benchmarks.super_resolution import Row
 from examples.benchmarks.table import Table, decimal, percent
 from examples.benchmarks.weights import Training, digest_of, fit, obtain
 from localdiff_cli.batch.report import recorded_arguments
@@ -63,43 +64,19 @@ class Detecting:
     dilate: float = 1.0
 
 
-@dataclass(frozen=True)
-class Row:
-    """One way to make the high-resolution digit; ``source``: true, condition, none (plain), patchcore, or oracle.
-
-    The oracle's OOD region is where the plain sample differs from the true digit by more than 0.3: only an experiment can know it.
-    ``published``: sampled as the authors do, and B = (M ≥ 1) as it is. ``pasted``: the condition inside B, the plain sample outside.
-    """
-
-    label: str
-    source: str
-    local: LocalSettings = sr.PUBLISHED
-    published: bool = False
-    pasted: bool = False
-
-
 def _rows(source: str) -> tuple[Row, ...]:
     """What an OOD region is used for: when the branches fuse, and who draws inside."""
-    return (
-        *(Row(f"local, {source}, fusion_step {k}", source, LocalSettings(context=0.5, fusion_step=k)) for k in (0, 2, 5, 10)),
-        *(Row(f"local, {source}, {kind}", source, replace(sr.PUBLISHED, ood_branch=kind)) for kind in ("copy", "mean")),
-        Row(f"condition pasted into plain, {source}", source, pasted=True),
-        *(
-            Row(f"local, {source}, {kind}, as published", source, replace(sr.PUBLISHED, ood_branch=kind), published=True)
-            for kind in ("network", "copy", "mean")
-        ),
-    )
+    fused = (Row(f"local, {source}, fusion_step {k}", source, LocalSettings(context=0.5, fusion_step=k)) for k in (0, 2, 5, 10))
+    return (*fused, *sr.drawn_inside(source, source, ("copy", "mean")))
 
 
 ROWS = (
-    Row("true digit", "true"),
-    Row("condition alone", "condition"),
-    Row("plain", "none"),
-    Row("plain, as published", "none", published=True),
+    *sr.yardsticks("digit"),
     *_rows("patchcore"),
     *_rows("oracle"),
     Row("local, oracle, fusion_step 2, context 0.95", "oracle", LocalSettings(context=0.95, fusion_step=2)),
 )
+"""The oracle's OOD region is where the plain sample differs from the true digit by more than 0.3: only an experiment can know it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ from skimage.io import imread
 from torch import Tensor, nn
 
 from examples.benchmarks import super_resolution as sr
+from examples.benchmarks.super_resolution import Row
 from examples.benchmarks.table import Table, decimal, percent
 from examples.benchmarks.weights import Training, digest_of, fit, obtain
 from localdiff_cli.batch.report import recorded_arguments
@@ -56,42 +57,14 @@ class Detecting:
     dilate: float = 4.0
 
 
-@dataclass(frozen=True)
-class Row:
-    """One way to make the high-resolution photograph; ``source``: true, condition, none (plain), patchcore, or truth (the defect's mask).
-
-    ``published``: sampled as the authors do, and B = (M ≥ 1) as it is. ``pasted``: the condition inside B, the plain sample outside.
-    """
-
-    label: str
-    source: str
-    local: LocalSettings = sr.PUBLISHED
-    published: bool = False
-    pasted: bool = False
-
-
-def _rows(source: str, name: str) -> tuple[Row, ...]:
-    """Who draws inside an OOD region, and the condition pasted there."""
-    return (
-        *(Row(f"local, {name}, {kind}", source, replace(sr.PUBLISHED, ood_branch=kind)) for kind in ("network", "copy", "mean")),
-        Row(f"condition pasted into plain, {name}", source, pasted=True),
-        *(
-            Row(f"local, {name}, {kind}, as published", source, replace(sr.PUBLISHED, ood_branch=kind), published=True)
-            for kind in ("network", "copy", "mean")
-        ),
-    )
-
-
 ROWS = (
-    Row("true photograph", "true"),
-    Row("condition alone", "condition"),
-    Row("plain", "none"),
-    Row("plain, as published", "none", published=True),
+    *sr.yardsticks("photograph"),
     *(Row(f"local, patchcore, fusion_step {k}", "patchcore", LocalSettings(context=0.5, fusion_step=k)) for k in (0, 5)),
-    *_rows("patchcore", "patchcore"),
-    *_rows("truth", "true mask"),
+    *sr.drawn_inside("patchcore", "patchcore", sr.KINDS),
+    *sr.drawn_inside("truth", "true mask", sr.KINDS),
     Row("local, true mask, network, context 0.95", "truth", LocalSettings(context=0.95, fusion_step=2)),
 )
+"""The source ``truth`` is the defect's mask."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,43 @@ PUBLISHED = LocalSettings(context=0.5, fusion_step=2)
 """λ as the paper's code has it for digits, the last 2 of 50 steps joint: a joint step much earlier redraws everything."""
 
 
+KINDS: tuple[str, ...] = ("network", "copy", "mean")
+"""Who may draw inside an OOD region, as ``--ood-branch`` has it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to make the high-resolution image; ``source`` of the OOD region: true (the image), condition, none (plain), or a map's.
+
+    ``published``: sampled as the authors do, and B = (M ≥ 1) as it is. ``pasted``: the condition inside B, the plain sample outside.
+    """
+
+    label: str
+    source: str
+    local: LocalSettings = PUBLISHED
+    published: bool = False
+    pasted: bool = False
+
+
+def yardsticks(noun: str) -> tuple[Row, ...]:
+    """The rows without an OOD region."""
+    return (
+        Row(f"true {noun}", "true"),
+        Row("condition alone", "condition"),
+        Row("plain", "none"),
+        Row("plain, as published", "none", published=True),
+    )
+
+
+def drawn_inside(source: str, name: str, kinds: tuple[str, ...]) -> tuple[Row, ...]:
+    """Who draws inside an OOD region: each of ``kinds`` by our sampling, the condition pasted there, and all kinds as published."""
+    return (
+        *(Row(f"local, {name}, {kind}", source, replace(PUBLISHED, ood_branch=kind)) for kind in kinds),
+        Row(f"condition pasted into plain, {name}", source, pasted=True),
+        *(Row(f"local, {name}, {kind}, as published", source, replace(PUBLISHED, ood_branch=kind), published=True) for kind in KINDS),
+    )
+
+
 @dataclass(frozen=True)
 class Sampling:
     """A reverse process: ``steps``, ``seed``, ``sampler``, and Local Diffusion's own settings.

@@ -14,6 +14,7 @@ from examples.benchmarks import super_resolution as sr
 from localdiff_cli.diffusion.network import NetworkSettings
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap
 from localdiff_cli.training.loop import LoopSettings, step_generator
+from tests.training.data import Spy
 
 
 class Blur(torch.nn.Module):
@@ -45,21 +46,11 @@ def test_the_condition_knows_the_means_of_squares_and_nothing_finer(images):
 def test_a_training_learns_from_windows_of_its_images(images):
     network, loop = NetworkSettings(4, (32, 32), 1, (False, False)), LoopSettings(steps=1, batch_size=2)
     training = sr.training("x", "", images, 2, network, loop, 16)
-    seen = []
-
-    class Spy(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.w = torch.nn.Parameter(torch.zeros(1))
-
-        def forward(self, x_t, condition, t):
-            seen.append(condition)
-            return x_t * self.w
-
-    assert float(training.loss_of(Spy(), step_generator(0, 0)).detach()) > 0
-    assert seen[0].shape == (2, 1, 16, 16)
+    spy = Spy()
+    assert float(training.loss_of(spy, step_generator(0, 0)).detach()) > 0
+    assert spy.seen[0].shape == (2, 1, 16, 16)
     whole = sr.low_resolution(images, 2).unfold(2, 16, 1).unfold(3, 16, 1)
-    assert all(bool((whole == window).all(dim=(-1, -2)).any()) for window in seen[0][:, 0])
+    assert all(bool((whole == window).all(dim=(-1, -2)).any()) for window in spy.seen[0][:, 0])
     assert training.digest != sr.training("x", "", 1 - images, 2, network, loop, 16).digest
 
 

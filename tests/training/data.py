@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from localdiff_cli.training.slices import PatientSlices
 from tests.brains import write_brain
@@ -42,3 +43,16 @@ def slices(name: str = "a", split: str = "train", n: int = 6, seed: int = 0, *, 
     lesion = np.zeros_like(brain)
     lesion[-1, 10:14, 10:14] = masked
     return PatientSlices(name, split, condition, condition.copy(), brain, lesion, masked)
+
+
+class Spy(torch.nn.Module):
+    """A network of one weight that keeps each condition it was shown in ``seen``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x_t: torch.Tensor, condition: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        self.seen.append(condition)
+        return x_t * self.weight

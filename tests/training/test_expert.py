@@ -15,7 +15,7 @@ from localdiff_cli.training.loop import step_generator
 from localdiff_cli.training.translator import healthy_slices
 from tests.bundles import make_translator
 
-from .data import slices
+from .data import Spy, slices
 from .test_fit import TRANSLATOR_OPTIONS, data, fit  # noqa: F401
 
 STILL = AugmentSettings(rotation=0, scale=0, shift=0, contrast=0, gamma=0, noise=0)
@@ -52,25 +52,15 @@ def test_a_lesion_region_holds_the_lesion_and_a_healthy_one_holds_none():
 
 
 def test_the_expert_sees_condition_and_target_in_the_region_only():
-    seen = []
-
-    class Spy(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-
-        def forward(self, x_t, condition, t):
-            seen.append(condition)
-            return x_t * self.weight
-
+    spy = Spy()
     lesions, healthy = lesion_slices([patient("a")], None), healthy_slices([patient("a")], "train")
     loss_of = expert_loss(lesions, healthy, Schedule(), STILL, RegionSettings(healthy_share=0.5), 16)
-    loss = loss_of(Spy(), step_generator(0, 3))
+    loss = loss_of(spy, step_generator(0, 3))
     assert torch.isfinite(loss)
-    shown = (seen[0] > 0).flatten(1).sum(dim=1)
+    shown = (spy.seen[0] > 0).flatten(1).sum(dim=1)
     whole = int((patient("a").brain[0]).sum())
     assert 0 < shown.float().mean() < 0.8 * whole
-    assert torch.equal(loss, loss_of(Spy(), step_generator(0, 3)))
+    assert torch.equal(loss, loss_of(spy, step_generator(0, 3)))
 
 
 @pytest.fixture

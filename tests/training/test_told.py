@@ -17,6 +17,7 @@ from localdiff_cli.training.told import ToldSettings, first_or_any, made_map, re
 from localdiff_cli.training.translator import healthy_slices
 from tests.bundles import NETWORK, make_segmenter, make_translator
 
+from .data import Spy
 from .test_expert import OPTIONS, patient
 from .test_fit import data, fit  # noqa: F401
 
@@ -75,16 +76,7 @@ def test_the_last_timestep_has_its_share():
 
 
 def test_the_expert_is_shown_the_whole_condition_and_the_finders_map():
-    seen = []
-
-    class Spy(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-
-        def forward(self, x_t, condition, t):
-            seen.append(condition)
-            return x_t * self.weight
+    spy = Spy()
 
     def find(condition, brain):
         return 0.7 * brain
@@ -92,13 +84,13 @@ def test_the_expert_is_shown_the_whole_condition_and_the_finders_map():
     patients = [patient("a")]
     settings = ToldSettings(found=1.0)
     loss_of = told_loss(lesion_slices(patients, None), healthy_slices(patients, "train"), Schedule(), STILL, settings, find, 8)
-    loss = loss_of(Spy(), step_generator(0, 3))
+    loss = loss_of(spy, step_generator(0, 3))
     assert torch.isfinite(loss)
-    condition, ood_map = seen[0].split(1, dim=1)
+    condition, ood_map = spy.seen[0].split(1, dim=1)
     brain = torch.from_numpy(patients[0].brain[0]).float()
     assert torch.allclose(ood_map, 0.7 * brain.expand_as(ood_map), atol=1e-6)
     assert ((condition > 0).flatten(1).sum(dim=1) > 0.9 * brain.sum()).all()
-    assert torch.equal(loss, loss_of(Spy(), step_generator(0, 3)))
+    assert torch.equal(loss, loss_of(spy, step_generator(0, 3)))
 
 
 @pytest.fixture
