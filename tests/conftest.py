@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.main
+import typer.testing
 from typer.testing import CliRunner, Result
 
 from localdiff_cli.app import app
 
-from . import bundles
+from . import bundles, served
 from .brains import write_brain
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_built_once() -> Iterator[None]:
+    """An app's commands and options are built once, not at every call of a test: that takes longer than most commands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +44,15 @@ def cli(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
         return CliRunner().invoke(app, [str(a) for a in arguments])
 
     return run
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for PATH whose ``python``, ``localdiff``, ``localdiff-bids`` and ``localdiff-slicer`` are this checkout's: see served.py."""
+    modules = {"localdiff": "app", "localdiff-bids": "bids.app", "localdiff-slicer": "interfaces.slicer"}
+    words = {name: ("-m", f"localdiff_cli.{module}") for name, module in modules.items()}
+    with served.programs(tmp_path_factory.mktemp("bin"), words | {"python": ()}) as folder:
+        yield folder
 
 
 @pytest.fixture

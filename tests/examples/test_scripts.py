@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,22 +12,24 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.sh"))
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The tiny bundles ``t1-to-flair`` and ``lesion-flair``."""
+    folder = tmp_path_factory.mktemp("flair")
+    bundles.make_translator(folder / "t1-to-flair", target="FLAIR")
+    bundles.make_segmenter(folder / "lesion-flair", "FLAIR")
+    return folder
+
+
 @pytest.fixture
-def environment(models_folder, tmp_path):
+def environment(programs, models, models_folder):
     """A PATH whose ``localdiff`` is this checkout's and whose ``python`` is the tests' own."""
-    (tmp_path / "bin").mkdir()
-    bundles.make_translator(tmp_path / "models" / "t1-to-flair", target="FLAIR")
-    bundles.make_segmenter(tmp_path / "models" / "lesion-flair", "FLAIR")
-    for name, arguments in (("localdiff", "-m localdiff_cli.app"), ("python", "")):
-        script = tmp_path / "bin" / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
-        script.chmod(0o755)
     return {
         **os.environ,
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "LOCALDIFF_MODELS": f"{tmp_path / 'models'}{os.pathsep}{models_folder}",
-        "PYTHONPATH": str(ROOT),
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "LOCALDIFF_MODELS": f"{models}{os.pathsep}{models_folder}",
         "JOBS": "0",  # no worker processes: seven commands in a row take long enough
+        "LOCALDIFF_JOBS": "0",
     }
 
 

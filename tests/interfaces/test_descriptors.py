@@ -22,11 +22,6 @@ from tests.bids.dataset import make_dataset
 from tests.brains import write_brain
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = {
-    "localdiff": "localdiff_cli.app",
-    "localdiff-bids": "localdiff_cli.bids.app",
-    "localdiff-slicer": "localdiff_cli.interfaces.slicer",
-}
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +32,9 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def installed(models, tmp_path, monkeypatch):
+def installed(programs, models, tmp_path, monkeypatch):
     """Our commands on the PATH, with the tiny bundle."""
-    (tmp_path / "bin").mkdir()
-    for name, module in COMMANDS.items():
-        script = tmp_path / "bin" / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
-        script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("LOCALDIFF_MODELS", str(models))
     monkeypatch.setenv("LOCALDIFF_JOBS", "0")
@@ -105,9 +95,8 @@ def test_slicer_offers_the_translators_that_there_are():
     assert set(CHOICES["model"]) == shipped
 
 
-def test_localdiff_prints_the_description_too():
-    command = [sys.executable, "-m", "localdiff_cli.app", "--xml"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+def test_localdiff_prints_the_description_too(programs):
+    done = subprocess.run([programs / "localdiff", "--xml"], capture_output=True, text=True, check=True)
     assert done.stdout == description()
 
 
