@@ -10,6 +10,7 @@ import argparse
 import csv
 import errno
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -22,6 +23,7 @@ from pathlib import Path
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.utime", "os.listdir", "os.scandir"}
 VOLUMES = 3
 VOLATILE = ("attempts", "seconds", "peak_mb", "finished")
+LOADED = ["localdiff_cli.batch.engine", "localdiff_cli.commands.run", "tests.batch.toys", "tests.faults.kill"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -68,9 +70,22 @@ def work(source: Path, out: Path, step: int, action: str) -> int:
 
 
 def start(source: Path, out: Path, step: int = 0, action: str = "none") -> subprocess.CompletedProcess:
-    """A run in a process of its own."""
-    command = [sys.executable, "-m", "tests.faults.kill", "--run", str(source), str(out), str(step), action]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    """A run in a process of its own, forked from one that has loaded all it needs; what it said is kept beside ``out``."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LOADED)
+    said = [out.with_name(f"{out.name}.{name}") for name in ("stdout", "stderr")]
+    process = context.Process(target=_redirected, args=(said, source, out, step, action))
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None, f"{source}: still running after 120 s"
+    return subprocess.CompletedProcess((), process.exitcode, *(path.read_text(encoding="utf-8") for path in said))
+
+
+def _redirected(said: list[Path], source: Path, out: Path, step: int, action: str) -> None:
+    for number, path in enumerate(said, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.chdir(ROOT)
+    sys.exit(work(source, out, step, action))
 
 
 def make_input(folder: Path) -> Path:
