@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def load_backbone(name: str = EFFICIENTNET, weights: Path | None = None, input_s
     if not _SCALE_RANGE[0] <= input_scale <= _SCALE_RANGE[1]:
         raise UsageError(f"input scale {input_scale} is outside [{_SCALE_RANGE[0]}, {_SCALE_RANGE[1]}]", code="input-scale")
     if name == EFFICIENTNET:
-        return Backbone(name, _load_efficientnet(weights), input_scale)
+        return Backbone(name, copy.deepcopy(_packaged_efficientnet()) if weights is None else _load_efficientnet(weights), input_scale)
     if weights is None:
         raise UsageError(f"backbone {name} has no built-in weights; give its torchvision state-dict file", code="weights-needed")
     return Backbone(name, _load_resnet(name, weights), input_scale)
@@ -150,6 +151,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path}: expected a state dict (name → tensor), found {type(state).__name__} of other things; "
                          "save model.state_dict()", code="weights-not-a-state-dict")
     return dict(state)
+
+
+@cache
+def _packaged_efficientnet() -> nn.Module:
+    # Read once a process: the file is parsed tensor by tensor, which takes longer than a small volume's slices do.
+    return _load_efficientnet(None)
 
 
 def _load_efficientnet(weights: Path | None) -> nn.Module:
