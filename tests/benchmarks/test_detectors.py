@@ -11,7 +11,6 @@ from examples.benchmarks import detectors
 from examples.benchmarks.mri import Row
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.metrics.ood_maps import auroc
-from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 
 
 def intensity(condition, brain):
@@ -45,7 +44,7 @@ def test_scores_are_computed_once(tmp_path):
     assert calls == [2, 2]
 
 
-def test_the_cut_flags_the_share_of_healthy_brain_that_was_asked_for(bench, patient, tmp_path):  # noqa: F811
+def test_the_cut_flags_the_share_of_healthy_brain_that_was_asked_for(bench, patient, tmp_path):
     stored = detectors.Stored(intensity, tmp_path)
     tau = detectors.cut_of(bench, stored, [patient], 1)
     chunk, _, lesion = detectors.chunk_of(patient, 1)
@@ -55,7 +54,7 @@ def test_the_cut_flags_the_share_of_healthy_brain_that_was_asked_for(bench, pati
     assert share == pytest.approx(bench.bundle.defaults.false_alarm, rel=0.1)
 
 
-def test_a_detector_that_knows_the_lesion_has_perfect_figures(bench, patient, tmp_path):  # noqa: F811
+def test_a_detector_that_knows_the_lesion_has_perfect_figures(bench, patient, tmp_path):
     truth = torch.from_numpy(patient.lesion)[:, None].float()
     stored = detectors.Stored(lambda condition, brain: (truth, truth.flatten(1).amax(dim=1)), tmp_path)
     knowing = replace(bench, detector=lambda name, _: detectors.CutDetector(stored, 0.5))
@@ -68,7 +67,7 @@ def test_a_detector_that_knows_the_lesion_has_perfect_figures(bench, patient, tm
 
 
 @pytest.fixture
-def options(bench, patient, tmp_path, monkeypatch):  # noqa: F811
+def options(bench, patient, tmp_path, monkeypatch):
     names = {"train": "a", "val": "bcd", "test": "efg"}
 
     def patients(bundle, data, split, work):

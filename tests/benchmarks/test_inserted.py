@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from examples.benchmarks import inserted, judged
 from tests.benchmarks.test_judged import finder  # noqa: F401
-from tests.benchmarks.test_mri import bench  # noqa: F401
 from tests.benchmarks.test_sizes import cases  # noqa: F401
 
 

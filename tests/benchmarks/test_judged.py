@@ -10,14 +10,14 @@ import pytest
 from examples.benchmarks import judged
 from examples.benchmarks.judged import Slices
 from examples.benchmarks.mri import Row
-from tests.benchmarks.test_mri import Threshold, bench, patient  # noqa: F401
+from tests.benchmarks.test_mri import Threshold
 from tests.bundles import make_segmenter
 
 SEGMENTED = Row("segmenter", "segmenter", expert=True)
 
 
 @pytest.fixture
-def finder(bench, tmp_path, monkeypatch, models_folder):  # noqa: F811
+def finder(bench, tmp_path, monkeypatch, models_folder):
     """The bench with a segmenter of the condition among the bundles."""
     make_segmenter(tmp_path / "more" / "lesion-t1", "T1w")
     monkeypatch.setenv("LOCALDIFF_MODELS", f"{tmp_path / 'more'}:{models_folder}")
@@ -25,11 +25,11 @@ def finder(bench, tmp_path, monkeypatch, models_folder):  # noqa: F811
 
 
 @pytest.fixture
-def taken(patient):  # noqa: F811
+def taken(patient):
     return judged.slices_of(patient, 1)
 
 
-def test_records_say_what_is_marked_covered_and_how_it_stands_out(bench, taken):  # noqa: F811
+def test_records_say_what_is_marked_covered_and_how_it_stands_out(bench, taken):
     bench = replace(bench, segmenter=Threshold())
     target = np.where(taken.lesion, 0.95, 0.4).astype(np.float32) * taken.brain
     image = target.copy()
@@ -51,14 +51,14 @@ def test_hosts_are_lesion_free_and_show_enough_brain(taken):
     assert taken.with_lesion.numbers == (2, 3)
 
 
-def test_a_slice_has_its_own_noise_whatever_comes_with_it(bench, taken):  # noqa: F811
+def test_a_slice_has_its_own_noise_whatever_comes_with_it(bench, taken):
     whole = judged.translate(bench, Row("plain", "none"), taken)[0]
     alone = judged.translate(bench, Row("plain", "none"), taken.with_lesion)[0]
     assert np.array_equal(whole[2:], alone)
     assert judged.translate(bench, Row("true", "true"), taken)[0] is taken.target
 
 
-def test_a_local_row_takes_the_region_of_its_detector(bench, taken):  # noqa: F811
+def test_a_local_row_takes_the_region_of_its_detector(bench, taken):
     image, mask = judged.translate(bench, Row("truth", "truth"), taken)
     plain = judged.translate(bench, Row("plain", "none"), taken)[0]
     assert np.array_equal(mask, taken.lesion)
@@ -77,7 +77,7 @@ def test_nothing_is_measured_twice_and_other_slices_are_measured_anew(finder, ta
     assert judged.judged(finder, SEGMENTED, taken.with_lesion, folder) == []
 
 
-def test_without_an_expert_its_rows_are_left_out(bench):  # noqa: F811
+def test_without_an_expert_its_rows_are_left_out(bench):
     without = replace(bench, networks=replace(bench.networks, expert=None))
     assert judged.usable(without, judged.LOCAL_ROWS) == judged.LOCAL_ROWS[:1]
     assert judged.usable(bench, judged.LOCAL_ROWS) == judged.LOCAL_ROWS

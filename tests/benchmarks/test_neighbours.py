@@ -14,7 +14,6 @@ from examples.benchmarks.variants import Variant
 from localdiff_cli.bundle import load_translator
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.translator import ChosenSlices
-from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 from tests.training.data import slices
 
 
@@ -23,7 +22,7 @@ def test_each_slice_stands_between_its_own_neighbours():
     assert with_neighbours(numbers)[:, :, 0, 0].tolist() == [[0, 0, 1], [1, 0, 2], [2, 1, 3], [3, 2, 3]]
 
 
-def test_it_begins_as_the_translator_and_heeds_its_neighbours_after_a_step(bench):  # noqa: F811
+def test_it_begins_as_the_translator_and_heeds_its_neighbours_after_a_step(bench):
     base = load_translator(bench.bundle, torch.device("cpu")).requires_grad_(True)
     network = NeighbourNetwork(base)
     x_t, condition, t = torch.randn(2, 1, 32, 32), torch.rand(2, 3, 32, 32), torch.tensor([3, 900])
@@ -39,7 +38,7 @@ def test_it_begins_as_the_translator_and_heeds_its_neighbours_after_a_step(bench
     assert (network(x_t, condition, t) - network(x_t, other, t)).abs().max() > 1e-4
 
 
-def test_untrained_it_draws_what_the_2d_row_draws(bench, patient, monkeypatch, tmp_path):  # noqa: F811
+def test_untrained_it_draws_what_the_2d_row_draws(bench, patient, monkeypatch, tmp_path):
     monkeypatch.setattr(neighbours, "patients", lambda *_: [slices("t", n=4)])
     monkeypatch.setattr(neighbours, "VARIANTS", {"further": Variant("further", 1, 1e-12)})
     options = argparse.Namespace(data=[tmp_path], work=tmp_path)

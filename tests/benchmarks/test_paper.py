@@ -11,7 +11,6 @@ import pytest
 
 from examples.benchmarks import mri, paper, rows
 from examples.benchmarks.table import to_markdown
-from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 
 
 @pytest.mark.parametrize("part", rows.ROWS)
@@ -21,7 +20,7 @@ def test_every_part_has_rows_of_distinct_names(part):
 
 
 @pytest.fixture
-def small(bench, patient, monkeypatch):  # noqa: F811
+def small(bench, patient, monkeypatch):
     """One part of two rows on one patient, and another that asks for an expert the bundle does not have."""
     monkeypatch.setattr(rows, "patients", lambda *_: [patient])
     monkeypatch.setattr(rows.bench_mri, "load", lambda *_: bench)

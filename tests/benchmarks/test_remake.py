@@ -1,9 +1,9 @@
 """Weights that the repository does not keep: each has the command that makes it again, and a reader without them says which."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,23 +14,30 @@ from localdiff_cli.bundle import TRANSLATOR, Bundle, open_bundle, weight_file
 from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.training.job import Start
 from localdiff_cli.training.loop import LoopSettings
-from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 from tests.benchmarks.test_variants import made  # noqa: F401
 
 ROOT = Path("/data/sets")
 
 
-def test_every_account_of_the_repository_has_a_command_whose_options_the_module_takes():
+def help_of(module, monkeypatch, capsys):
+    """What ``python -m module --help`` says."""
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as end:
+        import_module(module).main()
+    assert not end.value.code
+    return capsys.readouterr().out
+
+
+def test_every_account_of_the_repository_has_a_command_whose_options_the_module_takes(monkeypatch, capsys):
     networks = remake.recorded()
 
     commands = [each.command(ROOT) for each in networks]
-    start = {tuple(command[:3]) for command in commands}
-    known = {words: subprocess.run([*words, "--help"], capture_output=True, text=True, check=True).stdout for words in start}
+    known = {module: help_of(module, monkeypatch, capsys) for module in {command[2] for command in commands}}
 
     assert len(networks) >= 16
     assert all(command[:2] == [sys.executable, "-m"] for command in commands)
     assert not [word for command in commands for word in command if remake.RECORDED in word]
-    assert not [w for command in commands for w in command if w.startswith("--") and w not in known[tuple(command[:3])]]
+    assert not [w for command in commands for w in command if w.startswith("--") and w not in known[command[2]]]
 
 
 def test_a_command_makes_one_network_only_below_the_folder_given():
@@ -70,7 +77,7 @@ def test_a_variant_without_its_weights_is_left_out_and_says_what_to_run(bench, m
     assert f"make bench-weights DATA=FOLDER ONLY={bench.bundle.name}/expert-5" in capsys.readouterr().err
 
 
-def test_a_row_of_its_own_without_its_weights_is_refused_with_what_to_run(bench):  # noqa: F811
+def test_a_row_of_its_own_without_its_weights_is_refused_with_what_to_run(bench):
     with pytest.raises(UsageError, match=f"bench-weights DATA=FOLDER ONLY={bench.bundle.name}/everything"):
         replace(bench, variant=lambda name: None).networks_of(mri.parse_row("none,variant=everything"))
 
@@ -98,7 +105,7 @@ def test_an_account_without_weights_trains_for_this_run_and_says_so(tmp_path, mo
     assert json.loads((tmp_path / "work" / "bench" / "line.json").read_text())["command"] == "for this run"
 
 
-def test_the_neighbours_network_is_made_by_a_command_of_its_own(bench, tmp_path, monkeypatch):  # noqa: F811
+def test_the_neighbours_network_is_made_by_a_command_of_its_own(bench, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(neighbours, "training_of", lambda bundle, data, work: (bundle.name, data, work))
     monkeypatch.setattr(neighbours, "fit", lambda *given: asked.append(given))

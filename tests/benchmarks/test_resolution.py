@@ -12,7 +12,6 @@ from examples.benchmarks import neighbours, resolution
 from examples.benchmarks.mri import Row
 from examples.benchmarks.variants import Variant
 from localdiff_cli.errors import UsageError
-from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 from tests.training.data import slices
 
 
@@ -35,7 +34,7 @@ def test_a_slice_is_padded_all_around():
 
 
 @pytest.mark.parametrize(("largest", "first"), [(0, 0), (3, 2), (5, 4)])
-def test_neighbouring_slices_lie_about_the_largest_lesion(patient, largest, first):  # noqa: F811
+def test_neighbouring_slices_lie_about_the_largest_lesion(patient, largest, first):
     lesion = np.zeros((6, 4, 4), bool)
     lesion[largest, :2] = True
     numbers = np.arange(6)[:, None, None] + np.zeros((1, 4, 4))
@@ -50,7 +49,7 @@ def test_flicker_is_taken_where_both_slices_are_brain():
     assert resolution.flicker(images[:1], brain[:1]) is None
 
 
-def test_noise_of_its_own_makes_equal_slices_flicker(bench, patient):  # noqa: F811
+def test_noise_of_its_own_makes_equal_slices_flicker(bench, patient):
     same = {name: np.repeat(getattr(patient, name)[:1], 3, axis=0) for name in ("condition", "target", "brain", "lesion")}
     alike = replace(patient, **same)
     rows = (Row("", "none", changes=(("noise", kind),)) for kind in ("shared", "independent"))
@@ -60,7 +59,7 @@ def test_noise_of_its_own_makes_equal_slices_flicker(bench, patient):  # noqa: F
 
 
 @pytest.fixture
-def options(bench, patient, tmp_path, monkeypatch):  # noqa: F811
+def options(bench, patient, tmp_path, monkeypatch):
     monkeypatch.setattr(resolution, "patients", lambda *_: [replace(patient, name=name) for name in "dbca"])
     monkeypatch.setattr(resolution.mri, "load", lambda *_: bench)
     monkeypatch.setattr(resolution, "SIDE", 48)
@@ -99,7 +98,7 @@ def test_without_lesions_there_is_nothing_to_show(options, monkeypatch):
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_the_fresh_process(bench, patient, tmp_path):  # noqa: F811
+def test_memory_is_that_of_the_fresh_process(bench, patient, tmp_path):
     held = np.ones(300_000_000, np.uint8)  # what the parent holds must not count
     arrays = resolution.size_slices([patient], bench)
     np.savez(tmp_path / "slices.npz", **arrays)

@@ -6,7 +6,6 @@ import torch
 
 from examples.benchmarks import scorers
 from localdiff_cli.ood.fit import fit_bank
-from tests.benchmarks.test_mri import bench  # noqa: F401
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_the_gaussian_of_chunks_is_that_of_all_rows():
     assert gaussian.distance(rows[:5]).numpy() == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_translators_encoder_serves_patchcore(bench, head):  # noqa: F811
+def test_the_translators_encoder_serves_patchcore(bench, head):
     from localdiff_cli.bundle import load_translator
 
     condition, brain, lesion = head
@@ -64,7 +63,7 @@ def test_the_translators_encoder_serves_patchcore(bench, head):  # noqa: F811
     assert lesion[np.unravel_index(marked.argmax(), marked.shape)]
 
 
-def test_disagreement_of_a_slice_does_not_depend_on_its_neighbours(bench, head):  # noqa: F811
+def test_disagreement_of_a_slice_does_not_depend_on_its_neighbours(bench, head):
     from dataclasses import replace
 
     from localdiff_cli.tasks.sampling import SliceSampler

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from examples.benchmarks import judged, sizes
 from localdiff_cli.errors import UsageError
 from tests.benchmarks.test_judged import finder  # noqa: F401
-from tests.benchmarks.test_mri import bench  # noqa: F401
 from tests.training.data import slices
 
 

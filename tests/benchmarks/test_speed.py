@@ -12,12 +12,11 @@ from matplotlib.figure import Figure
 from examples.benchmarks import speed, speed_patchcore
 from examples.benchmarks.other_samplers import Published
 from localdiff_cli.errors import NoInputError, UsageError
-from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 from tests.training.data import write_patient
 
 
 @pytest.fixture
-def options(bench, tmp_path, monkeypatch):  # noqa: F811
+def options(bench, tmp_path, monkeypatch):
     def refused(*_):
         raise UsageError("anomalib is not asked in tests", code="anomalib")
 
@@ -51,7 +50,7 @@ def test_three_tables_with_a_row_for_every_way(options):
         assert table.settings["hash"]
 
 
-def test_every_way_draws_the_slices_it_is_given(bench, patient):  # noqa: F811
+def test_every_way_draws_the_slices_it_is_given(bench, patient):
     found = speed.slices_of(bench, patient, 1)
     mask = torch.zeros_like(found.ood_mask)
     mask[2:, :, 8:12, 8:12] = True
@@ -67,7 +66,7 @@ def test_every_way_draws_the_slices_it_is_given(bench, patient):  # noqa: F811
     assert "localdiff, training-free (--expert none)" not in speed.ways(without)
 
 
-def test_slices_are_split_without_loss(bench, patient):  # noqa: F811
+def test_slices_are_split_without_loss(bench, patient):
     whole = speed.slices_of(bench, patient, 1)
     parts = whole.parts(3)
     assert [len(part.target) for part in parts] == [3, 1]

@@ -7,23 +7,22 @@ import pytest
 import torch
 
 from examples.benchmarks import mri, steps
-from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 
 
 @pytest.fixture
-def lesions(patient):  # noqa: F811
+def lesions(patient):
     patient.lesion[2:, 6:22, 6:22] = True
     return steps.lesion_slices(patient, 1)
 
 
-def test_only_slices_with_enough_lesion_are_taken(patient, lesions):  # noqa: F811
+def test_only_slices_with_enough_lesion_are_taken(patient, lesions):
     assert len(lesions.condition) == 2
     patient.lesion[:] = False
     assert steps.lesion_slices(patient, 1) is None
 
 
 @pytest.mark.parametrize(("way", "row"), [("plain", "none"), ("local", "truth,fusion_step=0"), ("expert", "truth+expert,fusion_step=0")])
-def test_the_last_estimate_is_the_image_that_the_sampler_draws(bench, lesions, way, row):  # noqa: F811
+def test_the_last_estimate_is_the_image_that_the_sampler_draws(bench, lesions, way, row):
     chunk, target, lesion = mri.chunk_of(lesions, 1)
     truth = torch.from_numpy(lesion)[:, None]
     *_, last = steps.estimates(bench, chunk, truth & chunk.brain, lesions.name, way)
@@ -31,7 +30,7 @@ def test_the_last_estimate_is_the_image_that_the_sampler_draws(bench, lesions, w
     assert np.allclose(last[:, 0].numpy(), image, atol=1e-5)
 
 
-def test_a_perfect_network_has_no_loss_and_a_blind_one_does(bench, lesions):  # noqa: F811
+def test_a_perfect_network_has_no_loss_and_a_blind_one_does(bench, lesions):
     from dataclasses import replace
 
     _, target, _ = mri.chunk_of(lesions, 1)
@@ -43,7 +42,7 @@ def test_a_perfect_network_has_no_loss_and_a_blind_one_does(bench, lesions):  # 
     assert all(line["c · B, expert, inside"] > 0.1 for line in lines)
 
 
-def test_both_tables_are_made_and_not_measured_twice(bench, patient, lesions, tmp_path, monkeypatch):  # noqa: F811
+def test_both_tables_are_made_and_not_measured_twice(bench, patient, lesions, tmp_path, monkeypatch):
     monkeypatch.setattr(steps.mri, "load", lambda *_: bench)
     monkeypatch.setattr(steps, "patients", lambda *_: [patient])
     options = argparse.Namespace(model="", data=[], split="val", every=1, work=tmp_path)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from examples.benchmarks import judged, subtle
 from examples.benchmarks.inserted import donors_of
 from tests.benchmarks.test_judged import finder  # noqa: F401
-from tests.benchmarks.test_mri import Threshold, bench  # noqa: F401
+from tests.benchmarks.test_mri import Threshold
 from tests.training.data import slices
 
 

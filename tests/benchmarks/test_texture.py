@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from examples.benchmarks import judged, texture
 from examples.benchmarks.mri import Row
 from tests.benchmarks.test_judged import finder  # noqa: F401
-from tests.benchmarks.test_mri import bench  # noqa: F401
 from tests.training.data import slices
 
 
@@ -34,7 +33,7 @@ def test_patients_without_room_for_a_disc_have_no_slices(cases, monkeypatch):
     assert texture.with_discs(judged.slices_of(cases[0], 1)).numbers == ()
 
 
-def test_the_untouched_slice_is_its_own_yardstick(bench, cases, monkeypatch):  # noqa: F811
+def test_the_untouched_slice_is_its_own_yardstick(bench, cases, monkeypatch):
     monkeypatch.setattr(texture, "STEPS", (texture.UNTOUCHED, ("noise", 0.1), ("blur", 4.0)))
     records = texture.compare(bench, Row("plain", "none"), texture.with_discs(judged.slices_of(cases[0], 3)))
     assert len(records) == 2 * 3

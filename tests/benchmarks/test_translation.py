@@ -9,17 +9,16 @@ import torch
 from examples.benchmarks import translation, variants
 from localdiff_cli.bundle import load_translator
 from localdiff_cli.segmentation.detector import SegmenterDetector
-from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 
 CPU = torch.device("cpu")
 
 
-def measured(bench, patient, bundle):  # noqa: F811
+def measured(bench, patient, bundle):
     patient = replace(patient, target=(0.9 * patient.target).astype(np.uint16))  # the polynomial of the fixture is the identity
     return translation.measure(bundle, patient, bench.settings, 2, 1, CPU)
 
 
-def test_a_row_has_the_yardsticks_and_the_default_detectors_sample(bench, patient, monkeypatch):  # noqa: F811
+def test_a_row_has_the_yardsticks_and_the_default_detectors_sample(bench, patient, monkeypatch):
     before = measured(bench, patient, bench.bundle)
     assert "regression" not in before
     assert float(before["polynomial"].split(" / ")[0]) > 0
@@ -27,7 +26,7 @@ def test_a_row_has_the_yardsticks_and_the_default_detectors_sample(bench, patien
     assert "regression" in measured(bench, patient, bench.bundle)
 
 
-def test_the_bundles_default_detector_is_asked(bench, patient, monkeypatch):  # noqa: F811
+def test_the_bundles_default_detector_is_asked(bench, patient, monkeypatch):
     supervised = replace(bench.bundle, metadata=bench.bundle.metadata | {"defaults": {"detector": "segmenter"}})
     opened = []
     monkeypatch.setattr(translation, "open_bundle", opened.append)
@@ -38,7 +37,7 @@ def test_the_bundles_default_detector_is_asked(bench, patient, monkeypatch):  # 
     assert not isinstance(translation.default_detector(bench.bundle, CPU), SegmenterDetector)
 
 
-def test_the_expert_takes_part_in_the_local_sample(bench, patient, monkeypatch):  # noqa: F811
+def test_the_expert_takes_part_in_the_local_sample(bench, patient, monkeypatch):
     with_expert = measured(bench, patient, bench.bundle)
     if float(with_expert["OOD share"]) == 0:
         pytest.fail("the tiny detector finds nothing: the test says nothing")
@@ -46,7 +45,7 @@ def test_the_expert_takes_part_in_the_local_sample(bench, patient, monkeypatch):
     assert measured(bench, patient, bench.bundle)["local, 1 sample"] != with_expert["local, 1 sample"]
 
 
-def test_without_the_expert_the_local_sample_is_training_free(bench, patient, monkeypatch):  # noqa: F811
+def test_without_the_expert_the_local_sample_is_training_free(bench, patient, monkeypatch):
     changed = replace(patient, target=(0.9 * patient.target).astype(np.uint16))
     both = [translation.measure(bench.bundle, changed, bench.settings, 2, 1, CPU, expert=flag) for flag in (True, False)]
     assert both[0]["local, 1 sample"] != both[1]["local, 1 sample"]

@@ -13,7 +13,6 @@ from localdiff_cli.bundle import EXPERT, load_expert, load_tensors, open_bundle
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.translator import ChosenSlices
-from tests.benchmarks.test_mri import bench, patient  # noqa: F401
 from tests.training.data import slices
 
 SHORT = {
@@ -38,7 +37,7 @@ class Told:
 
 
 @pytest.fixture
-def made(bench, patient, tmp_path, monkeypatch):  # noqa: F811
+def made(bench, patient, tmp_path, monkeypatch):
     monkeypatch.setattr(variants, "VARIANTS", SHORT)
     patients = [replace(patient, name="a", split="train"), replace(slices("b", n=3), split="train")]
     for name in SHORT:
@@ -46,7 +45,7 @@ def made(bench, patient, tmp_path, monkeypatch):  # noqa: F811
     return tmp_path / "bench"
 
 
-def test_each_variant_is_a_file_of_one_bundle_with_its_account(bench, made):  # noqa: F811
+def test_each_variant_is_a_file_of_one_bundle_with_its_account(bench, made):
     bundle = open_bundle(str(made / bench.bundle.name))
     assert set(bundle.metadata["training"]) == set(SHORT)
     assert bundle.metadata["training"]["regression"]["slices"] == 4
@@ -58,14 +57,14 @@ def test_each_variant_is_a_file_of_one_bundle_with_its_account(bench, made):  # 
     assert variants.load(bench.bundle, "share-0.5", made) is None
 
 
-def test_an_expert_of_another_translator_is_not_taken(bench, made):  # noqa: F811
+def test_an_expert_of_another_translator_is_not_taken(bench, made):
     files = bench.bundle.metadata["files"] | {"models/translator.safetensors": "0" * 64}
     other = replace(bench.bundle, metadata=bench.bundle.metadata | {"files": files})
     assert variants.load(other, "expert-5", made) is None
     assert variants.load(other, "regression", made) is not None
 
 
-def test_a_regression_starts_where_its_translator_started(bench, made, tmp_path, monkeypatch):  # noqa: F811
+def test_a_regression_starts_where_its_translator_started(bench, made, tmp_path, monkeypatch):
     training = bench.bundle.metadata.get("training", {})
     begun = training | {"translator": training.get("translator", {}) | {"start": {"bundle": str(bench.bundle.path), "part": "translator"}}}
     base = replace(bench.bundle, metadata=bench.bundle.metadata | {"training": begun})
@@ -82,7 +81,7 @@ def test_a_regression_starts_where_its_translator_started(bench, made, tmp_path,
         variants._start(base, SHORT["regression"], torch.device("cpu"))
 
 
-def test_rows_take_the_variant_in_the_place_they_name(bench, patient, made):  # noqa: F811
+def test_rows_take_the_variant_in_the_place_they_name(bench, patient, made):
     able = replace(bench, variant=lambda name: variants.load(bench.bundle, name, made))
     assert not bench.can(mri.parse_row("regression"))
     assert able.can(mri.parse_row("regression"))
@@ -97,7 +96,7 @@ def test_rows_take_the_variant_in_the_place_they_name(bench, patient, made):  # 
     assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in load_tensors(bench.bundle, EXPERT).items()}
 
 
-def test_the_regression_loss_falls_on_the_identity_map(bench):  # noqa: F811
+def test_the_regression_loss_falls_on_the_identity_map(bench):
     one = slices("a", n=2)
     pairs = ChosenSlices((replace(one, target=one.condition),), (one.lesion_free.nonzero()[0],))
     network = variants._start(bench.bundle, Variant("regression", 1, 1e-3), torch.device("cpu"))
@@ -113,7 +112,7 @@ def test_the_regression_loss_falls_on_the_identity_map(bench):  # noqa: F811
     assert sum(values[-5:]) < 0.8 * sum(values[:5])
 
 
-def test_the_command_reads_the_bases_contrasts_and_leaves_out_who_is_named(bench, tmp_path):  # noqa: F811
+def test_the_command_reads_the_bases_contrasts_and_leaves_out_who_is_named(bench, tmp_path):
     table = tmp_path / "pairs.tsv"
     table.write_text("name\tcondition\ttarget\na\ta.nii\tb.nii\nb\tc.nii\td.nii\n")
     job = variants._job(bench.bundle, argparse.Namespace(data=[table], exclude=["a"], out=None, work=tmp_path), print)
