@@ -36,7 +36,8 @@ def residuals(true: NDArray, image: NDArray, source: NDArray[np.uint8]) -> Resid
 
 def _beyond(difference: NDArray[np.float64]) -> list[int]:
     """How many differences are larger than each of WIDTHS."""
-    return [int(n) for n in len(difference) - np.searchsorted(np.sort(difference), WIDTHS, side="right")]
+    smaller = np.searchsorted(np.sort(difference), WIDTHS, side="right")
+    return (len(difference) - smaller).tolist()
 
 
 def band(patients: Sequence[Residuals], region: str, level: float) -> tuple[float, float] | None:

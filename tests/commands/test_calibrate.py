@@ -98,13 +98,14 @@ def test_other_settings_are_refused(certificate, cohort, cli, options, told):
     assert told in result.output
 
 
-def test_nothing_certified_is_an_exit_code_of_its_own_and_no_file(cohort, cli):
+def test_nothing_certified_is_an_exit_code_of_its_own_and_no_file(certificate, cohort, cli):
     out = cohort.parent / "none.json"
     result = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", out, "--max-harm", 0.1)
     assert result.exit_code == 6
     assert "17.5%" in result.output
     assert "Nothing was run" in result.output
-    failed = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", out, "--max-missed", 0.5, "--taus", 0.5, "--every", 3)
+    words = ("--max-missed", 0.5, "--taus", 0.5, "--every", 3, "--work", cohort.parent / "site.json.work")
+    failed = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", out, *words)
     assert failed.exit_code == 6
     assert "no certificate was written" in failed.output
     assert not out.exists()
@@ -140,7 +141,7 @@ def test_options_that_mean_nothing_are_refused(cohort, cli, options, told):
     assert told in result.output
 
 
-def test_too_few_patients_for_an_interval_get_no_certificate(cohort, cli):
+def test_too_few_patients_for_an_interval_get_no_certificate(certificate, cohort, cli):
     out = cohort.parent / "bands.json"
     words = ("--taus", 0.5, "--every", 3, "--work", cohort.parent / "site.json.work")
     result = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", out, "--interval", 0.9, *words)

@@ -62,16 +62,15 @@ def test_too_few_slices_give_a_reason(rows):
     assert "found 1" in kid(rows[0][:1], rows[1], 0).reason
 
 
-def test_the_reports_show_both_arms_and_only_where_asked(results, settings):
+def test_the_reports_show_both_arms_and_only_where_asked(results, settings, summary):
     rng = np.random.default_rng(0)
     arms = ("", "baseline_", "reference_")
-    with_features = [replace(case, features={arm: rng.normal(size=(8, 4)).astype(np.float32) for arm in arms}) for case in results]
-    summary = summarise(with_features, settings)
-    document = json.loads(json.dumps(to_document(summary)))
+    with_features = [replace(case, features={arm: rng.normal(size=(8, 4)).astype(np.float32) for arm in arms}) for case in results[:3]]
+    with_realism = summarise(with_features, settings)
+    document = json.loads(json.dumps(to_document(with_realism)))
     assert faults(document, SCHEMA) == []
     assert set(document["realism"]["arms"]) == {"translation", "baseline"}
-    assert document["realism"]["arms"]["translation"]["slices"] == 8 * len(results)
-    assert "FID" in render_report(summary)
-    plain = summarise(results, settings)
+    assert document["realism"]["arms"]["translation"]["slices"] == 8 * 3
+    assert "FID" in render_report(with_realism)
     assert realism(results, 0) == ()
-    assert "FID" not in render_report(plain)
+    assert "FID" not in render_report(summary)
