@@ -1,8 +1,8 @@
 """The command line itself: fast help, versions, models."""
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -55,12 +55,14 @@ def test_models_list_show_and_verify(cli, models_folder):
     assert "SHA-256 as recorded" in good.output
 
 
-def test_the_help_takes_less_than_half_a_second_of_processor_time():
-    started = time.process_time()
-    result = subprocess.run([sys.executable, "-X", "importtime", "-c", "import localdiff_cli.app"], capture_output=True, text=True)
-    total = max(int(line.split("|")[1]) for line in result.stderr.splitlines() if "|" in line and line.split("|")[1].strip().isdigit())
-    assert total < 1_000_000, f"importing the command line took {total / 1e6:.2f} s"
-    assert time.process_time() - started < 5
+def test_the_command_line_is_imported_in_less_than_half_a_second_of_processor_time():
+    def seconds():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", "import localdiff_cli.app"], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.5
 
 
 def test_models_set_stores_defaults_that_translate_then_uses(cli, models_folder, tmp_path):

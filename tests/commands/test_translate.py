@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from localdiff_cli.app import app
 from localdiff_cli.bundle import EXPERT, METADATA, TRANSLATOR, copy_bundle, load_tensors, open_bundle, save_bundle
 from tests.brains import brain, write_brain
 from tests.bundles import make_translator
@@ -50,12 +53,11 @@ def test_a_folder_in_gives_a_folder_out_with_sidecars_and_verdicts(cli, folder, 
 
 
 def test_the_bytes_do_not_depend_on_batch_size_or_file_order(cli, folder, tmp_path):
-    results = []
+    assert cli("translate", "--in", folder, "--out", tmp_path / "both").exit_code == 0
+    results = [(tmp_path / "both" / IMAGE).read_bytes()]
     for size in (1, 3, 8):
-        assert cli("translate", "--in", folder, "--out", tmp_path / f"b{size}", "--batch-size", size).exit_code == 0
-        results.append((tmp_path / f"b{size}" / IMAGE).read_bytes())
-    assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "alone").exit_code == 0
-    results.append((tmp_path / "alone" / "sub-01_T1w.nii.gz").read_bytes())
+        assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / f"b{size}", "--batch-size", size).exit_code == 0
+        results.append((tmp_path / f"b{size}" / "sub-01_T1w.nii.gz").read_bytes())
     assert len(set(results)) == 1
 
 
@@ -108,6 +110,26 @@ def test_several_samples_give_their_mean_and_spread(cli, folder, tmp_path):
     assert not np.array_equal(voxels(tmp_path / "1" / "sub-01_T1w.nii.gz"), voxels(tmp_path / "3" / "sub-01_T1w.nii.gz"))
 
 
+@pytest.fixture(scope="module")
+def once(models_folder, tmp_path_factory):
+    """``once(*options)``: the voxels of sub-01 translated with these options, computed once for all tests that compare with them."""
+    place = tmp_path_factory.mktemp("once")
+    source = write_brain(place / "in" / "sub-01_T1w.nii.gz", seed=1)
+
+    @cache
+    def run(*options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LOCALDIFF_MODELS", str(models_folder))
+            patch.setenv("LOCALDIFF_JOBS", "0")
+            out = place / str(run.cache_info().currsize)
+            words = ("translate", "--in", source, "--out", out, *options)
+            result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exit_code == 0, result.output
+        return voxels(out / "sub-01_T1w.nii.gz")
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -120,20 +142,19 @@ def test_several_samples_give_their_mean_and_spread(cli, folder, tmp_path):
         ("--bias", "n4"),
     ],
 )
-def test_every_sampling_option_changes_the_result(cli, folder, tmp_path, option, value):
-    assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "a", "--mode", "plain").exit_code == 0
-    assert cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "b", "--mode", "plain", option, value).exit_code == 0
-    assert not np.array_equal(voxels(tmp_path / "a" / "sub-01_T1w.nii.gz"), voxels(tmp_path / "b" / "sub-01_T1w.nii.gz"))
+def test_every_sampling_option_changes_the_result(once, option, value):
+    assert not np.array_equal(once("--mode", "plain"), once("--mode", "plain", option, value))
 
 
-@pytest.fixture
-def ood_map(folder, tmp_path):
+@pytest.fixture(scope="module")
+def ood_map(tmp_path_factory):
     """An OOD map that rises from 0.3 to 1 across a region of sub-01."""
-    image = nib.load(folder / IMAGE)
+    place = tmp_path_factory.mktemp("map")
+    image = nib.load(write_brain(place / "sub-01_T1w.nii.gz", seed=1))
     values = np.zeros(image.shape, np.float32)
     values[16:30, 18:36, 1:5] = np.linspace(0.3, 1, 14, dtype=np.float32)[:, None, None]
-    nib.save(nib.Nifti1Image(values, image.affine), tmp_path / "map.nii.gz")
-    return tmp_path / "map.nii.gz"
+    nib.save(nib.Nifti1Image(values, image.affine), place / "map.nii.gz")
+    return place / "map.nii.gz"
 
 
 @pytest.mark.parametrize(
@@ -149,11 +170,9 @@ def ood_map(folder, tmp_path):
         ("--open", 20),
     ],
 )
-def test_every_local_option_changes_the_result(cli, folder, tmp_path, ood_map, extra):
-    base = ("--in", folder / IMAGE, "--map", ood_map, "--fusion-step", 0)
-    assert cli("translate", *base, "--out", tmp_path / "a").exit_code == 0
-    assert cli("translate", *base, *extra, "--out", tmp_path / "b").exit_code == 0
-    assert not np.array_equal(voxels(tmp_path / "a" / "sub-01_T1w.nii.gz"), voxels(tmp_path / "b" / "sub-01_T1w.nii.gz"))
+def test_every_local_option_changes_the_result(once, ood_map, extra):
+    base = ("--map", ood_map, "--fusion-step", 0)
+    assert not np.array_equal(once(*base), once(*base, *extra))
 
 
 def test_guided_timing_asks_the_classifier(cli, folder, tmp_path):
@@ -384,7 +403,7 @@ def test_quiet_says_nothing_when_all_is_well(cli, folder, tmp_path):
 
 def test_an_interrupted_run_leaves_whole_outputs_and_goes_on(cli, folder, tmp_path, models_folder):
     for i in range(3, 40):
-        write_brain(folder / f"sub-{i:02d}_T1w.nii.gz", seed=i)
+        write_brain(folder / f"sub-{i:02d}_T1w.nii.gz", seed=i, shape=(40, 48, 2))
     command = [sys.executable, "-m", "localdiff_cli.app", "translate", "--in", str(folder), "--out", str(tmp_path / "out"), "--steps", "20"]
     process = subprocess.Popen(command, env={**os.environ, "LOCALDIFF_MODELS": str(models_folder)}, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

@@ -1,6 +1,7 @@
 """``localdiff fit`` from the outside: small brains in, a bundle out that verifies and translates."""
 
 import json
+import shutil
 import sys
 
 import nibabel as nib
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from localdiff_cli.app import app
 from localdiff_cli.bundle import DETECTOR, METADATA, TRANSLATOR, load_detector, load_translator, open_bundle
 from localdiff_cli.commands import fit as command
 from localdiff_cli.errors import UsageError
@@ -23,12 +26,32 @@ TRANSLATOR_OPTIONS = ("--steps", 3, "--batch-size", 2, "--channels", "32,32", "-
 @pytest.fixture
 def data(tmp_path):
     """Three patients with lesions on half of their slices (train, train, val), one test patient that is no image at all."""
+    return make_data(tmp_path / "data")
+
+
+def make_data(folder):
     for i in (1, 2, 3):
-        write_patient(tmp_path / "data", f"sub-0{i}", i, shape=(40, 48, 4))
+        write_patient(folder, f"sub-0{i}", i, shape=(40, 48, 4))
     for contrast in ("T1w", "T2w"):
-        (tmp_path / "data" / f"sub-04_{contrast}.nii.gz").write_text("never to be read")
-    (tmp_path / "data" / "participants.tsv").write_text("participant_id\tsplit\nsub-01\ttrain\nsub-02\ttrain\nsub-03\tval\nsub-04\ttest\n")
-    return tmp_path / "data"
+        (folder / f"sub-04_{contrast}.nii.gz").write_text("never to be read")
+    (folder / "participants.tsv").write_text("participant_id\tsplit\nsub-01\ttrain\nsub-02\ttrain\nsub-03\tval\nsub-04\ttest\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which a translator was fitted once, its data beside it, and what the command said."""
+    place = tmp_path_factory.mktemp("trained")
+    words = ["fit", "translator", "--data", make_data(place / "data"), "--out", place / "bundle", *TRANSLATOR_OPTIONS]
+    return place, CliRunner().invoke(app, [str(word) for word in (*words, "--licence", "CC BY 4.0")])
+
+
+@pytest.fixture
+def translator(trained, data, tmp_path):
+    """That translator and its work folder, in the test's own place."""
+    for name in ("bundle", "bundle.work"):
+        shutil.copytree(trained[0] / name, tmp_path / name)
+    return trained[1]
 
 
 @pytest.fixture
@@ -47,8 +70,8 @@ def metadata(tmp_path):
     return json.loads((tmp_path / "bundle" / METADATA).read_text())
 
 
-def test_a_translator_and_its_detector_are_fitted_verified_and_used(cli, fit, data, tmp_path):
-    result = fit("translator", *TRANSLATOR_OPTIONS)
+def test_a_translator_and_its_detector_are_fitted_verified_and_used(cli, fit, data, translator, tmp_path):
+    result = translator
     assert result.exit_code == 0, result.output
     assert "preparing 3 patients (1 test patients left alone)" in result.output
     assert "4 lesion-free slices of 2 patients" in result.output
@@ -85,8 +108,7 @@ def test_the_card_tells_the_command_and_the_patients_and_nothing_of_the_machine(
         assert private not in text
 
 
-def test_what_is_added_later_keeps_the_licence_and_drops_numbers_measured_before(fit, tmp_path):
-    assert fit("translator", *TRANSLATOR_OPTIONS, "--licence", "CC BY 4.0").exit_code == 0
+def test_what_is_added_later_keeps_the_licence_and_drops_numbers_measured_before(fit, translator, tmp_path):
     path = tmp_path / "bundle" / METADATA
     path.write_text(json.dumps(metadata(tmp_path) | {"results": {"test": {"rows": [{"PSNR": 99}]}}}))
     assert fit("detector", "--coreset", 50, "--bias", "none", "--device", "cpu").exit_code == 0
@@ -98,8 +120,7 @@ def test_what_is_added_later_keeps_the_licence_and_drops_numbers_measured_before
 @pytest.mark.parametrize(
     ("extra", "word"), [(("--bias", "n4"), "bias"), (("--bias", "none", "--condition", "T2w"), "condition")], ids=["bias", "contrast"]
 )
-def test_a_part_made_for_other_inputs_is_not_added_to_a_bundle(fit, tmp_path, extra, word):
-    assert fit("translator", *TRANSLATOR_OPTIONS).exit_code == 0
+def test_a_part_made_for_other_inputs_is_not_added_to_a_bundle(fit, translator, tmp_path, extra, word):
     before = (tmp_path / "bundle" / METADATA).read_bytes()
     result = fit("detector", "--coreset", 50, *extra)
     assert result.exit_code == 2
@@ -109,8 +130,7 @@ def test_a_part_made_for_other_inputs_is_not_added_to_a_bundle(fit, tmp_path, ex
     assert (tmp_path / "bundle" / METADATA).read_bytes() == before
 
 
-def test_the_same_fit_again_does_not_train_again_and_another_one_is_refused(fit, tmp_path):
-    assert fit("translator", *TRANSLATOR_OPTIONS).exit_code == 0
+def test_the_same_fit_again_does_not_train_again_and_another_one_is_refused(fit, translator, tmp_path):
     before = metadata(tmp_path)
     again = fit("translator", *TRANSLATOR_OPTIONS)
     assert again.exit_code == 0
