@@ -14,7 +14,6 @@ from localdiff_cli.bundle import TRANSLATOR, Bundle, open_bundle, weight_file
 from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.training.job import Start
 from localdiff_cli.training.loop import LoopSettings
-from tests.benchmarks.test_variants import made  # noqa: F401
 
 ROOT = Path("/data/sets")
 
@@ -59,7 +58,7 @@ def test_what_another_starts_from_comes_first_and_an_unknown_name_is_refused():
         remake.chosen(remake.recorded(), ["digits-3x"])
 
 
-def test_weights_of_another_translator_are_stale_and_made_again(bench, made):  # noqa: F811
+def test_weights_of_another_translator_are_stale_and_made_again(bench, made):
     path = made / bench.bundle.name / "configs" / "metadata.json"
     path.write_text(path.read_text().replace("made here", "python -m examples.benchmarks.variants --variant a b --data lgg"))
     states = {each.name.split("/")[1]: each.state for each in remake.recorded(made)}
@@ -70,7 +69,7 @@ def test_weights_of_another_translator_are_stale_and_made_again(bench, made):  #
     assert states == {"regression": "not here", "everything": "stale", "expert-5": "stale"}
 
 
-def test_a_variant_without_its_weights_is_left_out_and_says_what_to_run(bench, made, capsys):  # noqa: F811
+def test_a_variant_without_its_weights_is_left_out_and_says_what_to_run(bench, made, capsys):
     (made / bench.bundle.name / "models" / "expert-5.safetensors").unlink()
 
     assert variants.load(bench.bundle, "expert-5", made) is None
@@ -82,7 +81,7 @@ def test_a_row_of_its_own_without_its_weights_is_refused_with_what_to_run(bench)
         replace(bench, variant=lambda name: None).networks_of(mri.parse_row("none,variant=everything"))
 
 
-def test_a_start_without_its_weights_points_to_the_card(bench, made):  # noqa: F811
+def test_a_start_without_its_weights_points_to_the_card(bench, made):
     bundle: Bundle = open_bundle(str(made / bench.bundle.name))
     (bundle.path / "models" / "regression.safetensors").unlink()
 

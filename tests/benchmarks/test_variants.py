@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,36 +12,8 @@ from localdiff_cli.bundle import EXPERT, load_expert, load_tensors, open_bundle
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.translator import ChosenSlices
+from tests.benchmarks.conftest import SHORT
 from tests.training.data import slices
-
-SHORT = {
-    "regression": Variant("regression", 3, 1e-3),
-    "everything": Variant("everything", 3, 1e-3),
-    "expert-5": Variant("expert", 3, 1e-3, 1),
-}
-
-
-class Told:
-    """A job whose patients are given."""
-
-    def __init__(self, out: Path, work: Path, patients: list) -> None:
-        self.out, self.work, self.command, self.device = out, work, "made here", torch.device("cpu")
-        self.said, self._patients = [], patients
-
-    def say(self, text):
-        self.said.append(text)
-
-    def patients(self):
-        return self._patients
-
-
-@pytest.fixture
-def made(bench, patient, tmp_path, monkeypatch):
-    monkeypatch.setattr(variants, "VARIANTS", SHORT)
-    patients = [replace(patient, name="a", split="train"), replace(slices("b", n=3), split="train")]
-    for name in SHORT:
-        variants.fit(bench.bundle, name, Told(tmp_path / "bench" / bench.bundle.name, tmp_path / "work", patients), "fp32")
-    return tmp_path / "bench"
 
 
 def test_each_variant_is_a_file_of_one_bundle_with_its_account(bench, made):
