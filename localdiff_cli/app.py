@@ -248,6 +248,8 @@ Steps = Annotated[int, typer.Option("--steps", help="Optimiser steps. Example: -
 TrainBatch = Annotated[int, typer.Option("--batch-size", help="Slices a step. Example: --batch-size 8", rich_help_panel="Training")]
 Rate = Annotated[float, typer.Option("--rate", help="Peak learning rate. Example: --rate 4e-4", rich_help_panel="Training")]
 TrainPrecision = Annotated[str, typer.Option("--precision", help="fp32, or bf16 for the network's passes: faster on a GPU and on CPUs with AVX512-BF16 or AMX, many times slower on others. Example: --precision bf16", rich_help_panel="Training")]
+Accumulate = Annotated[int, typer.Option("--accumulate", help="Batches of --batch-size slices that make a step in each process. Example: --accumulate 4", rich_help_panel="Training")]
+Board = Annotated[Path | None, typer.Option("--tensorboard", help="Folder for TensorBoard's event files: loss, rate, samples, validation figures; needs the extra 'training'. (default: none) Example: --tensorboard runs/", rich_help_panel=o.FILES)]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, batches and augmentation. Example: --seed 1", rich_help_panel="Training")]
 
 
@@ -255,7 +257,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, batches and 
 def fit_translator(
     data: Data, out: Bundle, condition: Condition = "T1w", target: Target = "T2w", work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4", affine_from: o.AffineFrom = None,
     spacing: Spacing = 1.0, shape: Shape = "208,176",
-    steps: Steps = 3600, batch_size: TrainBatch = 8, rate: Rate = 4e-4, seed: Seed = 0, precision: TrainPrecision = "fp32",
+    steps: Steps = 3600, batch_size: TrainBatch = 8, rate: Rate = 4e-4, seed: Seed = 0, precision: TrainPrecision = "fp32", accumulate: Accumulate = 1, tensorboard: Board = None,
     prediction: Annotated[str, typer.Option("--prediction", help="What the network predicts: epsilon, sample (x_0) or v_prediction. Example: --prediction v_prediction", rich_help_panel="Network")] = "sample",
     schedule: Annotated[str, typer.Option("--schedule", help="Noise schedule: linear_beta, scaled_linear_beta, sigmoid_beta or cosine. Example: --schedule cosine", rich_help_panel="Network")] = "linear_beta",
     channels: Annotated[str, typer.Option("--channels", help="Channels by level, multiples of 32. Example: --channels 64,96,128", rich_help_panel="Network")] = "64,96,128",
@@ -274,7 +276,7 @@ def fit_translator(
     def run() -> int:
         options = command.FitOptions(tuple(data), out, condition, target, work, tuple(healthy or ()), tuple(exclude or ()), bias, device, licence,
                                      spacing, command.numbers("--shape", shape), affine_from)  # fmt: skip
-        return command.fit_translator(options, command.TrainOptions(steps, batch_size, rate, seed, precision), prediction=prediction, schedule=schedule,
+        return command.fit_translator(options, command.TrainOptions(steps, batch_size, rate, seed, precision, accumulate, tensorboard), prediction=prediction, schedule=schedule,
                                       channels=command.numbers("--channels", channels), space_to_depth=space_to_depth,
                                       region_augment=region_augment, start=start)  # fmt: skip
 
@@ -285,7 +287,7 @@ def fit_translator(
 def fit_expert(
     base: Annotated[str, typer.Option("--base", help="Translator bundle whose OOD branch gets an expert. Example: --base t1-to-flair", rich_help_panel=o.FILES)],
     data: Data, out: Bundle, work: Work = None, exclude: Exclude = None, affine_from: o.AffineFrom = None,
-    steps: Steps = 600, batch_size: TrainBatch = 8, rate: Rate = 2e-4, seed: Seed = 0, precision: TrainPrecision = "fp32",
+    steps: Steps = 600, batch_size: TrainBatch = 8, rate: Rate = 2e-4, seed: Seed = 0, precision: TrainPrecision = "fp32", accumulate: Accumulate = 1, tensorboard: Board = None,
     healthy_share: Annotated[float, typer.Option("--healthy-share", help="Share of training regions without a lesion, 0.05 to 0.95: more, fewer invented and more missed lesions. Example: --healthy-share 0.5", rich_help_panel="Training")] = 0.5,
     patients: Annotated[int | None, typer.Option("--patients", min=1, help="How many patients' lesions to learn from, spread over the order of names. (default: all) Example: --patients 20", rich_help_panel="Training")] = None,
     detector: Annotated[str | None, typer.Option("--detector", help=f"Make {listed(DETECTORS)} the bundle's default detector. (default: leave it) Example: --detector segmenter", rich_help_panel=o.OOD)] = None,
@@ -305,7 +307,7 @@ def fit_expert(
     def run() -> int:
         options = command.FitOptions(tuple(data), out, "", None, work, tuple(healthy or ()), tuple(exclude or ()), "n4", device, licence,
                                      affine_from=affine_from)  # fmt: skip
-        return command.fit_expert(options, command.TrainOptions(steps, batch_size, rate, seed, precision), base, healthy_share=healthy_share, patients=patients,
+        return command.fit_expert(options, command.TrainOptions(steps, batch_size, rate, seed, precision, accumulate, tensorboard), base, healthy_share=healthy_share, patients=patients,
                                   detector=detector, tau=tau, told=told, start=start)  # fmt: skip
 
     _finish(guarded(run, debug=debug))
@@ -344,7 +346,7 @@ def fit_segmenter(
     target: Annotated[str | None, typer.Option("--target", metavar="<str>", help="Contrast on which doubtful pixels are bright, needed by --doubt. (default: none) Example: --target FLAIR", rich_help_panel=o.FILES)] = None,
     work: Work = None, healthy: Healthy = None, exclude: Exclude = None, bias: FitBias = "n4", affine_from: o.AffineFrom = None,
     spacing: Spacing = 1.0, shape: Shape = "208,176",
-    steps: Steps = 1600, batch_size: TrainBatch = 12, rate: Rate = 1e-3, seed: Seed = 0, precision: TrainPrecision = "fp32",
+    steps: Steps = 1600, batch_size: TrainBatch = 12, rate: Rate = 1e-3, seed: Seed = 0, precision: TrainPrecision = "fp32", accumulate: Accumulate = 1, tensorboard: Board = None,
     channels: Annotated[str, typer.Option("--channels", help="Channels by level. Example: --channels 32,64,128,192", rich_help_panel="Network")] = "32,64,128,192",
     threshold: Annotated[float, typer.Option("--threshold", help="Default probability cut, 0 to 1, stored in the bundle. Example: --threshold 0.5", rich_help_panel="Network")] = 0.5,
     min_volume: Annotated[float, typer.Option("--min-volume", help="Default smallest lesion kept, mm³, stored in the bundle. Example: --min-volume 50", rich_help_panel="Network")] = 0.0,
@@ -364,7 +366,7 @@ def fit_segmenter(
     def run() -> int:
         options = command.FitOptions(tuple(data), out, condition, target, work, tuple(healthy or ()), tuple(exclude or ()), bias, device, licence,
                                      spacing, command.numbers("--shape", shape), affine_from)  # fmt: skip
-        return command.fit_segmenter(options, command.TrainOptions(steps, batch_size, rate, seed, precision), channels=command.numbers("--channels", channels),
+        return command.fit_segmenter(options, command.TrainOptions(steps, batch_size, rate, seed, precision, accumulate, tensorboard), channels=command.numbers("--channels", channels),
                                      threshold=threshold, min_volume=min_volume, start=start, healthy_share=healthy_share, doubt=doubt,
                                      hard_negatives=hard_negatives)  # fmt: skip
 

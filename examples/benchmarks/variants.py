@@ -163,7 +163,7 @@ def fit(base: Bundle, name: str, job: FitJob, precision: str, steps: int | None 
     checkpoint = job.work / f"bench-{base.name}-{name}.pt"
     begun = {"start": _regression_account(base)} if variant.kind == "regression" and _begun(base) else {}
     kept = identity(list(slices.patients), variant=variant) | {"base": base.metadata["files"][TRANSLATOR]} | begun
-    average, curve = train(_start(base, variant, job.device), loss, loop, checkpoint, progress(job.say), None, kept)
+    average, curve = train(_start(base, variant, job.device), loss, loop, checkpoint, progress(job), None, kept)
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "variant": asdict(variant),
         "slices": slices.count, "patients": {"train": sorted(p.name for p in slices.patients)}, "curve": curve,

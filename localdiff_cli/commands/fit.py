@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from localdiff_cli.bundle import Bundle
     from localdiff_cli.diffusion.schedule import Prediction
     from localdiff_cli.training.job import FitJob, Start
+    from localdiff_cli.training.loop import LoopSettings
 
 SPACING, SHAPE = 1.0, (208, 176)
 MAX_SEED = 2**63 - 1
@@ -51,12 +52,16 @@ class TrainOptions:
     rate: float
     seed: int
     precision: str = "fp32"
+    accumulate: int = 1
+    tensorboard: Path | None = None
 
 
-def _job(options: FitOptions) -> FitJob:
+def _job(options: FitOptions, train: TrainOptions | None = None) -> FitJob:
     from localdiff_cli.diffusion.device import choose_device
+    from localdiff_cli.training.board import NoBoard, TensorBoard
     from localdiff_cli.training.job import FitJob
     from localdiff_cli.training.pairs import read_pairs, without
+    from localdiff_cli.training.processes import local_device, processes
     from localdiff_cli.volumes.advice import FIT
     from localdiff_cli.volumes.prepare import PrepareSettings
 
@@ -68,10 +73,17 @@ def _job(options: FitOptions) -> FitJob:
     prepare = PrepareSettings(
         bias=options.bias, spacing=options.spacing, shape=(options.shape[0], options.shape[1]), affine_from=options.affine_from, advice=FIT
     )
+    device = choose_device(local_device(options.device))
+    team = processes(device)
+    board = TensorBoard(train.tensorboard) if train and train.tensorboard and team.rank == 0 else NoBoard()
     return FitJob(
         tuple(pairs), (options.condition, options.target), out, work, prepare, f"localdiff {recorded_arguments(sys.argv[1:])}",
-        choose_device(options.device), say, options.healthy, options.licence, tuple(notes),
+        device, say if team.rank == 0 else _silent, options.healthy, options.licence, tuple(notes), team, board,
     )  # fmt: skip
+
+
+def _silent(_: str) -> None:
+    """What processes but the first say."""
 
 
 def _check_options(options: FitOptions) -> None:
@@ -108,7 +120,17 @@ def _check(train: TrainOptions) -> None:
     check_range("--batch-size", train.batch_size, 1, 4096)
     check_range("--rate", train.rate, 1e-8, 1)
     check_range("--seed", train.seed, 0, MAX_SEED)
+    check_range("--accumulate", train.accumulate, 1, 4096)
     check_choice("--precision", train.precision, ("fp32", "bf16"))
+
+
+def _loop(train: TrainOptions) -> LoopSettings:
+    from localdiff_cli.training.loop import LoopSettings
+
+    return LoopSettings(
+        steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision,
+        accumulate=train.accumulate,
+    )  # fmt: skip
 
 
 def fit_translator(
@@ -134,23 +156,22 @@ def fit_translator(
     from localdiff_cli.diffusion.schedule import Schedule
     from localdiff_cli.training import translator
     from localdiff_cli.training.augment import AugmentSettings
-    from localdiff_cli.training.loop import LoopSettings
 
     network = NetworkSettings(
         space_to_depth=space_to_depth, channels=channels, num_res_blocks=1, attention_levels=(*([False] * (len(channels) - 1)), True)
     )
     _check_multiple(options.shape, network.multiple)
-    loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision)
+    job = _job(options, train)
     bundle = translator.fit_translator(
-        _job(options),
+        job,
         network,
         Schedule(name=schedule, prediction=cast("Prediction", prediction)),
         AugmentSettings(region=region_augment),
-        loop,
+        _loop(train),
         Defaults(),
         None if start is None else _start(start),
     )
-    say(f"wrote {bundle.path}")
+    job.say(f"wrote {bundle.path}")
     return EXIT_OK
 
 
@@ -189,7 +210,6 @@ def fit_expert(
     from localdiff_cli.training.augment import AugmentSettings
     from localdiff_cli.training.expert import RegionSettings
     from localdiff_cli.training.job import Start
-    from localdiff_cli.training.loop import LoopSettings
     from localdiff_cli.training.told import ToldSettings
 
     bundle = open_bundle(base)
@@ -199,14 +219,14 @@ def fit_expert(
         options, condition=bundle.condition.contrast, target=bundle.target.contrast, bias=bundle.bias,
         spacing=bundle.grid.spacing, shape=bundle.grid.shape,
     )  # fmt: skip
-    loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision)
     regions, before = RegionSettings(healthy_share=healthy_share), bundle.defaults
     finder = before.detector if detector is None else cast(DetectorName, detector)
     defaults = replace(before, detector=finder, threshold=before.threshold if tau is None else tau)
     by_map = None if told is None else expert.Told(ToldSettings(healthy_share=healthy_share), _finder(told, bundle))
     first = None if start is None else Start(open_bundle(start), "expert")
-    made = expert.fit_expert(_job(alike), bundle, regions, patients, AugmentSettings(), loop, defaults, by_map, first)
-    say(f"wrote {made.path}")
+    job = _job(alike, train)
+    made = expert.fit_expert(job, bundle, regions, patients, AugmentSettings(), _loop(train), defaults, by_map, first)
+    job.say(f"wrote {made.path}")
     return EXIT_OK
 
 
@@ -235,8 +255,9 @@ def fit_detector(
     from localdiff_cli.training import detector
 
     settings = detector.DetectorSettings(backbone, backbone_weights, input_scale, coreset, every, seed)
-    bundle = detector.fit_detector(_job(options), settings)
-    say(f"wrote {bundle.path}")
+    job = _job(options)
+    bundle = detector.fit_detector(job, settings)
+    job.say(f"wrote {bundle.path}")
     return EXIT_OK
 
 
@@ -266,22 +287,21 @@ def fit_segmenter(
     from localdiff_cli.training.augment import AugmentSettings
     from localdiff_cli.training.hard_negatives import HardNegatives
     from localdiff_cli.training.job import Start
-    from localdiff_cli.training.loop import LoopSettings
     from localdiff_cli.training.segmenter import LesionDraw
 
     network = LesionNetworkSettings(channels=channels)
     _check_multiple(options.shape, network.multiple)
-    loop = LoopSettings(steps=train.steps, batch_size=train.batch_size, rate=train.rate, seed=train.seed, precision=train.precision)
+    job = _job(options, train)
     bundle = segmenter.fit_segmenter(
-        _job(options),
+        job,
         network,
         AugmentSettings(),
-        loop,
+        _loop(train),
         SegmenterDefaults(threshold=threshold, min_volume=min_volume),
         LesionDraw(healthy_share, doubt, HardNegatives() if hard_negatives else None),
         None if start is None else Start(open_bundle(start), "segmenter"),
     )
-    say(f"wrote {bundle.path}")
+    job.say(f"wrote {bundle.path}")
     return EXIT_OK
 
 

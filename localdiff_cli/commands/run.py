@@ -110,8 +110,8 @@ def guarded(action: Callable[[], int], *, debug: bool) -> int:
     except KeyboardInterrupt:
         _complain("interrupted; finished volumes are kept, the same command goes on where it stopped")
         return EXIT_SIGINT
-    except Terminated:
-        _complain("terminated; finished volumes are kept, the same command goes on where it stopped")
+    except Terminated as stopped:
+        _complain(str(stopped) or "terminated; finished volumes are kept, the same command goes on where it stopped")
         return EXIT_SIGTERM
 
 

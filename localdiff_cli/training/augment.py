@@ -56,7 +56,7 @@ def recontrast(condition: Tensor, brain: Tensor, settings: AugmentSettings, gene
     n = condition.shape[0]
     factor = torch.exp(_uniform(n, generator, settings.contrast)).view(-1, 1, 1, 1)
     exponent = torch.exp(_uniform(n, generator, settings.gamma)).view(-1, 1, 1, 1)
-    middle = torch.stack([c[b > 0.5].median() if (b > 0.5).any() else c.new_tensor(0.5) for c, b in zip(condition, brain, strict=True)])
+    middle = torch.where(brain > 0.5, condition, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num(0.5)
     middle = middle.view(-1, 1, 1, 1).clamp(0.1, 0.9)
     field = interpolate(torch.randn(n, 1, 3, 3, generator=generator) * 0.03, condition.shape[-2:], mode="bicubic", align_corners=True)
     bent = middle * (condition.clamp(min=0) / middle).pow(exponent)

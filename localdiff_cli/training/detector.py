@@ -51,6 +51,8 @@ class DetectorSettings:
 
 def fit_detector(job: FitJob, settings: DetectorSettings) -> Bundle:
     """Build the memory bank from healthy training slices, calibrate it on held-out ones, and write it into the bundle."""
+    if job.team.size > 1:
+        raise UsageError("fit detector: one process finds the memory bank; run it without torchrun", code="conflict")
     check_out(job, "translate")
     backbone = load_backbone(settings.backbone, settings.backbone_weights, settings.input_scale).to(job.device)
     patients = job.patients()

@@ -28,7 +28,7 @@ from localdiff_cli.bundle import (
 from localdiff_cli.diffusion.network import TranslatorNetwork, told_network
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
-from localdiff_cli.segmentation.network import lesion_probability
+from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.training.augment import AugmentSettings, place, random_blob, recontrast
 from localdiff_cli.training.job import FitJob, Start, check_held_out, identity, present, progress, save, version
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
@@ -58,7 +58,7 @@ def lesion_slices(patients: list[PatientSlices], most: int | None) -> ChosenSlic
     Raises :class:`UsageError` where there are none.
     """
     masked = sorted((p for p in patients if p.split == "train" and p.masked and p.target is not None), key=lambda p: p.name)
-    chosen = [(p, np.flatnonzero(p.lesion.sum(axis=(1, 2)) >= MIN_LESION_PIXELS)) for p in masked]
+    chosen = [(p, np.flatnonzero(p.lesion_pixels >= MIN_LESION_PIXELS)) for p in masked]
     chosen = [(p, rows) for p, rows in chosen if rows.size]
     chosen = [chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, min(most or len(chosen), len(chosen))).astype(int))]
     if not chosen:
@@ -127,7 +127,7 @@ def fit_expert(
         loss = expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size)
     else:
         finder = load_segmenter(told.finder, job.device)
-        find = partial(lesion_probability, finder, mirror=False)
+        find = partial(_found_map, finder, job.device)
         loss = told_loss(lesions, healthy, schedule, augment, told.settings, find, loop.batch_size)
     checkpoint = job.work / f"{job.out.name}-expert.pt"
     average, curve = train(
@@ -135,11 +135,12 @@ def fit_expert(
         loss,
         loop,
         checkpoint,
-        progress(job.say),
+        progress(job),
         None,
         identity([*lesions.patients, *healthy.patients], regions=taught, augment=augment)
         | {"base": base.metadata["files"][TRANSLATOR]}
         | ({} if start is None else {"start": start.account["weights"]}),
+        job.team,
     )
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
@@ -147,11 +148,16 @@ def fit_expert(
         "healthy_slices": healthy.count,
         "patients": {"train": [p.name for p in lesions.patients]}, "curve": curve, "monai": version("monai"), "torch": torch.__version__,
     } | ({} if start is None else {"start": start.account})  # fmt: skip
-    if job.out.resolve() != base.path.resolve():
+    if job.out.resolve() != base.path.resolve() and job.team.rank == 0:
         copy_bundle(base, job.out)
     described = {"patients": len(lesions.patients), "healthy_share": taught.healthy_share, "told": told is not None}
     metadata = {"expert": described, "defaults": asdict(defaults), "training": {"expert": account}}
     return save(job, metadata, {EXPERT: average.state_dict()})
+
+
+def _found_map(finder: LesionNetwork, device: torch.device, condition: Tensor, brain: Tensor) -> Tensor:
+    """M of a batch, here, as the lesion network finds it on its own device."""
+    return lesion_probability(finder, condition.to(device), brain.to(device), mirror=False).cpu()
 
 
 def _first_expert(base: Bundle, told: bool, start: Start | None, device: torch.device) -> nn.Module:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from localdiff_cli.bundle import METADATA, Bundle, GridSpec, read_metadata, save_bundle
+from localdiff_cli.bundle import METADATA, Bundle, GridSpec, open_bundle, read_metadata, save_bundle
 from localdiff_cli.bundle.card import card
 from localdiff_cli.errors import UsageError
+from localdiff_cli.training.board import Board, NoBoard
 from localdiff_cli.training.loop import Progress
 from localdiff_cli.training.pairs import Pair
+from localdiff_cli.training.processes import Alone, Processes
 from localdiff_cli.training.slices import PatientSlices, load_slices
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 from localdiff_cli.volumes.prepare import PrepareSettings
@@ -30,7 +31,8 @@ UNSTATED = "unstated"
 class FitJob:
     """What every fit needs: the patients, contrasts, where the bundle goes, where caches and checkpoints lie, how to report.
 
-    ``command`` is recorded in the card; ``healthy`` names patients known to bear no lesion; ``notes`` says what of the data was left out.
+    ``command`` is recorded in the card; ``healthy`` names patients known to bear no lesion; ``notes`` says what of the data was left out;
+    ``team`` are the processes that train together, of which the first alone writes; ``board`` takes the figures.
     """
 
     pairs: tuple[Pair, ...]
@@ -44,6 +46,8 @@ class FitJob:
     healthy: tuple[str, ...] = ()
     licence: str = UNSTATED
     notes: tuple[str, ...] = ()
+    team: Processes = field(default_factory=Alone)
+    board: Board = field(default_factory=NoBoard)
 
     def patients(self) -> list[PatientSlices]:
         """Every usable patient of the training and validation splits. Test patients are never read."""
@@ -54,8 +58,8 @@ class FitJob:
         self.say(f"preparing {len(used)} patients ({len(self.pairs) - len(used)} test patients left alone)")
         for note in self.notes:
             self.say(note)
-        patients = load_slices(used, self.contrasts, self.prepare, self.work / "cache", self.say)
-        return [replace(p, masked=True) if p.name in self.healthy else p for p in patients]
+        patients = load_slices(used, self.contrasts, self.prepare, self.work / "cache", self.say, self.team)
+        return [p.known_healthy() if p.name in self.healthy else p for p in patients]
 
 
 def _describe(contrast: str | None) -> dict[str, Any]:
@@ -98,9 +102,7 @@ def identity(patients: list[PatientSlices], **settings: Any) -> dict[str, Any]:
     """What is trained on what, so that a checkpoint is never taken for another training's."""
     digest = hashlib.sha256()
     for p in sorted(patients, key=lambda p: p.name):
-        digest.update(json.dumps([p.name, p.split, p.masked, p.condition.shape]).encode())
-        for array in (p.condition, p.target, p.brain, p.lesion):
-            digest.update(b"" if array is None else np.ascontiguousarray(array).data)
+        digest.update(json.dumps([p.name, p.split, p.masked, p.digest]).encode())
     return json.loads(json.dumps({**{key: asdict(value) for key, value in settings.items()}, "data": digest.hexdigest()}))
 
 
@@ -109,10 +111,11 @@ def data_account(patients: list[PatientSlices]) -> dict[str, list[str]]:
     return {split: sorted(p.name for p in patients if p.split == split) for split in ("train", "val")}
 
 
-def progress(say: Say) -> Callable[[Progress], None]:
-    """Tells of a training's progress, a line at a time."""
+def progress(job: FitJob) -> Callable[[Progress], None]:
+    """Tells of a training's progress, a line at a time, and puts loss and rate on the board."""
     def report(p: Progress) -> None:
-        say(f"step {p.step}/{p.steps}  loss {p.loss:.5f}  rate {p.rate:.2e}  {p.seconds_left / 60:.1f} min left")
+        job.say(f"step {p.step}/{p.steps}  loss {p.loss:.5f}  rate {p.rate:.2e}  {p.seconds_left / 60:.1f} min left")
+        job.board.numbers(p.step, {"loss": p.loss, "rate": p.rate})
 
     return report
 
@@ -164,4 +167,7 @@ def save(job: FitJob, metadata: dict[str, Any], tensors: dict[str, dict[str, Ten
     if job.licence == UNSTATED and "licence" in before:
         merged["licence"] = before["licence"]
     merged["results"] = {}  # what was measured before was measured with other weights
-    return save_bundle(job.out, merged, tensors, card(merged | {"name": job.out.name}))
+    if job.team.rank == 0:
+        save_bundle(job.out, merged, tensors, card(merged | {"name": job.out.name}))
+    job.team.wait()
+    return open_bundle(str(job.out))

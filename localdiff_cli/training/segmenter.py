@@ -96,22 +96,28 @@ def segmenter_loss(
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         drawn = draw_lesions(patients, batch_size, settings, doubt_at, generator)
-        drawn = place(drawn, augment, generator)
-        hard = settings.hard_negatives
-        if hard is not None:
-            fluid = deep_fluid(drawn[:, :1], (drawn[:, 1:2] > 0.5).float(), (drawn[:, 2:3] > 0.5).float())
-            chosen = (torch.rand(batch_size, generator=generator) < hard.widen).float()
-            drawn = widen_fluid(drawn, fluid, chosen, hard.widest, generator)
-        image, brain, lesion, doubt = drawn.split(1, dim=1)
-        inside = (brain > 0.5).float()
-        lesion, kept = (lesion > 0.5).float() * inside, (doubt < 0.5).float()
-        image = recontrast(image, inside, augment, generator)
-        if hard is not None:
-            image = spoil(image, inside, lesion, hard, generator)
-        device = next(network.parameters()).device
-        return lesion_loss(network(image.to(device)), lesion.to(device), kept.to(device))
+        return loss_of_drawn(network, drawn, augment, settings.hard_negatives, generator)
 
     return loss_of
+
+
+def loss_of_drawn(
+    network: nn.Module, drawn: Tensor, augment: AugmentSettings, hard: HardNegatives | None, generator: torch.Generator
+) -> Tensor:
+    """The loss of a batch ``(n, 4, H, W)`` as :func:`draw_lesions` makes it, after augmentation."""
+    drawn = place(drawn, augment, generator)
+    if hard is not None:
+        fluid = deep_fluid(drawn[:, :1], (drawn[:, 1:2] > 0.5).float(), (drawn[:, 2:3] > 0.5).float())
+        chosen = (torch.rand(len(drawn), generator=generator) < hard.widen).float()
+        drawn = widen_fluid(drawn, fluid, chosen, hard.widest, generator)
+    image, brain, lesion, doubt = drawn.split(1, dim=1)
+    inside = (brain > 0.5).float()
+    lesion, kept = (lesion > 0.5).float() * inside, (doubt < 0.5).float()
+    image = recontrast(image, inside, augment, generator)
+    if hard is not None:
+        image = spoil(image, inside, lesion, hard, generator)
+    device = next(network.parameters()).device
+    return lesion_loss(network(image.to(device)), lesion.to(device), kept.to(device))
 
 
 def lesion_loss(logits: Tensor, lesion: Tensor, kept: Tensor) -> Tensor:
@@ -164,13 +170,15 @@ def fit_segmenter(
         average.train()
         if scores:
             job.say(f"  step {step}: held-out patients' Dice, mean {np.mean(scores):.3f}, worst {min(scores):.3f}")
+            job.board.numbers(step, {"validation/Dice, mean": float(np.mean(scores)), "validation/Dice, worst": min(scores)})
         if shares:
             job.say(f"  step {step}: % of the brain flagged in people without lesions, mean {np.mean(shares):.2f}, worst {max(shares):.2f}")
+            job.board.numbers(step, {"validation/healthy brain flagged, %, mean": float(np.mean(shares))})
 
     checkpoint = job.work / f"{job.out.name}-segmenter.pt"
     average, curve = train(
-        model, segmenter_loss(used, augment, loop.batch_size, draw, _doubt_at(draw, job)), loop, checkpoint, progress(job.say),
-        on_checkpoint, identity(patients, network=network, augment=augment, draw=draw) | begun,
+        model, segmenter_loss(used, augment, loop.batch_size, draw, _doubt_at(draw, job)), loop, checkpoint, progress(job),
+        on_checkpoint, identity(patients, network=network, augment=augment, draw=draw) | begun, job.team,
     )  # fmt: skip
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import LocaldiffError, VolumeError
 from localdiff_cli.training.pairs import Pair
+from localdiff_cli.training.processes import Processes
 from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 from localdiff_cli.volumes.masks import read_mask
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import absent_content, open_volume
-from localdiff_cli.volumes.whole import whole_file
+from localdiff_cli.volumes.whole import whole_file, write_text
 
 MIN_BRAIN_MM2 = 500.0
 """Slices with less brain than this are left out."""
 CACHE_VERSION = 3
+PLANES = ("condition", "target", "brain", "lesion")
+
+
+@dataclass(frozen=True)
+class SliceIndex:
+    """What is known of a patient's slices without reading them: ``(S,)`` lesion pixels of each, and the digest of all voxels."""
+
+    lesion_pixels: NDArray[np.int64]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,8 @@ class PatientSlices:
     """One patient's usable slices on the network's grid.
 
     ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``brain`` and ``lesion`` ``(S, H, W)`` bool. ``masked`` says
-    whether an expert mask was given, or the patient is known to be healthy: else no slice is known to be healthy.
+    whether an expert mask was given, or the patient is known to be healthy: else no slice is known to be healthy. From the cache they are
+    views of a memory map, read where they are used; ``kept`` is its index, which a copy by ``dataclasses.replace`` does not take along.
     """
 
     name: str
@@ -41,11 +55,40 @@ class PatientSlices:
     brain: NDArray[np.bool_]
     lesion: NDArray[np.bool_]
     masked: bool
+    kept: SliceIndex | None = field(default=None, init=False, compare=False)
+
+    @cached_property
+    def lesion_pixels(self) -> NDArray[np.int64]:
+        """``(S,)``: the lesion pixels of each slice, from the cache's index where there is one."""
+        return self.lesion.sum(axis=(1, 2), dtype=np.int64) if self.kept is None else self.kept.lesion_pixels
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells these voxels from others, from the cache's index where there is one."""
+        return digest_of((self.condition, self.target, self.brain, self.lesion)) if self.kept is None else self.kept.digest
 
     @property
     def lesion_free(self) -> NDArray[np.bool_]:
         """``(S,)``: slices without a lesion voxel."""
-        return ~_any(self.lesion)
+        return self.lesion_pixels == 0
+
+    def known_healthy(self) -> PatientSlices:
+        """The same slices of a patient of whom it is known that they show no lesion."""
+        return _with_index(replace(self, masked=True), self.kept)
+
+
+def _with_index(patient: PatientSlices, index: SliceIndex | None) -> PatientSlices:
+    object.__setattr__(patient, "kept", index)
+    return patient
+
+
+def digest_of(planes: Iterable[NDArray | None]) -> str:
+    """SHA-256 of shapes and voxels."""
+    digest = hashlib.sha256()
+    for array in planes:
+        digest.update(b"none" if array is None else json.dumps(array.shape).encode())
+        digest.update(b"" if array is None else np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _any(stack: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -64,8 +107,17 @@ def load_slices(
     settings: PrepareSettings,
     cache: Path,
     report: Callable[[str], None],
+    team: Processes | None = None,
 ) -> list[PatientSlices]:
-    """Prepare (or read from ``cache``) every patient. A patient that cannot be used is reported and left out."""
+    """Every patient, prepared or as a memory map from ``cache``. A patient that cannot be used is reported and left out.
+
+    The processes of a ``team`` share the preparing: each does its part, then all take it from the cache.
+    """
+    if team is not None and team.size > 1:
+        for pair in pairs[team.rank :: team.size]:
+            with suppress(LocaldiffError):
+                _cached(pair, contrasts, settings, cache)
+        team.wait()
     patients = []
     for pair in pairs:
         try:
@@ -75,24 +127,67 @@ def load_slices(
     return patients
 
 
-def _key(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> str:
+def cache_stem(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> str:
+    """The name of a patient's files in the cache; another one when an image or a setting changes."""
     files = [pair.condition, pair.target, pair.mask, pair.brain]
     stamps = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p else None for p in files]
     text = json.dumps([CACHE_VERSION, stamps, contrasts, settings.account()], default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{pair.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _cached(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings, cache: Path) -> PatientSlices:
     for path in (pair.condition, pair.target, pair.mask, pair.brain):
         if path is not None and not path.is_file():
             raise VolumeError(f"{path}: {absent_content(path) or 'no such file'}", code="not-found")
-    path = cache / f"{pair.name}-{_key(pair, contrasts, settings)}.npz"
+    stem = cache / cache_stem(pair, contrasts, settings)
+    if not beside(stem, ".json").is_file():
+        write_slices(stem, _unpacked(beside(stem, ".npz")) or _extract(pair, contrasts, settings))
+    arrays, index = mapped_slices(stem)
+    patient = PatientSlices(
+        pair.name, pair.split, arrays["condition"], arrays.get("target"), arrays["brain"], arrays["lesion"], pair.mask is not None
+    )
+    return _with_index(patient, index)
+
+
+def beside(stem: Path, suffix: str) -> Path:
+    """``stem`` with a suffix, whatever dots its name has."""
+    return stem.with_name(stem.name + suffix)
+
+
+def _unpacked(path: Path) -> dict[str, NDArray] | None:
+    """The arrays of a cache file as earlier versions wrote it; None without one."""
     if not path.is_file():
-        with whole_file(path) as partial, partial.open("wb") as handle:
-            np.savez_compressed(handle, **_extract(pair, contrasts, settings))
+        return None
     with np.load(path) as arrays:
-        target = arrays.get("target")
-        return PatientSlices(pair.name, pair.split, arrays["condition"], target, arrays["brain"], arrays["lesion"], pair.mask is not None)
+        return dict(arrays)
+
+
+def record_type(arrays: Mapping[str, NDArray]) -> np.dtype:
+    """One slice on disk, its planes side by side: a slice is one read."""
+    return np.dtype([(name, arrays[name].dtype, arrays[name].shape[1:]) for name in PLANES if name in arrays])
+
+
+def write_slices(stem: Path, arrays: Mapping[str, NDArray]) -> None:
+    """``<stem>.npy`` with the slices, then ``<stem>.json`` with their index: where that is, both are whole."""
+    records = np.empty(len(arrays["condition"]), record_type(arrays))
+    for name in records.dtype.names or ():
+        records[name] = arrays[name]
+    with whole_file(beside(stem, ".npy")) as partial, partial.open("wb") as handle:
+        np.save(handle, records)
+    index = {"digest": digest_of(map(arrays.get, PLANES)), "lesion_pixels": arrays["lesion"].sum(axis=(1, 2), dtype=np.int64).tolist()}
+    write_text(beside(stem, ".json"), json.dumps(index))
+
+
+def mapped_slices(stem: Path) -> tuple[dict[str, NDArray], SliceIndex]:
+    """The planes ``(S, H, W)`` of a cache file and their index; views of a memory map that holds no open file and is never written back."""
+    path, told = beside(stem, ".npy"), json.loads(beside(stem, ".json").read_text())
+    with path.open("rb") as handle:
+        np.lib.format.read_magic(handle)
+        shape, _, kind = np.lib.format.read_array_header_1_0(handle)
+        start = handle.tell()
+    size = shape[0] * kind.itemsize
+    records = torch.from_file(str(path), shared=False, size=start + size, dtype=torch.uint8).numpy()[start:].view(kind)
+    return {name: records[name] for name in kind.names}, SliceIndex(np.asarray(told["lesion_pixels"], np.int64), told["digest"])
 
 
 def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.training.augment import AugmentSettings, place, random_blob, recontrast
 from localdiff_cli.training.loop import LossOf
-from localdiff_cli.training.translator import ChosenSlices, draw, stratified_times
+from localdiff_cli.training.translator import Drawable, stratified_times
 
 Finder = Callable[[Tensor, Tensor], Tensor]
 """Condition and brain, each ``(N, 1, H, W)`` → M in [0, 1] of that shape."""
@@ -38,14 +38,14 @@ class ToldSettings:
 
 
 def told_loss(
-    lesions: ChosenSlices, healthy: ChosenSlices, schedule: Schedule, augment: AugmentSettings, settings: ToldSettings, find: Finder,
+    lesions: Drawable, healthy: Drawable, schedule: Schedule, augment: AugmentSettings, settings: ToldSettings, find: Finder,
     batch_size: int,
 ) -> LossOf:  # fmt: skip
     """The loss of one step: squared error of the prediction, given c and M, weighted towards the region of M and the lesion."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         is_healthy = (torch.rand(batch_size, generator=generator) < settings.healthy_share).view(-1, 1, 1, 1)
-        with_lesion, without = (torch.cat(draw(slices, batch_size, generator), dim=1) for slices in (lesions, healthy))
+        with_lesion, without = (torch.cat(slices.draw(batch_size, generator), dim=1) for slices in (lesions, healthy))
         condition, target, brain, lesion = place(torch.where(is_healthy, without, with_lesion), augment, generator).split(1, dim=1)
         inside = (brain > 0.5).float()
         lesion = (lesion > 0.5).float() * inside

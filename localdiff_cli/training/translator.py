@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -50,6 +51,17 @@ class ChosenSlices:
         """Number of slices."""
         return sum(len(rows) for rows in self.rows)
 
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A random batch of ``n`` slices."""
+        return draw(self, n, generator)
+
+
+class Drawable(Protocol):
+    """Slices of which batches are drawn: condition, target, brain, lesion, each ``(n, 1, H, W)`` float32 in [0, 1]."""
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A random batch of ``n`` slices."""
+
 
 def healthy_slices(patients: list[PatientSlices], split: str) -> ChosenSlices:
     """The lesion-free slices of a split; every slice of a patient without a mask.
@@ -80,11 +92,11 @@ def draw(slices: ChosenSlices, n: int, generator: torch.Generator) -> tuple[Tens
     return condition, target, brain, lesion
 
 
-def translator_loss(slices: ChosenSlices, schedule: Schedule, augment: AugmentSettings, batch_size: int) -> LossOf:
+def translator_loss(slices: Drawable, schedule: Schedule, augment: AugmentSettings, batch_size: int) -> LossOf:
     """The loss of one step: squared error of the network's prediction at stratified random timesteps."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
-        condition, target, brain, _ = draw(slices, batch_size, generator)
+        condition, target, brain, _ = slices.draw(batch_size, generator)
         condition, target, brain = place(torch.cat([condition, target, brain], dim=1), augment, generator).split(1, dim=1)
         inside = (brain > 0.5).float()
         condition = recontrast(condition, inside, augment, generator)
@@ -132,10 +144,14 @@ def psnr(a: NDArray, b: NDArray, mask: NDArray[np.bool_]) -> float:
     return float(10 * np.log10(1 / np.mean((a[mask] - b[mask]) ** 2, dtype=np.float64)))
 
 
-def polynomial_map(slices: ChosenSlices, degree: int = 5) -> NDArray:
-    """The best polynomial intensity map from condition to target over the brain pixels of ``slices``; ``np.polyval`` order."""
+def polynomial_map(slices: ChosenSlices, degree: int = 5, most: int = 200) -> NDArray:
+    """The best polynomial intensity map from condition to target over the brain pixels of ``slices``; ``np.polyval`` order.
+
+    Of more than ``most`` patients it takes as many, evenly spread.
+    """
     xs, ys = [], []
-    for patient, rows in zip(slices.patients, slices.rows, strict=True):
+    for i in np.unique(np.linspace(0, len(slices.rows) - 1, min(most, len(slices.rows))).astype(int)):
+        patient, rows = slices.patients[i], slices.rows[i]
         assert patient.target is not None
         brain = patient.brain[rows]
         step = max(1, int(brain.sum()) // 200_000)
@@ -160,16 +176,19 @@ def _watch(job: FitJob, watched: ChosenSlices, schedule: Schedule) -> Callable[[
         average.eval()
         mean = mean_prediction(average, schedule, condition.to(job.device)).cpu().numpy()[:, 0]
         average.train()
-        job.say(f"  step {step}: PSNR of the first-step mean on held-out slices {psnr(mean, target, brain):.2f} dB")
-        _picture(job.work / f"{job.out.name}-samples-{step:06d}.png", [condition.numpy()[:6, 0], mean[:6], target[:6]])
+        quality = psnr(mean, target, brain)
+        job.say(f"  step {step}: PSNR of the first-step mean on held-out slices {quality:.2f} dB")
+        mosaic = np.concatenate([np.concatenate(list(row[:6]), axis=1) for row in (condition.numpy()[:, 0], mean, target)], axis=0)
+        _picture(job.work / f"{job.out.name}-samples-{step:06d}.png", mosaic)
+        job.board.numbers(step, {"validation/PSNR of the mean, dB": quality})
+        job.board.picture(step, "samples: condition, mean, target", mosaic)
 
     return on_checkpoint
 
 
-def _picture(path: Path, rows: list[NDArray]) -> None:
+def _picture(path: Path, mosaic: NDArray) -> None:
     from matplotlib.image import imsave
 
-    mosaic = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
     with whole_file(path) as partial:
         imsave(str(partial), mosaic, cmap="gray", vmin=0, vmax=1)
 
@@ -197,9 +216,10 @@ def fit_translator(
         translator_loss(used, schedule, augment, loop.batch_size),
         loop,
         checkpoint,
-        progress(job.say),
+        progress(job),
         _watch(job, held_out, schedule),
         identity(patients, network=network, schedule=schedule, augment=augment) | begun,
+        job.team,
     )
     yardstick = polynomial_map(used)
     metadata = base_metadata(job, "translate") | {
@@ -216,7 +236,7 @@ def fit_translator(
     }  # fmt: skip
     before = present(job).get("files", {}).get(TRANSLATOR)
     bundle = save(job, metadata, {TRANSLATOR: average.state_dict()})
-    if bundle.has_expert and bundle.metadata["files"][TRANSLATOR] != before:
+    if job.team.rank == 0 and bundle.has_expert and bundle.metadata["files"][TRANSLATOR] != before:
         job.say("the OOD expert of the earlier translator is taken out; fit it again")
         bundle = drop_expert(bundle)
         write_text(bundle.path / "README.md", card(dict(bundle.metadata)))

@@ -176,6 +176,50 @@ def test_without_folders_or_slurm_a_script_says_its_usage(stage, script, argumen
     assert stage.calls() == []
 
 
+FIT = ("translator", "--data", "my pairs.tsv", "--out", "m")
+FIT_JOB = {"SLURM_JOB_ID": 5, "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": 2, "SLURM_GPUS_ON_NODE": 4, "SLURM_CPUS_PER_TASK": 16}
+
+
+@pytest.fixture
+def fit_stage(stage):
+    """torchrun runs its program once and records its own options; scontrol records what it is asked."""
+    for name, text in {
+        "scontrol": '#!/bin/bash\necho "$*" >>"$RECORD/scontrol"\n[ "$1" != show ] || printf "n1\\nn2\\n"\n',
+        "torchrun": SRUN.replace("/srun", "/torchrun").replace("exec", 'echo $OMP_NUM_THREADS >"$RECORD/threads"\nexec'),
+    }.items():
+        (stage.folder / "bin" / name).write_text(text)
+        (stage.folder / "bin" / name).chmod(0o755)
+    return stage
+
+
+def fit_calls(stage):
+    return [line.split("\x1f") for line in (stage.folder / "calls").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_training_job_starts_a_process_for_each_gpu_of_each_node_and_ends_with_their_code(fit_stage, code):
+    assert fit_stage.run("bash", EXAMPLES / "slurm_fit.sh", *FIT, **FIT_JOB, STUB_EXIT=code)[0] == code
+    assert fit_calls(fit_stage) == [["fit", *FIT]]
+    told = (fit_stage.folder / "torchrun").read_text().split()
+    assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-endpoint=n1:20005", "--no-python"} <= set(told)
+    assert (fit_stage.folder / "threads").read_text().strip() == "4"
+    assert "requeue" not in (fit_stage.folder / "scontrol").read_text()
+
+
+def test_slurms_warning_stops_a_training_job_and_queues_it_again(fit_stage):
+    process = fit_stage.start("bash", EXAMPLES / "slurm_fit.sh", *FIT, **FIT_JOB, STUB_TICKS=3000)
+    assert fit_stage.appears("localdiff.pid")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert (fit_stage.folder / "localdiff.terminated").exists()
+    assert (fit_stage.folder / "scontrol").read_text().splitlines()[-1] == "requeue 5"
+
+
+def test_a_training_job_without_slurm_says_its_usage(fit_stage):
+    assert fit_stage.run("bash", EXAMPLES / "slurm_fit.sh", *FIT)[0] == 2
+
+
 @pytest.fixture
 def slurm_job():
     """The environment of a job whose port is free."""

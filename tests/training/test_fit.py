@@ -96,6 +96,21 @@ def test_a_translator_and_its_detector_are_fitted_verified_and_used(cli, fit, da
     assert list((tmp_path / "bundle.work").glob("bundle-samples-*.png"))
 
 
+def test_a_fit_puts_its_figures_on_tensorboard(fit, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = fit("translator", *TRANSLATOR_OPTIONS, "--accumulate", 2, "--tensorboard", tmp_path / "runs")
+    assert result.exit_code == 0, result.output
+    events = EventAccumulator(str(tmp_path / "runs")).Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "rate", "validation/PSNR of the mean, dB"}
+    curve = metadata(tmp_path)["training"]["translator"]["curve"]
+    assert [[e.step, pytest.approx(e.value)] for e in events.Scalars("loss")] == curve
+    picture = events.Images("samples: condition, mean, target")[0]
+    assert (picture.step, picture.height) == (3, 3 * 208)
+    assert metadata(tmp_path)["training"]["translator"]["loop"]["accumulate"] == 2
+
+
 def test_the_card_tells_the_command_and_the_patients_and_nothing_of_the_machine(fit, tmp_path):
     assert fit("translator", *TRANSLATOR_OPTIONS, "--licence", "CC BY 4.0", f"--work={tmp_path / 'w'}").exit_code == 0
     card, text = (tmp_path / "bundle" / "README.md").read_text(), (tmp_path / "bundle" / METADATA).read_text()

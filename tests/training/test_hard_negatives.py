@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from localdiff_cli.training.hard_negatives import HardNegatives, blur, deep_fluid, spoil, widen_fluid
+from localdiff_cli.training.hard_negatives import HardNegatives, blur, blur_on_card, deep_fluid, spoil, widen_fluid
 
 NONE = HardNegatives(widen=0, flat=0, blurred=0, soft=0, bright=0)
 
@@ -45,6 +45,12 @@ def test_a_chosen_ventricle_grows_and_the_others_stay_to_the_bit():
 def test_nothing_chosen_changes_nothing():
     condition, brain, lesion = head()
     assert torch.equal(spoil(condition, brain, lesion, NONE, generator()), condition)
+
+
+def test_the_blur_of_a_card_is_scipys():
+    images, sigma = torch.rand(4, 2, 40, 36, generator=generator()), torch.tensor([0.0, 0.7, 2.0, 4.4])
+    torch.testing.assert_close(blur_on_card(images, sigma), blur(images, sigma), rtol=0, atol=1e-5)
+    assert torch.equal(blur_on_card(images, torch.zeros(4)), images)
 
 
 @pytest.mark.parametrize("what", ["flat", "blurred"])

@@ -1,13 +1,15 @@
 """Training slices: prepared as translate prepares them, once, and only those that count."""
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from localdiff_cli.training.pairs import Pair, read_pairs
-from localdiff_cli.training.slices import fit_shape, load_slices
+from localdiff_cli.training.slices import digest_of, fit_shape, load_slices
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
 from localdiff_cli.volumes.reader import open_volume
 
@@ -87,6 +89,57 @@ def test_the_cache_is_used_and_made_anew_when_a_file_or_setting_changes(load, da
     assert extracted[2:] == ["sub-02"]
     load(settings=PrepareSettings(bias="none", spacing=4.0, shape=(48, 32)))
     assert extracted[3:] == ["sub-01", "sub-02"]
+
+
+def test_slices_are_views_of_a_memory_map_that_holds_no_open_file(load, tmp_path):
+    patient = load()[0]
+    cache, open_files = str(tmp_path / "cache"), [path for path in Path("/proc/self/fd").iterdir() if path.exists()]
+    assert sum(cache in line for line in Path("/proc/self/maps").read_text().splitlines()) == 1
+    assert not [path for path in open_files if cache in str(path.readlink())]
+    for name in ("condition", "target", "brain", "lesion"):
+        assert getattr(patient, name).base is not None
+    stored = next((tmp_path / "cache").glob("sub-01-*.npy"))
+    before = stored.read_bytes()
+    patient.condition[0] = 1
+    assert stored.read_bytes() == before
+
+
+def test_the_index_tells_lesions_and_voxels_without_reading_slices(load, monkeypatch):
+    patient = load()[0]
+    counted = patient.lesion.sum(axis=(1, 2))
+    assert patient.lesion_pixels.tolist() == counted.tolist()
+    assert patient.digest == digest_of((patient.condition, patient.target, patient.brain, patient.lesion))
+    assert patient.known_healthy().kept is patient.kept
+    assert patient.known_healthy().masked
+    half = replace(patient, lesion=patient.lesion[:3], condition=patient.condition[:3], target=patient.target[:3], brain=patient.brain[:3])
+    assert half.lesion_pixels.tolist() == counted[:3].tolist()
+    assert half.digest != patient.digest
+
+
+def test_a_cache_file_of_before_is_taken_over(load, tmp_path, monkeypatch):
+    import localdiff_cli.training.slices as module
+
+    first = load()[0]
+    for path in (tmp_path / "cache").glob("sub-01-*.json"):
+        arrays = {name: np.array(getattr(first, name)) for name in module.PLANES}
+        np.savez_compressed(path.with_suffix(".npz"), **arrays)
+        path.with_suffix(".npy").unlink()
+        path.unlink()
+    monkeypatch.setattr(module, "_extract", lambda *a: pytest.fail("prepared again"))
+    assert load()[0].digest == first.digest
+
+
+def test_the_processes_of_a_team_prepare_a_share_each(load, data, tmp_path, monkeypatch):
+    import localdiff_cli.training.slices as module
+
+    class Second:
+        rank, size = 1, 2
+
+        def wait(self):
+            assert sorted(path.name[:6] for path in (tmp_path / "cache").glob("*.json")) == ["sub-02"]
+
+    patients = module.load_slices(read_pairs([data], *CONTRASTS), CONTRASTS, SETTINGS, tmp_path / "cache", print, Second())
+    assert [p.name for p in patients] == ["sub-01", "sub-02"]
 
 
 def test_a_patient_that_cannot_be_used_is_left_out_and_reported(load, data, tmp_path):
