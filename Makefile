@@ -9,6 +9,8 @@
 # make bench   what the engine itself costs a volume; with DATA=folder instead: parts mri, detectors and fusion on your own patients, in bench/
 # make bench-paper DATA=folder [PARTS="mri fusion"] [SPLIT=test] [MODEL=t1-to-flair] [EVERY=4]   the experiments on patients with masks
 # make bench-speed [DATA=folder] [SPLIT=val] [MODEL=t1-to-flair]   against the published scheme, MONAI and anomalib: by turns, in one run
+# make gpu   an NVIDIA card against the CPU: results, speed, memory, the published scheme, a profile; a table in gpu.work (8 minutes)
+# make gpu-train   all networks of the bundles on one card from gpu.work/pack.npz (python -m examples.gpu.pack makes it; 8 minutes)
 # make bench-weights DATA=ROOT [ONLY="digits-2x t1-to-flair/regression"]   train what only experiments need and is not in models/bench
 #
 # TORCH_INDEX: the index that PyTorch's site names for your machine (its CPU builds, or those for your CUDA version); without it pip
@@ -24,7 +26,7 @@ MODEL ?= t1-to-flair
 EVERY ?= 4
 PAPER = $(BIN)/python -m examples.benchmarks.paper --model $(MODEL) --split $(SPLIT) --every $(EVERY)
 
-.PHONY: demo test fuzz lint mutants docs schema torture bench bench-paper bench-speed bench-weights clean
+.PHONY: demo test fuzz lint mutants docs schema torture bench bench-paper bench-speed bench-weights gpu gpu-train clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version.split()[0])'
@@ -67,6 +69,10 @@ bench-paper: $(STAMP)
 
 bench-speed: $(STAMP)
 	$(BIN)/python -m examples.benchmarks.speed --model $(MODEL) $(if $(DATA),--data $(DATA) --split $(SPLIT))
+	$(BIN)/python -m examples.benchmarks.speed_training
+
+gpu gpu-train:
+	bash examples/gpu/run.sh $(if $(filter gpu-train,$@),train,check) $(ARGS)
 
 bench-weights: $(STAMP)
 	$(if $(DATA),,$(error DATA=folder is needed: the folder that holds the data sets lgg, t1t2, mnist and photographs))

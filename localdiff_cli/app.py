@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 from localdiff_cli import __version__
 from localdiff_cli import options as o
 from localdiff_cli.choices import DETECTORS, SAMPLERS, listed
+from localdiff_cli.startup import prepare_process
 
 app = typer.Typer(
     name="localdiff",
@@ -452,10 +452,7 @@ def models_set(
 
 def main() -> None:
     """Entry point of ``localdiff``."""
-    # Threads that wait in turns cost far more than they gain where cores are shared; must be set before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # MONAI asks for the user's name when it is loaded; in a container the user may have none.
-    os.environ.setdefault("LOGNAME", "localdiff")
+    prepare_process()
     if sys.argv[1:] == ["--xml"]:  # what 3D Slicer asks of every program that may be a module of its
         from localdiff_cli.interfaces.slicer import description
 

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from examples.benchmarks import mri, speed_patchcore
+from examples.benchmarks import mri, speed_patchcore, speed_start
 from examples.benchmarks.mri import Bench, Row
 from examples.benchmarks.other_samplers import Published, monai, published
 from examples.benchmarks.table import Table, save, to_tsv
@@ -84,13 +84,14 @@ class Way:
 
 
 def measure(options: argparse.Namespace) -> list[Table]:
-    """Translation against other samplers, its time by stage, PatchCore against anomalib."""
+    """Translation against other samplers, its time by stage, the start-up apart, PatchCore against anomalib."""
     bench = mri.load(options.model, None, None)
     cases = patients(bench.bundle, options.data, options.split, options.work)
     if not cases:
         raise NoInputError(f"{', '.join(map(str, options.data))}: no patient of the split {options.split} with both contrasts")
     pairs = read_pairs(options.data, bench.bundle.condition.contrast, bench.bundle.target.contrast)
-    tables = [_translate(bench, cases, options), _stages(bench, next(p for p in pairs if p.name == cases[0].name))]
+    pair = next(p for p in pairs if p.name == cases[0].name)
+    tables = [_translate(bench, cases, options), _stages(bench, pair), speed_start.table(bench.bundle, pair, REPEATS)]
     return tables + ([speed_patchcore.table(bench.bundle, cases, options.work, REPEATS)] if bench.bundle.has_detector else [])
 
 

@@ -19,6 +19,7 @@ from localdiff_cli.adapters.monai_config import Config, arguments_of, read_confi
 from localdiff_cli.diffusion.fusion import LocalSettings, Process, Region, ShowsAnomaly, local, plain
 from localdiff_cli.diffusion.network import BACKGROUND
 from localdiff_cli.diffusion.space import Space
+from localdiff_cli.startup import load_monai
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,7 @@ def from_monai_autoencoder(
     ``config``: a bundle's configuration, or the autoencoder's arguments alone. ``image_range``: what its images were scaled to.
     Raises :class:`ModelError` for anything that cannot be represented.
     """
+    load_monai()
     from monai.networks.nets import AutoencoderKL
 
     written = read_config(config)

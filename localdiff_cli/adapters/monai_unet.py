@@ -24,6 +24,7 @@ from localdiff_cli.adapters.translator import (
 )
 from localdiff_cli.diffusion.network import Levels
 from localdiff_cli.diffusion.schedule import PREDICTIONS, Schedule
+from localdiff_cli.startup import load_monai
 
 NAME = "DiffusionModelUNet"
 LAYOUT = ("condition_range", "condition_first")
@@ -67,6 +68,7 @@ class MonaiUNetSettings:
 
     def build(self) -> ConcatenatedNetwork:
         """The network with random weights."""
+        load_monai()
         from monai.networks.nets import DiffusionModelUNet
 
         arguments = {key: value for key, value in asdict(self).items() if key not in LAYOUT}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from localdiff_cli import __version__
 from localdiff_cli import options as o
+from localdiff_cli.startup import prepare_process
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
@@ -97,8 +97,7 @@ def spread(words: list[str]) -> list[str]:
 def main() -> None:
     """Entry point of ``localdiff-bids``."""
     # See localdiff_cli/app.py: both must be set before torch and MONAI are loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("LOGNAME", "localdiff")
+    prepare_process()
     app(args=spread(sys.argv[1:]), prog_name="localdiff-bids")
 
 

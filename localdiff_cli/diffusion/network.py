@@ -10,6 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from localdiff_cli.startup import load_monai
+
 BACKGROUND = -1.0
 """The background of a target in the network's range [−1, 1]."""
 Levels = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=8)]
@@ -44,6 +46,7 @@ class TranslatorNetwork(nn.Module):
 
     def __init__(self, settings: NetworkSettings, image_channels: int = 1) -> None:
         super().__init__()
+        load_monai()
         from monai.networks.nets import DiffusionModelUNet
 
         self.settings = settings

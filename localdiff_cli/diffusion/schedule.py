@@ -16,6 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from localdiff_cli.startup import load_monai
+
 Prediction = Literal["epsilon", "sample", "v_prediction"]
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "sample", "v_prediction")
 CLEAN = -1
@@ -41,6 +43,7 @@ class Schedule:
     @cached_property
     def alphas_cumprod(self) -> Tensor:
         """ᾱ_t for t = 0 … T − 1, float64."""
+        load_monai()
         from monai.networks.schedulers import DDPMScheduler
 
         betas: dict[str, Any] = {} if self.name == "cosine" else {"beta_start": self.beta_start, "beta_end": self.beta_end}

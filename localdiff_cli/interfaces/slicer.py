@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -14,6 +13,7 @@ import typer
 
 from localdiff_cli import __version__
 from localdiff_cli.interfaces.described import Described, describe
+from localdiff_cli.startup import prepare_process
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 CHOICES = {
@@ -127,8 +127,7 @@ def _element(group: ET.Element, each: Described) -> ET.Element:
 def main() -> None:
     """Entry point of ``localdiff-slicer``."""
     # See localdiff_cli/app.py: both must be set before torch and MONAI are loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("LOGNAME", "localdiff")
+    prepare_process()
     if sys.argv[1:] == ["--xml"]:
         sys.stdout.write(description())
         return

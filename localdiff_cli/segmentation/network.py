@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
+from localdiff_cli.startup import load_monai
 from localdiff_cli.threads import apart
 
 
@@ -33,6 +34,7 @@ class LesionNetwork(nn.Module):
 
     def __init__(self, settings: LesionNetworkSettings) -> None:
         super().__init__()
+        load_monai()
         from monai.networks.nets import UNet
 
         self.settings = settings

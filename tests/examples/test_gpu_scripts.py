@@ -1,0 +1,142 @@
+"""The scripts for a card, tried on the CPU: the box of time, the pack of slices, what is installed, and one training from the pack."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from examples.gpu import check, missing
+from examples.gpu.box import Box
+from examples.gpu.pack import fitting, loosened, read_pack, squeezed, thinned, write_pack
+from examples.gpu.train import SHARES, OnCard, Training, carry_out, drawn_there, on_card, swapped
+from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
+from localdiff_cli.diffusion.schedule import Schedule
+from localdiff_cli.training.augment import AugmentSettings
+from localdiff_cli.training.translator import translator_loss
+from tests.training.data import slices
+
+CPU = torch.device("cpu")
+
+
+def table(box):
+    with box.path.open() as handle:
+        return list(csv.DictReader(handle, delimiter="\t"))
+
+
+def test_rows_are_on_the_disk_at_once_and_a_part_that_breaks_does_not_stop_the_next(tmp_path, capsys):
+    box = Box(tmp_path, "gpu", 60)
+    seen = []
+
+    def breaks():
+        box.within("a", "difference", 0.5, 0.1)
+        seen.append(table(box)[-1]["verdict"])
+        raise RuntimeError("no card")
+
+    box.run("a", 0, breaks)
+    box.run("b", 0, lambda: box.within("b", "difference", 0.05, 0.1))
+    assert seen == ["fails"]
+    assert [(row["part"], row["verdict"]) for row in table(box) if row["verdict"]] == [("a", "fails"), ("a", "fails"), ("b", "holds")]
+    assert "RuntimeError: no card" in box.path.read_text()
+    assert box.failures == 2
+
+
+def test_a_part_for_which_the_time_does_not_suffice_is_left_out_and_said(tmp_path):
+    box = Box(tmp_path, "gpu", 10)
+    box.run("long", 30, lambda: pytest.fail("was run"))
+    assert table(box)[0]["verdict"] == "left out"
+    assert box.failures == 0
+
+
+@pytest.mark.parametrize("bits", [1, 9, 15])
+def test_a_pack_gives_the_values_back_to_its_bits(bits):
+    values = np.random.default_rng(0).integers(0, 65536, 5000).astype(np.uint16)
+    values[:2] = 0, 65535
+    found = loosened(squeezed(values, bits), bits)
+    assert np.abs(found.astype(int) - values).max() <= 65535 / (2**bits - 1)
+    assert found[:2].tolist() == [0, 65535]
+
+
+def test_a_pack_holds_every_patient_as_it_was(tmp_path):
+    patients = [slices("a", n=4), swapped([slices("b", "val", masked=False)])[0]]
+    write_pack(patients, tmp_path / "p.npz", 12)
+    for patient, found in zip(patients, read_pack(tmp_path / "p.npz"), strict=True):
+        assert (found.name, found.split, found.masked) == (patient.name, patient.split, patient.masked)
+        assert np.array_equal(found.brain, patient.brain)
+        assert np.array_equal(found.lesion, patient.lesion)
+        assert not found.target[~found.brain].any()
+        assert np.abs(found.condition.astype(int) - patient.condition)[patient.brain].max() <= 16
+
+
+def test_a_pack_over_its_limit_takes_fewer_slices_of_those_with_the_most(tmp_path):
+    patients = [slices("many", n=40), slices("few", n=5)]
+    whole = write_pack(patients, tmp_path / "whole.npz", 9)
+    most, size = fitting(patients, tmp_path / "p.npz", 9, int(0.7 * whole))
+    assert size == (tmp_path / "p.npz").stat().st_size <= 0.7 * whole
+    assert [len(p.condition) for p in read_pack(tmp_path / "p.npz")] == [most, 5]
+    assert thinned(patients[0], 3).lesion[-1].any()
+
+
+def test_what_this_python_lacks_is_named_with_its_tested_version(monkeypatch):
+    assert missing.missing() == []
+    monkeypatch.setattr(missing, "needed", lambda text: ["torch", "a-package-nobody-has", "Jinja2"])
+    assert missing.missing() == ["a-package-nobody-has"]
+    assert missing.pinned("jinja2", "x==1\nJinja2==3.1.6; python_version >= '3'\n") == "jinja2==3.1.6"
+    assert {"torch", "monai", "fill_voids"} <= set(missing.needed((missing.ROOT / "pyproject.toml").read_text()))
+
+
+def test_slices_on_a_card_are_drawn_by_patient_and_only_those_chosen():
+    held = on_card([slices("a", n=6), slices("b", n=3)], lambda p: p.lesion_free, CPU)
+    assert held.planes.shape == (5 + 2, 4, 32, 32)
+    assert held.weights.tolist() == pytest.approx([5**-0.5] * 5 + [2**-0.5] * 2)
+    condition, target, brain, lesion = held.draw(8, torch.Generator().manual_seed(0))
+    assert condition.shape == (8, 1, 32, 32)
+    assert torch.equal(condition, target)
+    assert not lesion.any()
+    assert set(brain.unique().tolist()) == {0, 1}
+
+
+def test_a_network_is_trained_from_the_pack_in_bfloat16_and_kept_with_both_figures(tmp_path):
+    held = on_card([slices("a")], lambda p: p.lesion_free, CPU)
+    assert isinstance(held, OnCard)
+
+    def make():
+        torch.manual_seed(0)
+        return TranslatorNetwork(NetworkSettings(space_to_depth=8, channels=(32,), num_res_blocks=1, attention_levels=(False,)))
+
+    def figure(network):
+        return float(sum(p.abs().sum() for p in network.parameters()))
+
+    one = Training(
+        "tiny", "translator", 2, 1e-3, make, lambda n: translator_loss(held, Schedule(), AugmentSettings(), n), figure, "size", False
+    )
+    box = Box(tmp_path, "gpu-train", 600)
+    carry_out(one, box, 0.0, CPU, None, compiled=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu-train.tsv", "tiny.translator.safetensors"]
+    with safe_open(tmp_path / "tiny.translator.safetensors", "pt") as stored:
+        account = json.loads(stored.metadata()["account"])
+        assert stored.get_tensor(next(iter(stored.keys()))).dtype == torch.float16
+    assert account["loop"]["precision"] == "bf16"
+    assert account["shipped"] == figure(make())
+    assert account["trained"] != account["shipped"]
+    assert [row["verdict"] for row in table(box)] == ["", "holds", "better" if account["better"] else "not better"]
+
+
+def test_the_loop_s_seed_decides_what_a_card_draws():
+    def loss_of(network, generator):
+        return torch.rand(3, generator=generator)
+
+    loss = drawn_there(loss_of, CPU)
+    first = loss(None, torch.Generator().manual_seed(4))
+    assert torch.equal(first, loss(None, torch.Generator().manual_seed(4)))
+    assert not torch.equal(first, loss(None, torch.Generator().manual_seed(5)))
+
+
+def test_shares_of_the_time_are_the_whole():
+    assert sum(SHARES) == pytest.approx(1)
+
+
+def test_the_check_of_a_training_finds_equal_what_is_equal():
+    assert check.losses(CPU, 2) == check.losses(CPU, 2)
