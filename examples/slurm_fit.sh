@@ -23,7 +23,7 @@ if [ $# -lt 2 ] || [ -z "${SLURM_JOB_ID:-}" ]; then
     echo "usage: sbatch [--nodes=N] slurm_fit.sh translator|expert|segmenter OPTION of localdiff fit..." >&2
     exit 2
 fi
-host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r host < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 processes=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
 export OMP_NUM_THREADS=$((${SLURM_CPUS_PER_TASK:-$processes} / processes))
 

@@ -1,4 +1,7 @@
-"""The card of a bundle: what it is, what it was made from and how, what it measured; generated from its metadata."""
+"""The card of a bundle: what it is, what it was made from and how, what it measured; generated from its metadata.
+
+It begins as a model card of Hugging Face does, with fields that its hub and tools read.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,28 @@ NOTICE = "For research use; not for diagnosis."
 
 def card(metadata: dict[str, Any]) -> str:
     """The card as Markdown."""
-    parts = [f"# {metadata.get('name', 'bundle')}", NOTICE, _what(metadata)]
+    parts = [_fields(metadata), f"# {metadata.get('name', 'bundle')}", NOTICE, _what(metadata)]
     parts += [_made(part, account) for part, account in metadata.get("training", {}).items()]
     parts += [_results(metadata["results"])] if metadata.get("results") else []
     parts += [_terms(metadata)]
     return "\n\n".join(parts) + "\n"
+
+
+def _fields(metadata: dict[str, Any]) -> str:
+    """The YAML block of a Hugging Face model card; the terms themselves stand under Terms."""
+    translates = metadata["task"] == "translate"
+    contrasts = [metadata["condition"]["contrast"], metadata.get("target", {}).get("contrast")]
+    tags = ["medical", "MRI", "MONAI", "safetensors", *(name for name in contrasts if name)]
+    lines = [
+        "library_name: localdiff",
+        f"pipeline_tag: image-{'to-image' if translates else 'segmentation'}",
+        "license: other",
+        "license_name: see-terms",
+        "license_link: '#terms'",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+    ]
+    return "\n".join(["---", *lines, "---"])
 
 
 def _what(metadata: dict[str, Any]) -> str:

@@ -201,7 +201,7 @@ def _kind(settings: LoopSettings, identity: Mapping[str, Any] | None, team: Proc
 
 
 def _runnable(network: nn.Module, settings: LoopSettings, team: Processes) -> nn.Module:
-    run = team.joined(network)
+    run: Any = team.joined(network)
     if settings.compiled:
         run = torch.compile(run)
     return run if settings.precision == "fp32" else ReducedPrecision(run)
