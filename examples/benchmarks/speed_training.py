@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,8 @@ def main() -> None:
         if found:
             print(f"STEPS {found} in {world_size()} processes", flush=True)
         return
-    runs = {count: clocked(lambda count=count: _launched(count, options.steps, options.batch)) for count in (1, 2)}
-    timings = by_turns({f"{count} processes": run for count, run in runs.items()}, options.repeats)
+    runs = {f"{count} processes": clocked(partial(_launched, count, options.steps, options.batch)) for count in (1, 2)}
+    timings = by_turns(runs, options.repeats)
     one, two = (timings[f"{count} processes"].result for count in (1, 2))
     print(f"one process {one:.2f} slices a second, two {two:.2f}: {two / one:.2f} times")
 

@@ -187,7 +187,7 @@ def mapped_slices(stem: Path) -> tuple[dict[str, NDArray], SliceIndex]:
         start = handle.tell()
     size = shape[0] * kind.itemsize
     records = torch.from_file(str(path), shared=False, size=start + size, dtype=torch.uint8).numpy()[start:].view(kind)
-    return {name: records[name] for name in kind.names}, SliceIndex(np.asarray(told["lesion_pixels"], np.int64), told["digest"])
+    return {name: records[name] for name in kind.names or ()}, SliceIndex(np.asarray(told["lesion_pixels"], np.int64), told["digest"])
 
 
 def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> dict[str, Any]:

@@ -414,9 +414,55 @@ def test_both_images_install_the_same_way():
 def test_an_image_runs_localdiff_and_not_as_root():
     docker = dict(docker_lines())
     assert docker["ENTRYPOINT"] == '["localdiff"]'
-    assert f"useradd --create-home {docker['USER']}" in (EXAMPLES / "Dockerfile").read_text()
+    assert int(docker["USER"]) > 0
+    assert f"useradd --uid {docker['USER']}" in (EXAMPLES / "Dockerfile").read_text()
     assert sections()["runscript"] == ['exec localdiff "$@"']
     assert "localdiff" in PROJECT["project"]["scripts"]
+
+
+def test_nothing_is_written_but_outputs_and_into_tmp():
+    docker = (EXAMPLES / "Dockerfile").read_text()
+    for setting in ("MPLCONFIGDIR=/tmp/matplotlib", "XDG_CACHE_HOME=/tmp/cache", "PYTHONDONTWRITEBYTECODE=1"):
+        assert setting in docker
+        assert setting in " ".join(sections()["environment"])
+    assert "HOME=/tmp" in docker
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile():
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.is_file():
+        pytest.skip("hadolint is not installed here")
+    found = subprocess.run([hadolint, "--no-color", EXAMPLES / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+def can_be_like_a_container():
+    try:
+        return subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def readable_by_all(path):
+    return all(folder.stat().st_mode & 0o001 for folder in Path(path).resolve().parents)
+
+
+@pytest.mark.skipif(not can_be_like_a_container(), reason="no mount and network namespaces here")
+def test_localdiff_runs_with_a_read_only_root_another_uid_no_home_and_no_network(tmp_path):
+    tmp_path.chmod(0o777)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)
+    check = "id -u; touch /etc/x || true; touch here; ls -d ~ || true; localdiff models list; cat /proc/net/dev"
+    uid = "54321" if readable_by_all(sys.executable) and readable_by_all(ROOT / "x") else "0"
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "LIKE_UID": uid}
+    command = ["bash", EXAMPLES / "like_container.sh", tmp_path, "bash", "-c", check]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[0] == uid
+    assert "Read-only file system" in found.stderr
+    assert (tmp_path / "here").exists()
+    assert "t1-to-flair" in found.stdout
+    assert "eth0" not in found.stdout
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".sh", ".mk", ".md", ".def", "")))

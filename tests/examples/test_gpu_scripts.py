@@ -107,7 +107,7 @@ def test_a_network_is_trained_from_the_pack_in_bfloat16_and_kept_with_both_figur
         return TranslatorNetwork(NetworkSettings(space_to_depth=8, channels=(32,), num_res_blocks=1, attention_levels=(False,)))
 
     def figure(network):
-        return float(sum(p.abs().sum() for p in network.parameters()))
+        return float(sum(p.detach().abs().sum() for p in network.parameters()))
 
     one = Training(
         "tiny", "translator", 2, 1e-3, make, lambda n: translator_loss(held, Schedule(), AugmentSettings(), n), figure, "size", False
