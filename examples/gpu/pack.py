@@ -50,7 +50,8 @@ def packed(patient: PatientSlices, bits: int) -> dict[str, NDArray[np.uint8]]:
     inside = patient.brain
     images = {"condition": patient.condition} | ({} if patient.target is None else {"target": patient.target})
     made = {name: squeezed(np.asarray(image)[inside], bits) for name, image in images.items()}
-    masks = {name: lzma.compress(np.packbits(mask).tobytes(), format=lzma.FORMAT_RAW, filters=FAST) for name, mask in _masks(patient).items()}
+    bits_of = {name: np.packbits(mask).tobytes() for name, mask in _masks(patient).items()}
+    masks = {name: lzma.compress(data, format=lzma.FORMAT_RAW, filters=FAST) for name, data in bits_of.items()}
     return {name: np.frombuffer(data, np.uint8) for name, data in (made | masks).items()}
 
 

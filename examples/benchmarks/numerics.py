@@ -1,0 +1,115 @@
+"""Same numbers, other machine: how far voxels, lesions and the OOD region move with the processor's code path and with precision.
+
+``python -m examples.benchmarks.numerics`` translates slices of the packaged patient (``--data`` for others) in processes of their own:
+as it is, without oneDNN's kernels (``mkldnn off``), with the vector instructions of older processors (``AVX2``, ``no vectors``), with two
+threads, and the networks in bfloat16. Each is compared with the first: the share of the brain decided otherwise by the detector, the
+difference of translations, and the Dice of the lesions that the segmenter finds on both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from examples.benchmarks.table import to_tsv
+
+AS_IS = "as it is"
+VARIANTS: dict[str, dict[str, str]] = {
+    AS_IS: {},
+    "two threads": {"OMP_NUM_THREADS": "2"},
+    "mkldnn off": {},
+    "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "no vectors": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+    "bf16": {},
+}
+"""Name → environment of the process."""
+Results = dict[str, NDArray[Any]]
+
+
+def path_of(variant: str) -> AbstractContextManager[object]:
+    """The context in which a variant runs its networks."""
+    if variant == "mkldnn off":
+        return torch.backends.mkldnn.flags(enabled=False)
+    return torch.autocast("cpu", torch.bfloat16) if variant == "bf16" else nullcontext()
+
+
+def results(variant: str, options: argparse.Namespace) -> Results:
+    """Detector's mask, translations of both modes, and lesions found on them, of the chosen slices."""
+    from examples.benchmarks import mri
+    from examples.benchmarks.speed import slices_of
+    from examples.benchmarks.translation import patients
+    from localdiff_cli.segmentation.network import lesion_probability
+    from localdiff_cli.tasks.sampling import SliceSampler
+
+    bench = mri.load(options.model, None, None)
+    made: dict[str, list[NDArray[Any]]] = {"brain": [], "mask": [], "plain": [], "local": [], "lesions plain": [], "lesions local": []}
+    with path_of(variant):
+        for patient in patients(bench.bundle, options.data, options.split, options.work):
+            slices = slices_of(bench, patient, max(options.every, -(-len(patient.condition) // options.slices)))
+            made["brain"].append(slices.chunk.brain.numpy())
+            made["mask"].append(slices.ood_mask.numpy())
+            for mode in ("plain", "local"):
+                sampler = SliceSampler(bench.networks, replace(bench.settings, mode=mode), patient.name)
+                image = sampler(slices.chunk, slices.ood_map, slices.ood_mask)[0].float()
+                made[mode].append(image.numpy())
+                found = lesion_probability(bench.segmenter, image, slices.chunk.brain) >= bench.cut
+                made[f"lesions {mode}"].append(found.numpy())
+    return {name: np.concatenate(arrays) for name, arrays in made.items()}
+
+
+def compared(variant: str, ours: Results, theirs: Results) -> dict[str, str]:
+    """A row: ``theirs`` against ``ours``."""
+    brain = ours["brain"]
+    row = {"row": variant, "B decided otherwise, % of the brain": f"{100 * (ours['mask'] != theirs['mask'])[brain].mean():.4f}"}
+    for mode in ("plain", "local"):
+        apart = np.abs(ours[mode] - theirs[mode])[brain]
+        figures = {"mean |Δ|": apart.mean(), "99.9 %": np.quantile(apart, 0.999), "most": apart.max()}
+        row |= {f"{mode}: {name}": f"{value:.2e}" for name, value in figures.items()}
+    return row | {f"lesions {mode}, Dice": f"{dice(ours[f'lesions {mode}'], theirs[f'lesions {mode}']):.4f}" for mode in ("plain", "local")}
+
+
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """1 where both are empty."""
+    total = a.sum() + b.sum()
+    return 1.0 if total == 0 else float(2 * (a & b).sum() / total)
+
+
+def main() -> None:
+    """Every variant in a process of its own; print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="t1-to-flair")
+    parser.add_argument("--data", nargs="+", type=Path, default=[Path("examples/data")])
+    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="nothing is chosen by these figures")
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--slices", type=int, default=8, help="at most so many of a patient")
+    parser.add_argument("--work", type=Path, default=Path("bench.work"))
+    parser.add_argument("--variant", choices=tuple(VARIANTS), help="internal: only this one, into --into")
+    parser.add_argument("--into", type=Path, help="internal: file for the results")
+    options = parser.parse_args()
+    if options.variant:
+        np.savez(options.into, **results(options.variant, options))  # type: ignore[arg-type]
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        held: dict[str, Results] = {}
+        for number, (variant, environment) in enumerate(VARIANTS.items()):
+            into = Path(folder) / f"{number}.npz"
+            command = [sys.executable, "-m", "examples.benchmarks.numerics", *sys.argv[1:], "--variant", variant, "--into", str(into)]
+            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment)
+            held[variant] = dict(np.load(into))
+            print(to_tsv([compared(variant, held[AS_IS], held[variant])]).splitlines()[-1], flush=True)
+    print(to_tsv([compared(variant, held[AS_IS], found) for variant, found in held.items()]))
+
+
+if __name__ == "__main__":
+    main()
