@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 PATIENT = Path(__file__).resolve().parent / "data" / "sub-openms19" / "sub-openms19"
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
-UID = "1.2.826.0.1.3680043.10.1.1"
+ROOT = "1.2.826.0.1.3680043.10.1.1"
 """Below the root of nobody's device: these series exist in this example alone."""
 
 Run = Callable[..., str]
@@ -53,7 +53,7 @@ def slab(contrast: str, slices: int) -> tuple[NDArray[np.uint16], NDArray[np.flo
 def write_series(folder: Path, voxels: NDArray[np.uint16], affine: NDArray[np.float64], description: str, number: int) -> Path:
     """A classic MR series, one file a slice, of voxels ``(I, J, K)`` and their affine to DICOM's millimetres."""
     from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
+    from pydicom.uid import UID, ExplicitVRLittleEndian
 
     folder.mkdir(parents=True)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -62,9 +62,9 @@ def write_series(folder: Path, voxels: NDArray[np.uint16], affine: NDArray[np.fl
         data = Dataset()
         data.file_meta = FileMetaDataset()
         data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = MR_IMAGE
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"{UID}.{number}.{k + 1}"
-        data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = UID, f"{UID}.{number}", f"{UID}.9"
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = UID(MR_IMAGE)
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = UID(f"{ROOT}.{number}.{k + 1}")
+        data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = ROOT, f"{ROOT}.{number}", f"{ROOT}.9"
         data.PatientName, data.PatientID, data.PatientBirthDate, data.PatientSex = "Example^Patient", "EXAMPLE", "", "O"
         data.StudyDate, data.StudyTime, data.StudyID, data.AccessionNumber, data.ReferringPhysicianName = "20240102", "101112", "1", "", ""
         data.Modality, data.Manufacturer, data.SeriesNumber, data.InstanceNumber = "MR", "example", number, k + 1

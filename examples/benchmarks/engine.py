@@ -115,7 +115,8 @@ def one_run(source: Path, work: Identity, jobs: int, volumes: int) -> Spent:
     started = time.perf_counter()
     found = discover(str(source), "T1w")
     planned = time.perf_counter() - started
-    with Memory(volumes) as memory:
+    memory = Memory(volumes)
+    with memory:
         tally = run(work, found, work.out, memory, Execution(jobs=jobs), version=__version__)
     return Spent(len(tally.done), len(tally.skipped), planned, time.perf_counter() - started, tuple(memory.noted))
 

@@ -2,8 +2,8 @@
 
 Every patient is a cache file as ``fit`` writes it, but a sparse one: it has the size and takes no room on the disk. Patients, index,
 identity, choice of slices, network and loop are those of ``fit translator``; each size runs in a process of its own. Printed: seconds from
-the patients' table to the end of the first step (waited and computed; imports apart), and the memory that is the process's own (what it reads of the cache files the system
-can take back at will).
+the patients' table to the end of the first step, MONAI's import among them, waited and computed, and the memory that is the process's own
+(what it reads of the cache files the system can take back at will).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+from localdiff_cli.startup import prepare_process
 
 PER_PATIENT = 130
 SHAPE = (208, 176)
@@ -57,13 +59,12 @@ CACHED, MASKS = ("condition", "target"), ("brain", "lesion")
 
 def first_steps(folder: Path, slices: int, steps: int) -> dict[str, float]:
     """Seconds to the end of the first step, own memory after it and after ``steps`` steps."""
-    import torch
 
     from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
     from localdiff_cli.diffusion.schedule import Schedule
     from localdiff_cli.training.augment import AugmentSettings
     from localdiff_cli.training.job import identity
-    from localdiff_cli.training.loop import LoopSettings, train
+    from localdiff_cli.training.loop import LoopSettings, Progress, train
     from localdiff_cli.training.pairs import Pair
     from localdiff_cli.training.slices import load_slices
     from localdiff_cli.training.translator import healthy_slices, translator_loss
@@ -78,9 +79,11 @@ def first_steps(folder: Path, slices: int, steps: int) -> dict[str, float]:
     network = TranslatorNetwork(NetworkSettings(space_to_depth=8, channels=(32, 32), num_res_blocks=1, attention_levels=(False, False)))
     loss = translator_loss(used, Schedule(), AugmentSettings(), 2)
     settings = LoopSettings(steps=steps, batch_size=2, report_every=1)
-    with torch.random.fork_rng():
-        train(network, loss, settings, folder / "c.pt", lambda p: seen.append((time.monotonic() - started, time.process_time() - computed, own_memory())),
-              None, identity(patients))  # fmt: skip
+
+    def note(_: Progress) -> None:
+        seen.append((time.monotonic() - started, time.process_time() - computed, own_memory()))
+
+    train(network, loss, settings, folder / "c.pt", note, None, identity(patients))
     (wall, processor, memory), last = seen[0], seen[-1]
     told = {"slices": slices, "first step, s": wall, "of a processor, s": processor, "own memory then, MiB": memory}
     return told | {f"after {steps} steps": last[2]}
@@ -94,6 +97,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="internal: the folder of the sparse files")
     options = parser.parse_args()
     if options.folder:
+        prepare_process()
         print(json.dumps(first_steps(options.folder, options.slices[0], options.steps)))
         return
     for slices in options.slices:

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from examples.gpu import check, missing
+from examples.gpu import adopt, check, missing
 from examples.gpu.box import Box
 from examples.gpu.pack import fitting, loosened, read_pack, squeezed, thinned, write_pack
 from examples.gpu.train import SHARES, OnCard, Training, carry_out, drawn_there, on_card, swapped
+from localdiff_cli.bundle import SEGMENTER, open_bundle, verify
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.schedule import Schedule
+from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.translator import translator_loss
 from tests.training.data import slices
@@ -140,3 +143,30 @@ def test_shares_of_the_time_are_the_whole():
 
 def test_the_check_of_a_training_finds_equal_what_is_equal():
     assert check.losses(CPU, 2) == check.losses(CPU, 2)
+
+
+def test_weights_that_are_better_go_into_their_bundle_and_the_others_do_not(models_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LOCALDIFF_MODELS", str(models_folder))
+    shipped = open_bundle(str(models_folder / "lesion-t2"))
+    state = {key: value + 1 for key, value in load_file(models_folder / "lesion-t2" / SEGMENTER).items()}
+    told = {"bundle": "lesion-t2", "part": "segmenter", "what": "Dice", "shipped": 0.5, "loop": {}, "curve": [[1, 0.5]], "seconds": 2.0}
+    for name, trained in (("better", 0.6), ("worse", 0.4)):
+        account = told | {"trained": trained, "better": trained > 0.5}
+        save_file(state, tmp_path / f"{name}.segmenter.safetensors", {"account": json.dumps(account)})
+    assert adopt.account_of(tmp_path / "worse.segmenter.safetensors")["trained"] == 0.4
+    monkeypatch.setattr("sys.argv", ["adopt", str(tmp_path), "--out", str(tmp_path / "models")])
+    adopt.main()
+    made = open_bundle(str(tmp_path / "models" / "lesion-t2"))
+    assert made.metadata["files"] != shipped.metadata["files"]
+    found = load_file(tmp_path / "models" / "lesion-t2" / SEGMENTER)
+    assert all(torch.equal(found[key].float(), value.half().float()) for key, value in state.items())
+    said = capsys.readouterr().out
+    assert "better.segmenter.safetensors into" in said
+    assert "worse.segmenter.safetensors left alone" in said
+    assert verify(made) == []
+
+
+def test_weights_of_another_origin_are_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(UsageError, match="no account"):
+        adopt.account_of(tmp_path / "x.safetensors")

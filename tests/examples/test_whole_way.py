@@ -46,4 +46,4 @@ def test_one_person_goes_the_whole_way(cli, tmp_path):
     assert len(made) == 3
     assert {data.SyntheticData for data in made} == {"YES"}
     assert {str(data.PatientID) for data in made} == {"EXAMPLE"}
-    assert {data.StudyInstanceUID for data in made} == {whole_way.UID}
+    assert {data.StudyInstanceUID for data in made} == {whole_way.ROOT}
