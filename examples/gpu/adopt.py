@@ -41,7 +41,9 @@ def adopt(path: Path, out: Path) -> Path:
         bundle = drop_expert(bundle)
     before = dict(bundle.metadata)
     training = before.get("training", {})
-    made = {"command": "python -m examples.gpu.train", "loop": told["loop"], "seconds": told["seconds"], "curve": told["curve"]}
+    made = {"command": "python -m examples.gpu.train", "loop": told["loop"], "seconds": told["seconds"], "curve": told["curve"]} | {
+        key: told[key] for key in ("slices", "patients")
+    }
     training = training | {told["part"]: training.get(told["part"], {}) | made}
     merged = before | {"training": training, "results": {}}
     save_bundle(folder, merged, {PARTS[told["part"]]: state}, card(merged))

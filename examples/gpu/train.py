@@ -15,7 +15,9 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from localdiff_cli.diffusion.device import choose_device
 from localdiff_cli.segmentation.network import lesion_probability
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.hard_negatives import HardNegatives
+from localdiff_cli.training.job import data_account
 from localdiff_cli.training.loop import LoopSettings, LossOf, train
 from localdiff_cli.training.segmenter import loss_of_drawn
 from localdiff_cli.training.slices import PatientSlices
@@ -85,7 +88,7 @@ def drawn_there(loss_of: LossOf, device: torch.device) -> LossOf:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One network to train; ``figure`` of a network on the val split, better when ``higher``."""
+    """One network to train; ``figure`` of a network on the val split, better when ``higher``; ``data``: what the card says of slices."""
 
     bundle: str
     part: str
@@ -96,6 +99,12 @@ class Training:
     figure: Callable[[nn.Module], float]
     what: str
     higher: bool
+    data: dict[str, Any]
+
+
+def data_of(patients: list[PatientSlices], *groups: OnCard | None) -> dict[str, Any]:
+    """Slices to learn from, and the people of both splits."""
+    return {"slices": sum(len(group.weights) for group in groups if group), "patients": data_account(patients)}
 
 
 def swapped(patients: list[PatientSlices]) -> list[PatientSlices]:
@@ -133,30 +142,33 @@ def translator(name: str, patients: list[PatientSlices], device: torch.device) -
         return translator_loss(slices, schedule_of(bundle), AugmentSettings(), batch)
 
     make, figure = (lambda: load_translator(bundle, device)), denoising(bundle, patients, device)
-    return Training(name, "translator", 256, 8e-4, make, loss, figure, "denoising loss on val", False)
+    data = data_of(of(patients, "train") + of(patients, "val"), slices)
+    return Training(name, "translator", 256, 8e-4, make, loss, figure, "denoising loss on val", False, data)
 
 
 def expert(name: str, finder: str, patients: list[PatientSlices], device: torch.device) -> Training:
     """A told expert: lesions and healthy slices, and the maps that a lesion network finds."""
     bundle, found = open_bundle(name), load_segmenter(open_bundle(finder), device)
 
-    def told(split: str) -> Callable[[int], LossOf]:
+    def find(condition: Tensor, brain: Tensor) -> Tensor:
+        return lesion_probability(found, condition, brain, mirror=False)
+
+    def slices(split: str) -> tuple[OnCard, OnCard]:
         known = of(patients, split, masked=True)
         lesions = on_card(known, lambda p: p.lesion_pixels >= MIN_LESION_PIXELS, device)
-        healthy = on_card(known, lambda p: p.lesion_free, device)
+        return lesions, on_card(known, lambda p: p.lesion_free, device)
 
-        def find(condition: Tensor, brain: Tensor) -> Tensor:
-            return lesion_probability(found, condition, brain, mirror=False)
+    def told(groups: tuple[OnCard, OnCard], batch: int) -> LossOf:
+        return told_loss(*groups, schedule_of(bundle), AugmentSettings(), ToldSettings(), find, batch)
 
-        return lambda batch: told_loss(lesions, healthy, schedule_of(bundle), AugmentSettings(), ToldSettings(), find, batch)
-
-    held = drawn_there(told("val")(32), device)
+    taught, held = slices("train"), drawn_there(told(slices("val"), 32), device)
 
     @torch.no_grad()
     def figure(network: nn.Module) -> float:
         return float(np.mean([float(held(network, torch.Generator().manual_seed(k))) for k in range(8)]))
 
-    return Training(name, "expert", 128, 4e-4, lambda: load_expert(bundle, device), told("train"), figure, "told loss on val", False)
+    make, data = (lambda: load_expert(bundle, device)), data_of(of(patients, "train", masked=True), *taught)
+    return Training(name, "expert", 128, 4e-4, make, partial(told, taught), figure, "told loss on val", False, data)
 
 
 def segmenter(name: str, patients: list[PatientSlices], hard: HardNegatives | None, device: torch.device) -> Training:
@@ -193,7 +205,7 @@ def segmenter(name: str, patients: list[PatientSlices], hard: HardNegatives | No
         return hits / max(total, 1)
 
     make = lambda: load_segmenter(bundle, device)  # noqa: E731
-    return Training(name, "segmenter", 192, 1e-3, make, loss, figure, "Dice of all val voxels", True)
+    return Training(name, "segmenter", 192, 1e-3, make, loss, figure, "Dice of all val voxels", True, data_of(known, *groups))
 
 
 def trainings(flair: list[PatientSlices], t2: list[PatientSlices] | None, device: torch.device) -> list[Callable[[], Training]]:
@@ -243,6 +255,7 @@ def carry_out(one: Training, box: Box, seconds: float, device: torch.device, bat
     account = {
         "bundle": one.bundle, "part": one.part, "what": one.what, "shipped": before, "trained": after, "better": better,
         "loop": asdict(settings_for(one, steps, size, compiled=compiled)), "curve": curve, "seconds": time.monotonic() - started,
+        **one.data,
     }  # fmt: skip
     state = {key: value.half() if value.is_floating_point() else value for key, value in average.state_dict().items()}
     save_file({key: value.cpu().contiguous() for key, value in state.items()}, path, {"account": json.dumps(account)})

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from examples.gpu import adopt, check, missing
 from examples.gpu.box import Box
 from examples.gpu.pack import fitting, loosened, read_pack, squeezed, thinned, write_pack
-from examples.gpu.train import SHARES, OnCard, Training, carry_out, drawn_there, on_card, swapped
+from examples.gpu.train import SHARES, OnCard, Training, carry_out, data_of, drawn_there, on_card, swapped
 from localdiff_cli.bundle import SEGMENTER, open_bundle, verify
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.schedule import Schedule
@@ -113,8 +113,9 @@ def test_a_network_is_trained_from_the_pack_in_bfloat16_and_kept_with_both_figur
         return float(sum(p.detach().abs().sum() for p in network.parameters()))
 
     one = Training(
-        "tiny", "translator", 2, 1e-3, make, lambda n: translator_loss(held, Schedule(), AugmentSettings(), n), figure, "size", False
-    )
+        "tiny", "translator", 2, 1e-3, make, lambda n: translator_loss(held, Schedule(), AugmentSettings(), n), figure, "size", False,
+        data_of([slices("a")], held),
+    )  # fmt: skip
     box = Box(tmp_path, "gpu-train", 600)
     carry_out(one, box, 0.0, CPU, None, compiled=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu-train.tsv", "tiny.translator.safetensors"]
@@ -122,6 +123,7 @@ def test_a_network_is_trained_from_the_pack_in_bfloat16_and_kept_with_both_figur
         account = json.loads(stored.metadata()["account"])
         assert stored.get_tensor(next(iter(stored.keys()))).dtype == torch.float16
     assert account["loop"]["precision"] == "bf16"
+    assert (account["slices"], account["patients"]) == (5, {"train": ["a"], "val": []})
     assert account["shipped"] == figure(make())
     assert account["trained"] != account["shipped"]
     assert [row["verdict"] for row in table(box)] == ["", "holds", "better" if account["better"] else "not better"]
@@ -150,6 +152,7 @@ def test_weights_that_are_better_go_into_their_bundle_and_the_others_do_not(mode
     shipped = open_bundle(str(models_folder / "lesion-t2"))
     state = {key: value + 1 for key, value in load_file(models_folder / "lesion-t2" / SEGMENTER).items()}
     told = {"bundle": "lesion-t2", "part": "segmenter", "what": "Dice", "shipped": 0.5, "loop": {}, "curve": [[1, 0.5]], "seconds": 2.0}
+    told |= {"slices": 7, "patients": {"train": ["sub-1"]}}
     for name, trained in (("better", 0.6), ("worse", 0.4)):
         account = told | {"trained": trained, "better": trained > 0.5}
         save_file(state, tmp_path / f"{name}.segmenter.safetensors", {"account": json.dumps(account)})
