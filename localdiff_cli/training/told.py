@@ -33,8 +33,8 @@ class ToldSettings:
     found: float = 0.5
     reach: int = 6
     elsewhere: float = 0.1
-    lesion: float = 3.0
-    first: float = 0.5
+    lesion: float = 2.0
+    first: float = 0.4
 
 
 def told_loss(
