@@ -1,6 +1,6 @@
 """Build a release and prove its wheel: ``python -m examples.release [--out dist] [--sbom FILE]``.
 
-Builds sdist and wheel (``build``), checks their metadata (``twine``), installs the wheel with its requirements into a bare environment,
+Builds sdist and wheel (``build``), twice with the same bytes, checks their metadata (``twine``), installs the wheel with its requirements into a bare environment,
 and there verifies the models and translates a small volume. Uploads nothing.
 """
 
@@ -48,6 +48,13 @@ def build(out: Path) -> Path:
     return next(path for path in made if path.suffix == ".whl")
 
 
+def differing(out: Path) -> list[str]:
+    """What a second build makes otherwise than what lies in ``out``, by name: nothing, where a build can be reproduced."""
+    with tempfile.TemporaryDirectory() as again:
+        run(sys.executable, "-m", "build", "--outdir", again, ROOT)
+        return [path.name for path in sorted(Path(again).iterdir()) if path.read_bytes() != (out / path.name).read_bytes()]
+
+
 def environment(folder: Path, python: str, wheel: Path, *extra: str) -> Path:
     """A bare environment of ``python`` in ``folder`` with the wheel and its requirements; its interpreter. ``extra``: options of pip."""
     if Path(python).resolve() == Path(sys.executable).resolve():
@@ -83,6 +90,9 @@ def main() -> None:
     options = parser.parse_args()
     index = ["--extra-index-url", options.index_url] if options.index_url else []
     wheel = build(options.out)
+    if others := differing(options.out):
+        sys.exit(f"a second build differs: {', '.join(others)}")
+    print("a second build gives the same bytes")
     with tempfile.TemporaryDirectory() as name:
         python = environment(Path(name) / "venv", sys.executable, wheel, *index)
         smoke(python, Path(name))

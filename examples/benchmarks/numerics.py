@@ -13,7 +13,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,21 @@ VARIANTS: dict[str, dict[str, str]] = {
 Results = dict[str, NDArray[Any]]
 
 
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """Within the block torch uses its own kernels."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
+
+
 def path_of(variant: str) -> AbstractContextManager[object]:
     """The context in which a variant runs its networks."""
     if variant == "mkldnn off":
-        return torch.backends.mkldnn.flags(enabled=False)
+        return without_onednn()
     return torch.autocast("cpu", torch.bfloat16) if variant == "bf16" else nullcontext()
 
 
@@ -90,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="t1-to-flair")
     parser.add_argument("--data", nargs="+", type=Path, default=[Path("examples/data")])
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="nothing is chosen by these figures")
+    parser.add_argument("--split", default="train", choices=("train", "val", "test"), help="a folder without participants.tsv is train")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--slices", type=int, default=8, help="at most so many of a patient")
     parser.add_argument("--work", type=Path, default=Path("bench.work"))

@@ -67,7 +67,8 @@ def table(bundle: Bundle, pair: Pair, repeats: int) -> Table:
         timings = by_turns({row: clocked(run) for row, run in runs.items()}, repeats)
     lines = [_line(row, timing) for row, timing in timings.items()]
     about = f"each a process of its own; least of {repeats} turns; start-up: what the stages of the volume do not explain"
-    return Table(f"speed-start-{bundle.name}", lines, about, {"bundle": bundle.name, "volume": pair.name}, partial(_draw, lines))
+    account = {"bundle": bundle.name, "hash": bundle.hash, "volume": pair.name}
+    return Table(f"speed-start-{bundle.name}", lines, about, account, partial(_draw, lines))
 
 
 def _line(row: str, timing: Timing[Any]) -> dict[str, str]:

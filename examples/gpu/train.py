@@ -117,18 +117,23 @@ def of(patients: list[PatientSlices], split: str, *, masked: bool = False) -> li
     return [p for p in patients if p.split == split and p.target is not None and (p.masked or not masked)]
 
 
+def watched(device: torch.device) -> tuple[int, int]:
+    """Slices a batch and batches of a val figure; few on a CPU, where only the way is tried."""
+    return (32, 8) if device.type != "cpu" else (2, 1)
+
+
 def denoising(bundle: Bundle, patients: list[PatientSlices], device: torch.device) -> Callable[[nn.Module], float]:
     """The denoising loss on lesion-free val slices, the same noise and timesteps for every network."""
-    held = on_card(of(patients, "val"), lambda p: p.lesion_free, device)
+    held, (batch, batches) = on_card(of(patients, "val"), lambda p: p.lesion_free, device), watched(device)
 
     @torch.inference_mode()
     def figure(network: nn.Module) -> float:
         generator, total = torch.Generator(device).manual_seed(1), 0.0
         with torch.device(device):
-            for _ in range(8):
-                condition, target, brain, _ = held.draw(min(32, len(held.weights)), generator)
+            for _ in range(batches):
+                condition, target, brain, _ = held.draw(batch, generator)
                 total += float(denoising_loss(network, schedule_of(bundle), condition, target * brain, brain, generator))
-        return total / 8
+        return total / batches
 
     return figure
 
@@ -161,11 +166,12 @@ def expert(name: str, finder: str, patients: list[PatientSlices], device: torch.
     def told(groups: tuple[OnCard, OnCard], batch: int) -> LossOf:
         return told_loss(*groups, schedule_of(bundle), AugmentSettings(), ToldSettings(), find, batch)
 
-    taught, held = slices("train"), drawn_there(told(slices("val"), 32), device)
+    batch, batches = watched(device)
+    taught, held = slices("train"), drawn_there(told(slices("val"), batch), device)
 
     @torch.no_grad()
     def figure(network: nn.Module) -> float:
-        return float(np.mean([float(held(network, torch.Generator().manual_seed(k))) for k in range(8)]))
+        return float(np.mean([float(held(network, torch.Generator().manual_seed(k))) for k in range(batches)]))
 
     make, data = (lambda: load_expert(bundle, device)), data_of(of(patients, "train", masked=True), *taught)
     return Training(name, "expert", 128, 4e-4, make, partial(told, taught), figure, "told loss on val", False, data)

@@ -4,12 +4,13 @@ import argparse
 from dataclasses import replace
 from functools import partial
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
 
-from examples.benchmarks import speed, speed_patchcore
+from examples.benchmarks import speed, speed_patchcore, speed_start
 from examples.benchmarks.other_samplers import Published
 from localdiff_cli.errors import NoInputError, UsageError
 from tests.training.data import write_patient
@@ -22,6 +23,8 @@ def options(bench, tmp_path, monkeypatch):
 
     monkeypatch.setattr(speed_patchcore, "anomalib", refused)
     monkeypatch.setattr(speed, "REPEATS", 1)
+    monkeypatch.setattr(speed_start, "_program", lambda text, ours: None)  # processes of their own have no place in this test
+    monkeypatch.setattr(speed_start, "_translate", lambda bundle, source, brain, folder: nib.load(source).shape[2] / 1000)
     monkeypatch.setattr(speed, "Published", partial(Published, steps=3, fusion_step=1))
     (tmp_path / "data").mkdir()
     for number in (1, 2):
@@ -31,8 +34,8 @@ def options(bench, tmp_path, monkeypatch):
     )
 
 
-def test_three_tables_with_a_row_for_every_way(options):
-    translate, stages, patchcore = speed.measure(options)
+def test_four_tables_with_a_row_for_every_way(options):
+    translate, stages, start, patchcore = speed.measure(options)
     rows = {line["row"]: line for line in translate.rows}
     assert len(rows) == len(translate.rows) == 7
     assert rows[speed.OURS]["times ours"] == "1.00"
@@ -45,7 +48,9 @@ def test_three_tables_with_a_row_for_every_way(options):
         assert 50 < sum(shares) < 101
         assert float(line["outside the networks %"]) == pytest.approx(100 - shares[2] - shares[3], abs=0.2)
     assert [line["row"].split(",")[0] for line in patchcore.rows] == ["fit", "fit", "predict", "predict"]
-    for table in (translate, stages, patchcore):
+    assert [line["row"] for line in start.rows] == [*speed_start.PROGRAMS, speed_start.ONE_SLICE]
+    assert start.rows[-1]["of which stages"] == "0.00"
+    for table in (translate, stages, start, patchcore):
         table.draw(Figure())
         assert table.settings["hash"]
 

@@ -48,6 +48,19 @@ def test_the_list_of_what_is_installed_names_the_package_itself(tmp_path):
     assert {"localdiff", "torch", "numpy"} <= set(names)
 
 
+def test_a_build_that_cannot_be_reproduced_is_named(tmp_path, monkeypatch):
+    for name in ("a.tar.gz", "b.whl"):
+        (tmp_path / name).write_bytes(b"1")
+
+    def built(*command, where=None):
+        folder = Path(command[command.index("--outdir") + 1])
+        (folder / "a.tar.gz").write_bytes(b"1")
+        (folder / "b.whl").write_bytes(b"2")
+
+    monkeypatch.setattr(release, "run", built)
+    assert release.differing(tmp_path) == ["b.whl"]
+
+
 @pytest.mark.parametrize(("place", "refused"), [("localdiff_cli/big.bin", True), ("models/x/models/a.safetensors", False)])
 def test_a_large_file_is_refused_outside_the_folders_of_weights(tmp_path, monkeypatch, place, refused):
     monkeypatch.chdir(tmp_path)

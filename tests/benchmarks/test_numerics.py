@@ -1,0 +1,60 @@
+"""Numerical variability: what the rows say, and the bounds that the help of --precision states, on a small network."""
+
+import numpy as np
+import pytest
+import torch
+
+from examples.benchmarks.numerics import AS_IS, VARIANTS, compared, dice, path_of
+from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
+
+
+def found(**changes):
+    brain = np.ones((1, 1, 4, 4), bool)
+    images = dict.fromkeys(("plain", "local"), np.zeros(brain.shape, np.float32))
+    masks = dict.fromkeys(("mask", "lesions plain", "lesions local"), brain & False)
+    return {"brain": brain, **images, **masks} | changes
+
+
+def test_a_row_says_what_moved_and_by_how_much():
+    mask = np.zeros((1, 1, 4, 4), bool)
+    mask[..., 0, 0] = True
+    row = compared("x", found(), found(mask=mask, local=np.full((1, 1, 4, 4), 0.25, np.float32), **{"lesions local": mask}))
+    assert row["B decided otherwise, % of the brain"] == "6.2500"
+    assert (row["plain: mean |Δ|"], row["local: mean |Δ|"], row["local: most"]) == ("0.00e+00", "2.50e-01", "2.50e-01")
+    assert (row["lesions plain, Dice"], row["lesions local, Dice"]) == ("1.0000", "0.0000")
+
+
+def test_dice_of_nothing_and_nothing_is_one():
+    nothing, one = np.zeros(3, bool), np.ones(3, bool)
+    assert (dice(nothing, nothing), dice(one, one), dice(one, nothing)) == (1.0, 1.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """A random network's predictions by code path."""
+    torch.manual_seed(0)
+    network = TranslatorNetwork(NetworkSettings(space_to_depth=8, channels=(32, 64), num_res_blocks=1, attention_levels=(False, True)))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    x, condition, t = torch.randn(1, 1, 64, 64), torch.rand(1, 1, 64, 64), torch.tensor([500])
+
+    def run(variant):
+        with torch.inference_mode(), path_of(variant):
+            return network(x, condition, t).float()
+
+    return {variant: run(variant) for variant in (AS_IS, "mkldnn off", "bf16")}
+
+
+@pytest.mark.parametrize(("variant", "bound"), [("mkldnn off", 1e-5), ("bf16", 0.02)])
+def test_a_prediction_moves_less_than_is_stated(answers, variant, bound):
+    scale = float(answers[AS_IS].abs().mean())
+    moved = float((answers[variant] - answers[AS_IS]).abs().mean()) / scale
+    assert moved < bound
+    if variant == "bf16":
+        assert moved > 1e-4
+
+
+def test_every_variant_is_a_process_that_says_how_it_differs():
+    assert next(iter(VARIANTS)) == AS_IS
+    assert VARIANTS["AVX2"]["ATEN_CPU_CAPABILITY"] == "avx2"
