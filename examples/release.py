@@ -1,7 +1,7 @@
 """Build a release and prove its wheel: ``python -m examples.release [--out dist] [--sbom FILE]``.
 
-Builds sdist and wheel (``build``), twice with the same bytes, checks their metadata (``twine``), installs the wheel with its requirements into a bare environment,
-and there verifies the models and translates a small volume. Uploads nothing.
+Builds sdist and wheel (``build``), twice with the same bytes, checks their metadata (``twine``), installs the wheel with its requirements
+into a bare environment, and there verifies the models and translates a small volume. Uploads nothing.
 """
 
 from __future__ import annotations

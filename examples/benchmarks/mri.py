@@ -144,7 +144,7 @@ class Bench:
             told = f"{row.label}: the variant {row.variant} of {self.bundle.name} is not here, or was made from another translator"
             raise UsageError(f"{told}. {how_to_make(f'{self.bundle.name}/{row.variant}')}", code="no-model")
         model = on_device(network, self.networks.device, "fp32")
-        return replace(self.networks, expert=model) if row.expert else replace(self.networks, expert=None, model=model)
+        return replace(self.networks, expert=model, told=False) if row.expert else replace(self.networks, expert=None, model=model)
 
     def region(self, row: Row, chunk: Chunk, lesion: Tensor) -> tuple[Tensor, Tensor]:
         """M and B of a chunk, ``(N, 1, H, W)``."""
@@ -198,7 +198,9 @@ def load(model: str, segmenter: str | None, ood_segmenter: str | None) -> Bench:
     judge = open_bundle(segmenter or bundle.target.segmenter)
     judging, cut = load_segmenter(judge, device), judge.segmenter_defaults.threshold
     shows = lesion_shows(judging, cut)
-    networks = Networks(translate, schedule_of(bundle), device, network.settings.multiple, shows, judge.name, expert)
+    networks = Networks(
+        translate, schedule_of(bundle), device, network.settings.multiple, shows, judge.name, expert, told=bundle.expert_is_told
+    )
     finder = open_bundle(ood_segmenter or bundle.condition.segmenter)
 
     @functools.cache

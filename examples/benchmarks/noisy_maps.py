@@ -31,7 +31,8 @@ def sample_redrawn(networks: Networks, settings: SampleSettings, chunk: Chunk, m
     process = Process(networks.model, schedule, step_of(settings.sampler, settings.eta), pairs, noise, networks.expert)
     state, fusion = split(State(noise(INITIAL))), len(pairs) - settings.local.fusion_step
     for k in range(fusion):
-        branched = branch_denoiser(networks.model, schedule, condition, masks[k], settings.local.context, expert=networks.expert)
+        told = masks[k].float() if networks.expert is not None and networks.told else None
+        branched = branch_denoiser(networks.model, schedule, condition, masks[k], settings.local.context, expert=networks.expert, told=told)
         state = process.walk(branched, state, k, k + 1, lambda number: torch.cat([noise(number)] * 2))
     x0 = process.walk(process.joint(condition), fuse(state, masks[fusion - 1].float()), fusion, len(pairs)).x
     return ((x0 + 1) / 2).clamp(0, 1) * chunk.brain

@@ -63,7 +63,8 @@ def estimates(bench: Bench, chunk: Chunk, mask: Tensor, fingerprint: str, way: s
     denoise = denoiser(bench.networks.model, schedule, chunk.condition)
     if way != "plain":
         expert = bench.networks.expert if way == "expert" else None
-        denoise = branch_denoiser(bench.networks.model, schedule, chunk.condition, mask, settings.local.context, expert=expert)
+        told = mask.float() if expert is not None and bench.networks.told else None
+        denoise = branch_denoiser(bench.networks.model, schedule, chunk.condition, mask, settings.local.context, expert=expert, told=told)
         state = split(state)
     step = step_of(settings.sampler, settings.eta)
     for number, pair in enumerate(step_pairs(schedule.num_train_timesteps, settings.steps)):

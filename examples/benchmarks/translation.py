@@ -74,7 +74,9 @@ def measure(
     """
     network = load_translator(bundle, device)
     own = on_device(load_expert(bundle, device), device, "fp32") if bundle.has_expert and expert else None
-    networks = Networks(on_device(network, device, "fp32"), schedule_of(bundle), device, network.settings.multiple, expert=own)
+    networks = Networks(
+        on_device(network, device, "fp32"), schedule_of(bundle), device, network.settings.multiple, expert=own, told=bundle.expert_is_told
+    )
     chunk, target, lesion = chunk_of(patient, every)
     brain, condition = chunk.brain[:, 0].numpy(), chunk.condition[:, 0].numpy()
     nothing = torch.zeros_like(chunk.brain)

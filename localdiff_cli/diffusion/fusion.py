@@ -125,7 +125,7 @@ def local(
     branched = branch_denoiser(
         process.model, process.schedule, condition, region.mask, settings.context,
         expert=process.expert, crop=region.crop, space=process.space, seen=region.seen, ood_branch=settings.ood_branch,
-        told=region.map if process.told else None, emphasis=settings.emphasis,
+        told=region.map if process.told and process.expert is not None else None, emphasis=settings.emphasis,
     )  # fmt: skip
     weight = region.weight(settings.soft)
     state = split(process.walk(joint, State(x_T), 0, settings.branch_step))

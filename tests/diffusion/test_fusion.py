@@ -1,5 +1,7 @@
 """Branching and fusion: what must be equal, what must not be read, what must cost nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -106,6 +108,13 @@ def test_joint_steps_run_on_one_slice_with_the_full_condition(fusion_step):
     sizes = [len(call[0]) for call in model.calls]
     assert sizes == [2] * (6 - fusion_step) + [1] * fusion_step
     assert all(torch.equal(call[1], c) for call in model.calls[6 - fusion_step :])
+
+
+def test_without_an_expert_nobody_is_told_the_map():
+    model, c = Recorder(), condition()
+    told = local(replace(process(model), told=True), c, x_T(), square(), LocalSettings())
+    assert torch.equal(told, local(process(Recorder()), c, x_T(), square(), LocalSettings()))
+    assert {call[1].shape[1] for call in model.calls} == {1}
 
 
 @pytest.mark.parametrize("branch_step", [1, 3])
