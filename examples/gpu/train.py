@@ -44,7 +44,7 @@ MIN_LESION_PIXELS = 40
 SHARES = (0.24, 0.14, 0.12, 0.2, 0.2, 0.1)
 """Of the time, in the order of :func:`trainings`."""
 PROBE = 12
-"""Steps that tell what a step costs."""
+"""Steps that tell what a step costs, the first few of which compile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,10 +238,11 @@ def settings_for(one: Training, steps: int, batch: int, *, compiled: bool) -> Lo
 def cost_of(one: Training, network: nn.Module, loss: LossOf, batch: int, folder: Path, *, compiled: bool) -> float:
     """Seconds of a step, of a copy of the network; what compiling takes is not among them."""
     times: list[float] = []
-    probe = replace(settings_for(one, PROBE, batch, compiled=compiled), report_every=1)
+    steps = PROBE if compiled else 3
+    probe = replace(settings_for(one, steps, batch, compiled=compiled), report_every=1)
     train(copy.deepcopy(network), loss, probe, folder / "probe.pt", lambda p: times.append(time.monotonic()))
     (folder / "probe.pt").unlink()
-    return float(np.median(np.diff(times)[PROBE // 3 :]))
+    return float(np.median(np.diff(times)[steps // 3 :]))
 
 
 def carry_out(one: Training, box: Box, seconds: float, device: torch.device, batch: int | None, *, compiled: bool) -> None:
@@ -251,7 +252,7 @@ def carry_out(one: Training, box: Box, seconds: float, device: torch.device, bat
     before, loss = one.figure(network.eval()), drawn_there(one.loss(size), device)
     name = f"{one.bundle}.{one.part}"
     step = cost_of(one, network, loss, size, box.folder, compiled=compiled)
-    steps = max(4, int((seconds - (time.monotonic() - started)) / step))
+    steps = max(2, int((seconds - (time.monotonic() - started)) / step))
     checkpoint = box.folder / f"{name}.pt"
     average, curve = train(network, loss, settings_for(one, steps, size, compiled=compiled), checkpoint, lambda p: None)
     checkpoint.unlink()

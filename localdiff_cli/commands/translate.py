@@ -253,7 +253,6 @@ class TranslateRecipe(NetworkRecipe):
     def load(self, say: Say) -> Work:
         """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
         from localdiff_cli.diffusion.device import automatic_batch, choose_device
-        from localdiff_cli.guarantees.certificate import read_certificate
         from localdiff_cli.tasks.matching import reference_scale
         from localdiff_cli.tasks.slices import file_account, prepare_settings
         from localdiff_cli.tasks.translation import TranslateWork
@@ -262,7 +261,7 @@ class TranslateRecipe(NetworkRecipe):
         device, local = choose_device(options.device), options.mode == "local"
         announce(say, bundle, device)
         networks = _networks(options, bundle, device)
-        certificate = read_certificate(options.calibration) if options.calibration else None
+        certificate = _certificate(options.calibration) if options.calibration else None
         detector = replace(self.detector, tau=certificate.tau) if certificate else self.detector
         bind, account = choose_detector(detector, bundle, device) if local else (None, {})
         # What is unknown hangs on the bundle's own cut, whichever cut a certificate brings.
@@ -303,6 +302,13 @@ def _check_calibration(path: Path, detector: DetectorOptions, interval: float | 
     if interval is not None and (found is None or found["level"] != interval):
         has = "no interval" if found is None else f"the interval {found['level']:g}"
         raise UsageError(f"--interval {interval:g}: {path} has {has}; ask for that one, or calibrate anew", code="certificate")
+
+
+def _certificate(path: Path) -> Certificate:
+    """The certificate; what reads it loads statistics that a translation without one does not need."""
+    from localdiff_cli.guarantees.certificate import read_certificate
+
+    return read_certificate(path)
 
 
 def _certified(work: TranslateWork, certificate: Certificate, options: TranslateOptions) -> TranslateWork:

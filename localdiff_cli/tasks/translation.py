@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ from torch import Tensor
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.work import OnSlice, Outcome
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.guarantees.certified import Certified
-from localdiff_cli.guarantees.strangeness import Painter
 from localdiff_cli.ood.detector import Detection
 from localdiff_cli.tasks.detection import (
     DetectorBinding,
@@ -53,6 +51,10 @@ from localdiff_cli.volumes.intensity import Scale
 from localdiff_cli.volumes.partners import Source
 from localdiff_cli.volumes.prepare import Prepared
 from localdiff_cli.volumes.reader import ITK_SUFFIXES, suffix_of
+
+if TYPE_CHECKING:
+    from localdiff_cli.guarantees.certified import Certified
+    from localdiff_cli.guarantees.strangeness import Painter
 
 IND, OOD, FUSED, UNKNOWN = 1, 2, 3, 4
 INT16_STEPS = 32000
