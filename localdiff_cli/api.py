@@ -20,12 +20,12 @@ from numpy.typing import ArrayLike, NDArray
 from localdiff_cli.batch.discover import discover
 from localdiff_cli.batch.work import Outcome
 from localdiff_cli.bundle import Bundle, open_bundle
-from localdiff_cli.commands.detect import DetectOptions, detect_recipe
-from localdiff_cli.commands.detector import DetectorOptions
+from localdiff_cli.commands.detect import detect_recipe
 from localdiff_cli.commands.recipe import NetworkRecipe
-from localdiff_cli.commands.segment import SegmentOptions, segment_recipe
-from localdiff_cli.commands.translate import TranslateOptions, TranslateRecipe, checked_bundle
+from localdiff_cli.commands.segment import segment_recipe
+from localdiff_cli.commands.translate import TranslateRecipe, checked_bundle
 from localdiff_cli.errors import UsageError
+from localdiff_cli.options import DetectOptions, DetectorOptions, SegmentOptions, TranslateOptions
 from localdiff_cli.volumes.reader import SliceReader, open_volume
 
 Say = Callable[[str], None]

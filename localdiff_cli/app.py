@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from localdiff_cli import __version__
+from localdiff_cli import __version__, declared
 from localdiff_cli import options as o
-from localdiff_cli.choices import DETECTORS, SAMPLERS, listed
+from localdiff_cli.choices import DETECTORS, listed
 from localdiff_cli.startup import prepare_process
 
 app = typer.Typer(
@@ -25,8 +25,6 @@ models = typer.Typer(help="List, show and verify model bundles.", no_args_is_hel
 fit = typer.Typer(help="Train a translator, a detector or a segmenter on your own data.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(fit, name="fit")
-
-SAMPLING, LOCAL = "Sampling", "Local Diffusion"
 
 
 def _finish(code: int) -> None:
@@ -47,171 +45,59 @@ def _root(
 
 
 @app.command()
-def detect(
-    source: o.In, out: o.Out, model: o.Model = "t1-to-t2",
-    detector: o.Detector = None, detector_model: o.DetectorModel = None, map_: o.Map = None, false_alarm: o.FalseAlarm = None,
-    tau: o.Tau = None, open_: o.Open = None, dilate: o.Dilate = None, peak: o.Peak = None, backbone_weights: o.BackboneWeights = None,
-    save_mask: Annotated[bool, typer.Option("--save-mask", help="Also write the OOD mask B, <name>_oodmask.", rich_help_panel=o.OUTPUT)] = False,
-    save_score: Annotated[bool, typer.Option("--save-score", help="Also write the raw score A, <name>_score.", rich_help_panel=o.OUTPUT)] = False,
-    save_brain: o.SaveBrain = False, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse", affine_from: o.AffineFrom = None,
-    device: o.Device = "auto", batch_size: o.BatchSize = "auto",
-    jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
-    shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
-    overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
-) -> None:  # fmt: skip
+@declared.command(o.RunOptions, o.DetectOptions, o.DetectorOptions, without=("dicom_out",))
+def detect(run: o.RunOptions, options: o.DetectOptions, detector: o.DetectorOptions) -> None:
     """Find where the condition is unlike anything seen in training: an OOD map in [0, 1] on each input's grid.
 
     Example: localdiff detect --in t1/ --out ood/ --save-mask
     """
-    from localdiff_cli.commands.detect import DetectOptions
-    from localdiff_cli.commands.detect import detect as run
-    from localdiff_cli.commands.detector import DetectorOptions
-    from localdiff_cli.commands.run import Asked, RunOptions, guarded
+    from localdiff_cli.commands.detect import detect as work
+    from localdiff_cli.commands.run import guarded
 
-    how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, affine_from=affine_from)
-    chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, peak, backbone_weights)
-    options = DetectOptions(model, brain, bias, nan, save_mask, save_score, save_brain, device, batch_size, affine_from)
-    _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
+    _finish(guarded(lambda: work(run, options, detector), debug=run.debug))
 
 
 @app.command()
-def translate(
-    source: o.In, out: o.Out, model: o.Model = "t1-to-t2",
-    mode: Annotated[str, typer.Option("--mode", help="local: Local Diffusion; plain: the ordinary sampler, for comparison. Example: --mode plain", rich_help_panel=LOCAL)] = "local",
-    context: Annotated[float | None, typer.Option("--lambda", help="λ: how much of the OOD region the IND branch still sees, 0 to 1. (default: the bundle's) Example: --lambda 0.95", rich_help_panel=LOCAL)] = None,
-    branch_step: Annotated[int | None, typer.Option("--branch-step", help="Plain steps before the branches part. (default: the bundle's) Example: --branch-step 0", rich_help_panel=LOCAL)] = None,
-    fusion_step: Annotated[int | None, typer.Option("--fusion-step", help="Joint steps after fusion, counted from the end. (default: the bundle's) Example: --fusion-step 1", rich_help_panel=LOCAL)] = None,
-    soft: Annotated[bool | None, typer.Option("--soft/--hard", help="Fuse by the OOD map M, or by the mask B. (default: the bundle's)", rich_help_panel=LOCAL)] = None,
-    expert: Annotated[str, typer.Option("--expert", help="Network of the OOD branch: auto (the bundle's expert, where it has one), none (training-free, as published) or a bundle with an expert. Example: --expert none", rich_help_panel=LOCAL)] = "auto",
-    ood_branch: Annotated[str, typer.Option("--ood-branch", help="Where the OOD branch's image comes from: network, copy (the condition itself inside B) or mean (half of each); the last two only where condition and target share a contrast. Example: --ood-branch copy", rich_help_panel=LOCAL)] = "network",
-    emphasis: Annotated[float | None, typer.Option("--emphasis", help="How far the OOD branch goes beyond the ordinary one, 0 to 10; 1: as its network draws, more: bolder, and more is invented. (default: the bundle's) Example: --emphasis 1.5", rich_help_panel=LOCAL)] = None,
-    unknown: Annotated[str | None, typer.Option("--unknown", metavar="<str>", help="What stands where the input looks like neither healthy tissue nor a known lesion: plain (what the ordinary process draws) or blank (0). (default: the bundle's) Example: --unknown blank", rich_help_panel=LOCAL)] = None,
-    unknown_tau: Annotated[float | None, typer.Option("--unknown-tau", help="OOD probability from which a region is called unknown, below --tau, 0 to 1. (default: the bundle's) Example: --unknown-tau 0.1", rich_help_panel=LOCAL)] = None,
-    guided: Annotated[bool, typer.Option("--guided", help="Guided timing: from the fusion step on, fuse as soon as a classifier still sees the anomaly.", rich_help_panel=LOCAL)] = False,
-    classifier: Annotated[str | None, typer.Option("--classifier", help="Segmenter bundle of the target contrast for --guided. (default: lesion-<target>) Example: --classifier lesion-flair", rich_help_panel=LOCAL)] = None,
-    ood_crop: Annotated[bool | None, typer.Option("--ood-crop/--ood-full", help="Run the OOD branch on a window around B (faster), or on the whole slice. (default: the bundle's)", rich_help_panel=LOCAL)] = None,
-    detector: o.Detector = None, detector_model: o.DetectorModel = None, map_: o.Map = None, false_alarm: o.FalseAlarm = None,
-    tau: o.Tau = None, open_: o.Open = None, dilate: o.Dilate = None, peak: o.Peak = None, backbone_weights: o.BackboneWeights = None,
-    sampler: Annotated[str | None, typer.Option("--sampler", help=f"{listed(SAMPLERS)}. (default: the bundle's) Example: --sampler dpmpp", rich_help_panel=SAMPLING)] = None,
-    eta: Annotated[float | None, typer.Option("--eta", help="DDIM's η, 0 (deterministic) to 1. (default: the bundle's) Example: --eta 0", rich_help_panel=SAMPLING)] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Reverse steps. (default: the bundle's) Example: --steps 10", rich_help_panel=SAMPLING)] = None,
-    samples: Annotated[int, typer.Option("--samples", help="Samples a slice; more than one gives their mean, and <name>_std. Example: --samples 10", rich_help_panel=SAMPLING)] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of all noise. Example: --seed 7", rich_help_panel=SAMPLING)] = 0,
-    noise: Annotated[str, typer.Option("--noise", help="shared by all slices (no flicker between them) or independent. Example: --noise independent", rich_help_panel=SAMPLING)] = "shared",
-    match: Annotated[Path | None, typer.Option("--match", help="Reference volume of the target contrast, or a folder with one a volume: the output takes its intensity units. Example: --match t2_ref.nii.gz", rich_help_panel=o.OUTPUT)] = None,
-    suffix: Annotated[str | None, typer.Option("--suffix", help="Replace the names' BIDS suffix. Example: --suffix T2w", rich_help_panel=o.OUTPUT)] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, float64, or int16 with slope and intercept. Example: --dtype int16", rich_help_panel=o.OUTPUT)] = "float32",
-    save_map: Annotated[bool, typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=o.OUTPUT)] = False,
-    save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused, 4 unknown.", rich_help_panel=o.OUTPUT)] = False,
-    save_brain: o.SaveBrain = False, dicom_out: o.DicomOut = None, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse", affine_from: o.AffineFrom = None,
-    device: o.Device = "auto", batch_size: o.BatchSize = "auto",
-    precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU. Example: --precision bf16", rich_help_panel=o.MODEL)] = "fp32",
-    calibration: Annotated[Path | None, typer.Option("--calibration", help="Certificate of localdiff calibrate: its cut τ is used, its promises go into every sidecar, and volumes unlike its patients are said to be outside them. (default: none) Example: --calibration site.json", rich_help_panel=o.MODEL)] = None,
-    interval: Annotated[float | None, typer.Option("--interval", help="Also write <name>_lo and <name>_hi: between them lies the true value in this share of a new patient's voxels, 0.5 to 0.99, by region; the level that --calibration was made with. (default: none) Example: --interval 0.9", rich_help_panel=o.OUTPUT)] = None,
-    jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
-    shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
-    overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
-) -> None:  # fmt: skip
+@declared.command(o.RunOptions, o.TranslateOptions, o.DetectorOptions)
+def translate(run: o.RunOptions, options: o.TranslateOptions, detector: o.DetectorOptions) -> None:
     """Translate every volume to the model's target contrast, with Local Diffusion where the input is out of distribution.
 
     Example: localdiff translate --in t1/ --out t2/ --suffix T2w
     """
-    from localdiff_cli.commands.detector import DetectorOptions
-    from localdiff_cli.commands.run import Asked, RunOptions, guarded
-    from localdiff_cli.commands.translate import TranslateOptions
-    from localdiff_cli.commands.translate import translate as run
+    from localdiff_cli.commands.run import guarded
+    from localdiff_cli.commands.translate import translate as work
 
-    how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, dicom_out, affine_from)
-    chosen = DetectorOptions(detector, detector_model, map_, false_alarm, tau, open_, dilate, peak, backbone_weights)
-    options = TranslateOptions(
-        model=model, mode=mode, sampler=sampler, eta=eta, steps=steps, samples=samples, seed=seed, noise=noise, context=context,
-        branch_step=branch_step, fusion_step=fusion_step, soft=soft, guided=guided, classifier=classifier, expert=expert, emphasis=emphasis,
-        unknown=unknown, unknown_tau=unknown_tau, ood_branch=ood_branch, ood_crop=ood_crop, brain=brain, bias=bias, nan=nan, match=match, suffix=suffix,
-        dtype=dtype, save_map=save_map, save_source=save_source, save_brain=save_brain,
-        device=device, precision=precision, batch_size=batch_size, calibration=calibration, interval=interval, affine_from=affine_from,
-    )  # fmt: skip
-    _finish(guarded(lambda: run(shared, options, chosen), debug=debug))
+    _finish(guarded(lambda: work(run, options, detector), debug=run.debug))
 
 
 @app.command()
-def segment(
-    source: o.In, out: o.Out,
-    model: Annotated[str | None, typer.Option("--model", help="Segmenter bundle by name or folder. (default: by the input's sidecar or name) Example: --model lesion-flair", rich_help_panel=o.MODEL)] = None,
-    threshold: Annotated[float | None, typer.Option("--threshold", help="Probability cut, 0 to 1. (default: the bundle's) Example: --threshold 0.5", rich_help_panel=o.OUTPUT)] = None,
-    min_volume: Annotated[float | None, typer.Option("--min-volume", help="Smallest 3D lesion kept, mm³. (default: the bundle's) Example: --min-volume 50", rich_help_panel=o.OUTPUT)] = None,
-    save_prob: Annotated[bool, typer.Option("--save-prob", help="Also write the lesion probability, <name>_prob.", rich_help_panel=o.OUTPUT)] = False,
-    save_brain: o.SaveBrain = False, dicom_out: o.DicomOut = None, brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse", affine_from: o.AffineFrom = None,
-    device: o.Device = "auto", batch_size: o.BatchSize = "auto",
-    jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
-    shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
-    overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
-) -> None:  # fmt: skip
+@declared.command(o.RunOptions, o.SegmentOptions)
+def segment(run: o.RunOptions, options: o.SegmentOptions) -> None:
     """Segment lesions in real or translated volumes: a mask (1 = lesion) under each input's relative name.
 
     Example: localdiff segment --in t2/ --out lesions/
     """
-    from localdiff_cli.commands.run import Asked, RunOptions, guarded
-    from localdiff_cli.commands.segment import SegmentOptions
-    from localdiff_cli.commands.segment import segment as run
+    from localdiff_cli.commands.run import guarded
+    from localdiff_cli.commands.segment import segment as work
 
-    how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
-    shared = RunOptions(source, out, overwrite, quiet, verbose, json_log, debug, how, dry_run, dicom_out, affine_from)
-    options = SegmentOptions(model, threshold, min_volume, brain, bias, nan, save_prob, save_brain, device, batch_size, affine_from)
-    _finish(guarded(lambda: run(shared, options), debug=debug))
+    _finish(guarded(lambda: work(run, options), debug=run.debug))
 
 
-REFERENCE, MISS = "Reference", "Misdiagnosis"
+REPORT = Annotated[Path, typer.Option("--out", help="Folder for report.html, metrics.tsv, slices.tsv and summary.json. Example: --out report/", rich_help_panel=o.FILES)]
+NOT_IN_EVALUATE = ("overwrite", "max_failures", "fail_fast", "shard", "cluster", "dry_run", "dicom_out")
 
 
 @app.command()
-def evaluate(
-    source: o.In, out: Annotated[Path, typer.Option("--out", help="Folder for report.html, metrics.tsv, slices.tsv and summary.json. Example: --out report/", rich_help_panel=o.FILES)],
-    ref: Annotated[str, typer.Option("--ref", help="True target contrast: a file, or a folder paired by relative name or BIDS entities. Example: --ref t2_true/", rich_help_panel=o.FILES)],
-    truth: Annotated[str | None, typer.Option("--truth", help="Expert lesion masks. Example: --truth lesions_true/", rich_help_panel=REFERENCE)] = None,
-    baseline: Annotated[str | None, typer.Option("--baseline", help="The same volumes translated another way, to compare with. Example: --baseline t2_plain/", rich_help_panel=REFERENCE)] = None,
-    segmenter: Annotated[str | None, typer.Option("--segmenter", help="Segmenter bundle of the target contrast, run on translation, reference and baseline alike. Example: --segmenter lesion-flair", rich_help_panel=REFERENCE)] = None,
-    seg: Annotated[str | None, typer.Option("--seg", help="Lesion masks found on the translations. Example: --seg seg/", rich_help_panel=REFERENCE)] = None,
-    ref_seg: Annotated[str | None, typer.Option("--ref-seg", help="Lesion masks found on the references. Example: --ref-seg seg_ref/", rich_help_panel=REFERENCE)] = None,
-    baseline_seg: Annotated[str | None, typer.Option("--baseline-seg", help="Lesion masks found on the baseline. Example: --baseline-seg seg_plain/", rich_help_panel=REFERENCE)] = None,
-    ood: Annotated[str | None, typer.Option("--ood", help="OOD maps of detect, to score against the expert masks. Example: --ood ood/", rich_help_panel=REFERENCE)] = None,
-    condition: Annotated[str | None, typer.Option("--condition", help="The source volumes, for the pictures. Example: --condition t1/", rich_help_panel=REFERENCE)] = None,
-    brain: Annotated[str | None, typer.Option("--brain", help="Brain masks. (default: where the translation is not 0; a translation with its skull gets the reference's brain) Example: --brain masks/", rich_help_panel=o.INPUT)] = None,
-    contrast: Annotated[str | None, typer.Option("--contrast", help="Contrast of translations and references, where neither sidecar nor name says it. Example: --contrast FLAIR", rich_help_panel=o.INPUT)] = None,
-    bias: Annotated[str, typer.Option("--bias", help="Bias field correction of the reference: n4 or none. Example: --bias none", rich_help_panel=o.INPUT)] = "n4",
-    affine_from: o.AffineFrom = None,
-    resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Interpolate references, baselines, masks and maps of another grid onto the translation's, stated in the report; else they are refused.", rich_help_panel=o.INPUT)] = False,
-    tau: Annotated[float, typer.Option("--tau", help="Cut of the OOD map for its Dice, 0 to 1. Example: --tau 0.5", rich_help_panel=o.OOD)] = 0.5,
-    delta: Annotated[float, typer.Option("--delta", help="A lesion is missed below this Dice. Example: --delta 0.1", rich_help_panel=MISS)] = 0.1,
-    lesion_share: Annotated[float, typer.Option("--lesion-share", help="A slice bears a lesion above this share of its brain. Example: --lesion-share 0.02", rich_help_panel=MISS)] = 0.02,
-    invented_pixels: Annotated[int, typer.Option("--invented-pixels", help="A lesion is invented above this many pixels in a lesion-free slice. Example: --invented-pixels 30", rich_help_panel=MISS)] = 30,
-    judge_dice: Annotated[float, typer.Option("--judge-dice", help="The segmenter must reach this mean Dice with the expert masks on the true contrast, 0 to 1; below it, its figures are withheld. Example: --judge-dice 0.3", rich_help_panel=MISS)] = 0.3,
-    realism: Annotated[bool, typer.Option("--realism", help="Also FID and KID of the brain's slices, in the features of the packaged EfficientNet-Lite0 (not Inception: compare within one tool only).", rich_help_panel=REFERENCE)] = False,
-    viewer: Annotated[bool, typer.Option("--viewer/--no-viewer", help="Put the volumes of the two worst and the two best cases into the report, to scroll through: at most 25 MB.", rich_help_panel=o.OUTPUT)] = True,
-    resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples over patients. Example: --resamples 5000", rich_help_panel=o.RUN)] = 5000,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap. Example: --seed 1", rich_help_panel=o.RUN)] = 0,
-    jobs: o.Jobs = 1, timeout: o.Timeout = None,
-    fail_under: Annotated[list[str] | None, typer.Option("--fail-under", help="Leave with code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=o.RUN)] = None,
-    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Hold --fail-under against the cases that have the figure; else one case without it misses the limit.", rich_help_panel=o.RUN)] = False,
-    quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
-) -> None:  # fmt: skip
+@declared.command(o.RunOptions, o.EvaluateOptions, without=NOT_IN_EVALUATE, out=REPORT)
+def evaluate(run: o.RunOptions, options: o.EvaluateOptions) -> None:
     """Measure translations against the true contrast: image quality, lesions kept, missed and invented; a report in one HTML file.
 
     Example: localdiff evaluate --in t2/ --ref t2_true/ --truth lesions_true/ --segmenter lesion-flair --out report/
     """
-    from localdiff_cli.commands.evaluate import EvaluateOptions
-    from localdiff_cli.commands.evaluate import evaluate as run
-    from localdiff_cli.commands.run import Asked, RunOptions, guarded
+    from localdiff_cli.commands.evaluate import evaluate as work
+    from localdiff_cli.commands.run import guarded
 
-    shared = RunOptions(source, out, False, quiet, verbose, json_log, debug, Asked(jobs, timeout))
-    options = EvaluateOptions(
-        ref=ref, truth=truth, baseline=baseline, segmenter=segmenter, seg=seg, ref_seg=ref_seg, baseline_seg=baseline_seg, ood=ood,
-        condition=condition, brain=brain, contrast=contrast, bias=bias, resample_ref=resample_ref, tau=tau, delta=delta, lesion_share=lesion_share,
-        invented_pixels=invented_pixels, judge_dice=judge_dice, resamples=resamples, seed=seed, fail_under=tuple(fail_under or ()), realism=realism, viewer=viewer,
-        affine_from=affine_from, allow_missing=allow_missing,
-    )  # fmt: skip
-    _finish(guarded(lambda: run(shared, options), debug=debug))
+    _finish(guarded(lambda: work(run, options), debug=run.debug))
 
 
 @app.command()

@@ -1,15 +1,22 @@
-"""Options that several commands share, each with its unit, default and an example. Imports neither torch nor monai."""
+"""What can be asked of each command: every field is an option, declared here alone, with its unit, limits, default and an example.
 
-from __future__ import annotations
+Imports neither torch nor monai. The command line is made from these classes (declared.py); the Python API takes them as they are.
+"""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from localdiff_cli.choices import DETECTORS, listed
+from localdiff_cli.choices import DETECTORS, SAMPLERS, listed
+from localdiff_cli.declared import OneOf, Range
 
 FILES, MODEL, OOD, INPUT, OUTPUT, RUN = "Files", "Model", "OOD region", "Input", "Output", "Run"
+OOD_BRANCHES = ("network", "copy", "mean")
+PRECISIONS = ("fp32", "bf16", "fp16")
+DTYPES = ("float32", "float64", "int16")
+SAMPLING, LOCAL, REFERENCE, MISS = "Sampling", "Local Diffusion", "Reference", "Misdiagnosis"
 
 In = Annotated[
     str, typer.Option("--in", help="A volume, a folder (searched recursively) or a quoted glob. Example: --in t1/", rich_help_panel=FILES)
@@ -49,10 +56,12 @@ Bias = Annotated[
     typer.Option(
         "--bias", help="Bias field correction: n4 or none. (default: as the bundle was trained) Example: --bias none", rich_help_panel=INPUT
     ),
+    OneOf(("n4", "none")),
 ]
 Nan = Annotated[
     str,
     typer.Option("--nan", help="NaN and infinite voxels in the brain: refuse, or zero to take them as 0 (outside it they never matter). Example: --nan zero", rich_help_panel=INPUT),
+    OneOf(("refuse", "zero")),
 ]
 AffineFrom = Annotated[
     str | None,
@@ -62,6 +71,7 @@ AffineFrom = Annotated[
         "other about left and right or the voxel size) Example: --affine-from qform",
         rich_help_panel=INPUT,
     ),
+    OneOf(("sform", "qform")),
 ]
 SaveBrain = Annotated[bool, typer.Option("--save-brain", help="Also write the brain mask used, <name>_brain.", rich_help_panel=OUTPUT)]
 DicomOut = Annotated[
@@ -76,6 +86,7 @@ DicomOut = Annotated[
 Detector = Annotated[
     str | None,
     typer.Option("--detector", help=f"{listed(DETECTORS)}. (default: the bundle's) Example: --detector segmenter", rich_help_panel=OOD),
+    OneOf(DETECTORS),
 ]
 DetectorModel = Annotated[
     str | None,
@@ -100,22 +111,26 @@ FalseAlarm = Annotated[
         help="Share of held-out healthy brain pixels flagged, 0 to 1; sets τ_A. (default: the bundle's) Example: --false-alarm 0.02",
         rich_help_panel=OOD,
     ),
+    Range(1e-6, 1 - 1e-6),
 ]
 Tau = Annotated[
     float | None,
     typer.Option("--tau", help="Cut τ of the OOD map, 0 to 1. (default: the bundle's) Example: --tau 0.5", rich_help_panel=OOD),
+    Range(1e-6, 1),
 ]
 Open = Annotated[
     float | None,
     typer.Option(
         "--open", help="Opening radius for the OOD mask, mm; 0: none. (default: the bundle's) Example: --open 2", rich_help_panel=OOD
     ),
+    Range(0, 50),
 ]
 Dilate = Annotated[
     float | None,
     typer.Option(
         "--dilate", help="Dilation radius for the OOD mask, mm; 0: none. (default: the bundle's) Example: --dilate 3", rich_help_panel=OOD
     ),
+    Range(0, 50),
 ]
 Peak = Annotated[
     float | None,
@@ -125,6 +140,7 @@ Peak = Annotated[
         "(default: the bundle's, with its default detector) Example: --peak 0.5",
         rich_help_panel=OOD,
     ),
+    Range(0, 1),
 ]
 BackboneWeights = Annotated[
     Path | None,
@@ -148,6 +164,7 @@ Jobs = Annotated[
         help="Worker processes, the cores divided among them; 0: work in this process, where a crash ends the run. Example: --jobs 4",
         rich_help_panel=RUN,
     ),
+    Range(0, 1024),
 ]
 Timeout = Annotated[
     float | None,
@@ -156,12 +173,14 @@ Timeout = Annotated[
         help="Seconds after which a volume is stopped and fails. (default: none) Example: --timeout-per-volume 1800",
         rich_help_panel=RUN,
     ),
+    Range(0.1, 1e7),
 ]
 MaxFailures = Annotated[
     int | None,
     typer.Option(
         "--max-failures", help="Stop after this many failed volumes. (default: never) Example: --max-failures 10", rich_help_panel=RUN
     ),
+    Range(1, 1e9),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed volume.", rich_help_panel=RUN)]
 Shard = Annotated[
@@ -182,3 +201,152 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done, with time and memory, and write nothing.", rich_help_panel=RUN)
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=RUN)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How the user asks for a run to be carried out."""
+
+    jobs: Jobs = 1
+    timeout: Timeout = None
+    shard: Shard = None
+    max_failures: MaxFailures = None
+    fail_fast: FailFast = False
+    cluster: Cluster = None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options that every command on volumes has."""
+
+    source: In
+    out: Out
+    overwrite: Overwrite = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+    json_log: JsonLog = None
+    debug: Debug = False
+    how: Asked = field(default_factory=Asked)
+    dry_run: DryRun = False
+    dicom_out: DicomOut = None
+    affine_from: AffineFrom = None
+
+
+@dataclass(frozen=True)
+class DetectorOptions:
+    """Which detector and how sharp; None means the bundle's default."""
+
+    detector: Detector = None
+    detector_model: DetectorModel = None
+    map: Map = None
+    false_alarm: FalseAlarm = None
+    tau: Tau = None
+    open_mm: Open = None
+    dilate_mm: Dilate = None
+    peak: Peak = None
+    backbone_weights: BackboneWeights = None
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """The options of ``detect`` beyond the shared ones."""
+
+    model: Model = "t1-to-t2"
+    brain: Brain = "auto"
+    bias: Bias = None
+    nan: Nan = "refuse"
+    save_mask: Annotated[bool, typer.Option("--save-mask", help="Also write the OOD mask B, <name>_oodmask.", rich_help_panel=OUTPUT)] = False
+    save_score: Annotated[bool, typer.Option("--save-score", help="Also write the raw score A, <name>_score.", rich_help_panel=OUTPUT)] = False
+    save_brain: SaveBrain = False
+    device: Device = "auto"
+    batch_size: BatchSize = "auto"
+    affine_from: AffineFrom = None
+
+
+@dataclass(frozen=True)
+class TranslateOptions:
+    """The options of ``translate`` beyond the shared ones; None means the bundle's default."""
+
+    model: Model = "t1-to-t2"
+    mode: Annotated[str, typer.Option("--mode", help="local: Local Diffusion; plain: the ordinary sampler, for comparison. Example: --mode plain", rich_help_panel=LOCAL), OneOf(("local", "plain"))] = "local"
+    context: Annotated[float | None, typer.Option("--lambda", help="λ: how much of the OOD region the IND branch still sees, 0 to 1. (default: the bundle's) Example: --lambda 0.95", rich_help_panel=LOCAL), Range(0, 1)] = None
+    branch_step: Annotated[int | None, typer.Option("--branch-step", help="Plain steps before the branches part. (default: the bundle's) Example: --branch-step 0", rich_help_panel=LOCAL)] = None
+    fusion_step: Annotated[int | None, typer.Option("--fusion-step", help="Joint steps after fusion, counted from the end. (default: the bundle's) Example: --fusion-step 1", rich_help_panel=LOCAL)] = None
+    soft: Annotated[bool | None, typer.Option("--soft/--hard", help="Fuse by the OOD map M, or by the mask B. (default: the bundle's)", rich_help_panel=LOCAL)] = None
+    expert: Annotated[str, typer.Option("--expert", help="Network of the OOD branch: auto (the bundle's expert, where it has one), none (training-free, as published) or a bundle with an expert. Example: --expert none", rich_help_panel=LOCAL)] = "auto"
+    ood_branch: Annotated[str, typer.Option("--ood-branch", help="Where the OOD branch's image comes from: network, copy (the condition itself inside B) or mean (half of each); the last two only where condition and target share a contrast. Example: --ood-branch copy", rich_help_panel=LOCAL), OneOf(OOD_BRANCHES)] = "network"
+    emphasis: Annotated[float | None, typer.Option("--emphasis", help="How far the OOD branch goes beyond the ordinary one, 0 to 10; 1: as its network draws, more: bolder, and more is invented. (default: the bundle's) Example: --emphasis 1.5", rich_help_panel=LOCAL), Range(0, 10)] = None
+    unknown: Annotated[str | None, typer.Option("--unknown", metavar="<str>", help="What stands where the input looks like neither healthy tissue nor a known lesion: plain (what the ordinary process draws) or blank (0). (default: the bundle's) Example: --unknown blank", rich_help_panel=LOCAL), OneOf(("plain", "blank"))] = None
+    unknown_tau: Annotated[float | None, typer.Option("--unknown-tau", help="OOD probability from which a region is called unknown, below --tau, 0 to 1. (default: the bundle's) Example: --unknown-tau 0.1", rich_help_panel=LOCAL), Range(1e-6, 1)] = None
+    guided: Annotated[bool, typer.Option("--guided", help="Guided timing: from the fusion step on, fuse as soon as a classifier still sees the anomaly.", rich_help_panel=LOCAL)] = False
+    classifier: Annotated[str | None, typer.Option("--classifier", help="Segmenter bundle of the target contrast for --guided. (default: lesion-<target>) Example: --classifier lesion-flair", rich_help_panel=LOCAL)] = None
+    ood_crop: Annotated[bool | None, typer.Option("--ood-crop/--ood-full", help="Run the OOD branch on a window around B (faster), or on the whole slice. (default: the bundle's)", rich_help_panel=LOCAL)] = None
+    sampler: Annotated[str | None, typer.Option("--sampler", help=f"{listed(SAMPLERS)}. (default: the bundle's) Example: --sampler dpmpp", rich_help_panel=SAMPLING), OneOf(SAMPLERS)] = None
+    eta: Annotated[float | None, typer.Option("--eta", help="DDIM's η, 0 (deterministic) to 1. (default: the bundle's) Example: --eta 0", rich_help_panel=SAMPLING), Range(0, 1)] = None
+    steps: Annotated[int | None, typer.Option("--steps", help="Reverse steps. (default: the bundle's) Example: --steps 10", rich_help_panel=SAMPLING)] = None
+    samples: Annotated[int, typer.Option("--samples", help="Samples a slice; more than one gives their mean, and <name>_std. Example: --samples 10", rich_help_panel=SAMPLING), Range(1, 1000)] = 1
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all noise. Example: --seed 7", rich_help_panel=SAMPLING), Range(0, 2**63 - 1)] = 0
+    noise: Annotated[str, typer.Option("--noise", help="shared by all slices (no flicker between them) or independent. Example: --noise independent", rich_help_panel=SAMPLING), OneOf(("shared", "independent"))] = "shared"
+    brain: Brain = "auto"
+    bias: Bias = None
+    nan: Nan = "refuse"
+    match: Annotated[Path | None, typer.Option("--match", help="Reference volume of the target contrast, or a folder with one a volume: the output takes its intensity units. Example: --match t2_ref.nii.gz", rich_help_panel=OUTPUT)] = None
+    suffix: Annotated[str | None, typer.Option("--suffix", help="Replace the names' BIDS suffix. Example: --suffix T2w", rich_help_panel=OUTPUT)] = None
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, float64, or int16 with slope and intercept. Example: --dtype int16", rich_help_panel=OUTPUT), OneOf(DTYPES)] = "float32"
+    save_map: Annotated[bool, typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=OUTPUT)] = False
+    save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused, 4 unknown.", rich_help_panel=OUTPUT)] = False
+    save_brain: SaveBrain = False
+    interval: Annotated[float | None, typer.Option("--interval", help="Also write <name>_lo and <name>_hi: between them lies the true value in this share of a new patient's voxels, 0.5 to 0.99, by region; the level that --calibration was made with. (default: none) Example: --interval 0.9", rich_help_panel=OUTPUT)] = None
+    device: Device = "auto"
+    precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU. Example: --precision bf16", rich_help_panel=MODEL), OneOf(PRECISIONS)] = "fp32"
+    batch_size: BatchSize = "auto"
+    calibration: Annotated[Path | None, typer.Option("--calibration", help="Certificate of localdiff calibrate: its cut τ is used, its promises go into every sidecar, and volumes unlike its patients are said to be outside them. (default: none) Example: --calibration site.json", rich_help_panel=MODEL)] = None
+    affine_from: AffineFrom = None
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """The options of ``segment`` beyond the shared ones; None means the bundle's default."""
+
+    model: Annotated[str | None, typer.Option("--model", help="Segmenter bundle by name or folder. (default: by the input's sidecar or name) Example: --model lesion-flair", rich_help_panel=MODEL)] = None
+    threshold: Annotated[float | None, typer.Option("--threshold", help="Probability cut, 0 to 1. (default: the bundle's) Example: --threshold 0.5", rich_help_panel=OUTPUT), Range(0.001, 0.999)] = None
+    min_volume: Annotated[float | None, typer.Option("--min-volume", help="Smallest 3D lesion kept, mm³. (default: the bundle's) Example: --min-volume 50", rich_help_panel=OUTPUT), Range(0, 1e7)] = None
+    brain: Brain = "auto"
+    bias: Bias = None
+    nan: Nan = "refuse"
+    save_prob: Annotated[bool, typer.Option("--save-prob", help="Also write the lesion probability, <name>_prob.", rich_help_panel=OUTPUT)] = False
+    save_brain: SaveBrain = False
+    device: Device = "auto"
+    batch_size: BatchSize = "auto"
+    affine_from: AffineFrom = None
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The options of ``evaluate`` beyond the shared ones."""
+
+    ref: Annotated[str, typer.Option("--ref", help="True target contrast: a file, or a folder paired by relative name or BIDS entities. Example: --ref t2_true/", rich_help_panel=FILES)]
+    truth: Annotated[str | None, typer.Option("--truth", help="Expert lesion masks. Example: --truth lesions_true/", rich_help_panel=REFERENCE)] = None
+    baseline: Annotated[str | None, typer.Option("--baseline", help="The same volumes translated another way, to compare with. Example: --baseline t2_plain/", rich_help_panel=REFERENCE)] = None
+    segmenter: Annotated[str | None, typer.Option("--segmenter", help="Segmenter bundle of the target contrast, run on translation, reference and baseline alike. Example: --segmenter lesion-flair", rich_help_panel=REFERENCE)] = None
+    seg: Annotated[str | None, typer.Option("--seg", help="Lesion masks found on the translations. Example: --seg seg/", rich_help_panel=REFERENCE)] = None
+    ref_seg: Annotated[str | None, typer.Option("--ref-seg", help="Lesion masks found on the references. Example: --ref-seg seg_ref/", rich_help_panel=REFERENCE)] = None
+    baseline_seg: Annotated[str | None, typer.Option("--baseline-seg", help="Lesion masks found on the baseline. Example: --baseline-seg seg_plain/", rich_help_panel=REFERENCE)] = None
+    ood: Annotated[str | None, typer.Option("--ood", help="OOD maps of detect, to score against the expert masks. Example: --ood ood/", rich_help_panel=REFERENCE)] = None
+    condition: Annotated[str | None, typer.Option("--condition", help="The source volumes, for the pictures. Example: --condition t1/", rich_help_panel=REFERENCE)] = None
+    brain: Annotated[str | None, typer.Option("--brain", help="Brain masks. (default: where the translation is not 0; a translation with its skull gets the reference's brain) Example: --brain masks/", rich_help_panel=INPUT)] = None
+    bias: Annotated[str, typer.Option("--bias", help="Bias field correction of the reference: n4 or none. Example: --bias none", rich_help_panel=INPUT), OneOf(("n4", "none"))] = "n4"
+    resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Interpolate references, baselines, masks and maps of another grid onto the translation's, stated in the report; else they are refused.", rich_help_panel=INPUT)] = False
+    tau: Annotated[float, typer.Option("--tau", help="Cut of the OOD map for its Dice, 0 to 1. Example: --tau 0.5", rich_help_panel=OOD), Range(1e-6, 1)] = 0.5
+    delta: Annotated[float, typer.Option("--delta", help="A lesion is missed below this Dice. Example: --delta 0.1", rich_help_panel=MISS), Range(0, 1)] = 0.1
+    lesion_share: Annotated[float, typer.Option("--lesion-share", help="A slice bears a lesion above this share of its brain. Example: --lesion-share 0.02", rich_help_panel=MISS), Range(0, 1)] = 0.02
+    invented_pixels: Annotated[int, typer.Option("--invented-pixels", help="A lesion is invented above this many pixels in a lesion-free slice. Example: --invented-pixels 30", rich_help_panel=MISS), Range(0, 1e6)] = 30
+    resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples over patients. Example: --resamples 5000", rich_help_panel=RUN), Range(100, 1_000_000)] = 5000
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap. Example: --seed 1", rich_help_panel=RUN)] = 0
+    fail_under: Annotated[tuple[str, ...], typer.Option("--fail-under", help="Leave with code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=RUN)] = ()
+    realism: Annotated[bool, typer.Option("--realism", help="Also FID and KID of the brain's slices, in the features of the packaged EfficientNet-Lite0 (not Inception: compare within one tool only).", rich_help_panel=REFERENCE)] = False
+    contrast: Annotated[str | None, typer.Option("--contrast", help="Contrast of translations and references, where neither sidecar nor name says it. Example: --contrast FLAIR", rich_help_panel=INPUT)] = None
+    judge_dice: Annotated[float, typer.Option("--judge-dice", help="The segmenter must reach this mean Dice with the expert masks on the true contrast, 0 to 1; below it, its figures are withheld. Example: --judge-dice 0.3", rich_help_panel=MISS), Range(0, 1)] = 0.3
+    viewer: Annotated[bool, typer.Option("--viewer/--no-viewer", help="Put the volumes of the two worst and the two best cases into the report, to scroll through: at most 25 MB.", rich_help_panel=OUTPUT)] = True
+    affine_from: AffineFrom = None
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Hold --fail-under against the cases that have the figure; else one case without it misses the limit.", rich_help_panel=RUN)] = False

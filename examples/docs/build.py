@@ -13,9 +13,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -123,8 +123,19 @@ def api() -> Iterator[str]:
         if name.startswith("_"):
             continue
         thing = getattr(localdiff_cli, name)
-        signature = str(inspect.signature(thing)).replace("'", "")
+        signature = _signature(thing)
         yield f"### {name}\n\n```text\n{name}{_folded(signature)}\n```\n\n{_plain(inspect.getdoc(thing) or '')}\n"
+
+
+def _signature(thing: Callable[..., Any]) -> str:
+    """Parameters, types and defaults; of a type that is an option of the command line, the type alone."""
+    found = inspect.signature(thing)
+    plain = [each.replace(annotation=_bare(each.annotation)) for each in found.parameters.values()]
+    return str(found.replace(parameters=plain)).replace("'", "").replace("pathlib.", "")
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _folded(signature: str) -> str:

@@ -62,9 +62,8 @@ def bids(
     from localdiff_cli.bids.command import run_level
     from localdiff_cli.bids.group import GroupOptions
     from localdiff_cli.bids.participant import ParticipantOptions, Selection
-    from localdiff_cli.commands.detector import DetectorOptions
-    from localdiff_cli.commands.run import Asked, RunOptions, guarded
-    from localdiff_cli.commands.translate import TranslateOptions
+    from localdiff_cli.commands.run import guarded
+    from localdiff_cli.options import Asked, DetectorOptions, RunOptions, TranslateOptions
 
     how = Asked(jobs, timeout, shard, max_failures, fail_fast, cluster)
     shared = RunOptions(str(bids_dir), output_dir, overwrite, quiet, verbose, json_log, debug, how, dry_run)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from localdiff_cli.bids.group import GroupOptions, run_group
 from localdiff_cli.bids.participant import ParticipantOptions, run_participants
-from localdiff_cli.commands.run import RunOptions, check_choice
+from localdiff_cli.declared import check_choice
+from localdiff_cli.options import RunOptions
 
 LEVELS = ("participant", "group")
 

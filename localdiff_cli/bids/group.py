@@ -17,9 +17,9 @@ from localdiff_cli.bids.filters import read_filters
 from localdiff_cli.bids.index import Scan, read_description, scan_dataset
 from localdiff_cli.bids.participant import Selection
 from localdiff_cli.bundle import open_bundle
-from localdiff_cli.commands.evaluate import EvaluateOptions, evaluate
-from localdiff_cli.commands.run import RunOptions
+from localdiff_cli.commands.evaluate import evaluate
 from localdiff_cli.errors import NoInputError
+from localdiff_cli.options import EvaluateOptions, RunOptions
 from localdiff_cli.volumes.contrast import read_sidecar, sidecar_path
 
 Visit = tuple[str, str | None]

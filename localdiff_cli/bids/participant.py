@@ -19,11 +19,10 @@ from localdiff_cli.bids.outputs import BidsItem
 from localdiff_cli.bids.recipes import BidsSegmentRecipe, BidsTranslateRecipe
 from localdiff_cli.bids.validator import check_dataset
 from localdiff_cli.bundle import Bundle, bundle_paths, open_bundle
-from localdiff_cli.commands.detector import DetectorOptions
-from localdiff_cli.commands.run import RunOptions, execution
-from localdiff_cli.commands.segment import SegmentOptions
-from localdiff_cli.commands.translate import TranslateOptions, checked_bundle
+from localdiff_cli.commands.run import execution
+from localdiff_cli.commands.translate import checked_bundle
 from localdiff_cli.errors import EXIT_OK, NoInputError, UsageError
+from localdiff_cli.options import DetectorOptions, RunOptions, SegmentOptions, TranslateOptions
 from localdiff_cli.volumes.contrast import Content, content_of, read_sidecar
 
 MAX_TOLD = 20

@@ -8,29 +8,15 @@ from typing import TYPE_CHECKING
 
 from localdiff_cli.batch.work import Say, Work
 from localdiff_cli.bundle import Bundle, open_bundle
-from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
+from localdiff_cli.commands.detector import check_detector, choose_detector
 from localdiff_cli.commands.recipe import BRAIN, NetworkRecipe
-from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, run_work
+from localdiff_cli.commands.run import announce, batch_of, check_brain, run_work
+from localdiff_cli.declared import check
+from localdiff_cli.options import DetectOptions, DetectorOptions, RunOptions
 from localdiff_cli.tasks.outputs import Role
 
 if TYPE_CHECKING:
     from localdiff_cli.tasks.detection import MaskSettings
-
-
-@dataclass(frozen=True)
-class DetectOptions:
-    """The options of ``detect`` beyond the shared ones."""
-
-    model: str = "t1-to-t2"
-    brain: str = "auto"
-    bias: str | None = None
-    nan: str = "refuse"
-    save_mask: bool = False
-    save_score: bool = False
-    save_brain: bool = False
-    device: str = "auto"
-    batch_size: str = "auto"
-    affine_from: str | None = None
 
 
 def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
@@ -102,8 +88,7 @@ def detect_recipe(out: Path, options: DetectOptions, detector: DetectorOptions) 
     """The recipe, its options checked. Raises :class:`UsageError` where they cannot be run."""
     check_brain(options.brain)
     batch_of(options.batch_size, 1)
-    check_choice("--nan", options.nan, ("refuse", "zero"))
-    check_choice("--bias", options.bias or "n4", ("n4", "none"))
+    check(options)
     check_detector(detector)
     return DetectRecipe(out, options, detector)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localdiff_cli.bundle import Bundle, load_detector, load_segmenter, open_bundle
-from localdiff_cli.choices import DETECTORS
-from localdiff_cli.commands.run import check_choice, check_place, check_range
+from localdiff_cli.commands.run import check_place
+from localdiff_cli.declared import check
 from localdiff_cli.errors import UsageError
+from localdiff_cli.options import DetectorOptions
 from localdiff_cli.volumes.partners import MAP, Source
 from localdiff_cli.volumes.reader import file_hash
 
@@ -23,21 +23,6 @@ if TYPE_CHECKING:
 Bind = Callable[["Prepared", Path], "SliceDetector"]
 
 
-@dataclass(frozen=True)
-class DetectorOptions:
-    """Which detector and how sharp; None means the bundle's default."""
-
-    detector: str | None = None
-    detector_model: str | None = None
-    map: Path | None = None
-    false_alarm: float | None = None
-    tau: float | None = None
-    open_mm: float | None = None
-    dilate_mm: float | None = None
-    peak: float | None = None
-    backbone_weights: Path | None = None
-
-
 def check_detector(options: DetectorOptions) -> None:
     """Raise :class:`UsageError` for options out of range or that exclude one another."""
     if options.map is not None and (options.detector or options.false_alarm is not None or options.detector_model):
@@ -46,17 +31,7 @@ def check_detector(options: DetectorOptions) -> None:
         raise UsageError(f"--map {options.map}: no such file or folder", code="not-found")
     if options.map is not None:
         check_place(Source(str(options.map), MAP, option="--map"))
-    if options.detector is not None:
-        check_choice("--detector", options.detector, tuple(DETECTORS))
-    for name, value, low, high in (
-        ("--false-alarm", options.false_alarm, 1e-6, 1 - 1e-6),
-        ("--tau", options.tau, 1e-6, 1.0),
-        ("--open", options.open_mm, 0, 50),
-        ("--dilate", options.dilate_mm, 0, 50),
-        ("--peak", options.peak, 0.0, 1.0),
-    ):
-        if value is not None:
-            check_range(name, value, low, high)
+    check(options)
 
 
 def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:

@@ -15,8 +15,10 @@ from localdiff_cli.batch.report import Reporter, say
 from localdiff_cli.batch.work import OnSlice, Say
 from localdiff_cli.batch.workers import sigterm_raises
 from localdiff_cli.bundle import open_bundle
-from localdiff_cli.commands.run import RunOptions, check_affine_from, check_choice, check_range, execution
+from localdiff_cli.commands.run import execution
+from localdiff_cli.declared import check
 from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, NoInputError, UsageError, VolumeError
+from localdiff_cli.options import EvaluateOptions, RunOptions
 from localdiff_cli.volumes.contrast import content_of, read_sidecar
 from localdiff_cli.volumes.names import parse
 from localdiff_cli.volumes.partners import BRAIN, IMAGE, MAP, MASK, NO_PARTNER, Index, Source
@@ -27,54 +29,13 @@ if TYPE_CHECKING:
     from localdiff_cli.tasks.evaluation import CaseFiles, EvaluationOptions
 
 
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """The options of ``evaluate`` beyond the shared ones."""
-
-    ref: str
-    truth: str | None = None
-    baseline: str | None = None
-    segmenter: str | None = None
-    seg: str | None = None
-    ref_seg: str | None = None
-    baseline_seg: str | None = None
-    ood: str | None = None
-    condition: str | None = None
-    brain: str | None = None
-    bias: str = "n4"
-    resample_ref: bool = False
-    tau: float = 0.5
-    delta: float = 0.1
-    lesion_share: float = 0.02
-    invented_pixels: int = 30
-    resamples: int = 5000
-    seed: int = 0
-    fail_under: tuple[str, ...] = ()
-    realism: bool = False
-    contrast: str | None = None
-    judge_dice: float = 0.3
-    viewer: bool = True
-    affine_from: str | None = None
-    allow_missing: bool = False
-
-
 def _check(options: EvaluateOptions) -> None:
     given = (options.seg, options.ref_seg, options.baseline_seg)
     if options.segmenter and any(given):
         raise UsageError("--segmenter makes the segmentations: --seg, --ref-seg and --baseline-seg do not apply", code="conflict")
     if options.baseline_seg and not options.baseline:
         raise UsageError("--baseline-seg needs --baseline", code="conflict")
-    check_choice("--bias", options.bias, ("n4", "none"))
-    check_affine_from(options.affine_from)
-    for name, value, low, high in (
-        ("--tau", options.tau, 1e-6, 1.0),
-        ("--delta", options.delta, 0, 1),
-        ("--lesion-share", options.lesion_share, 0, 1),
-        ("--judge-dice", options.judge_dice, 0, 1),
-        ("--invented-pixels", options.invented_pixels, 0, 1e6),
-        ("--resamples", options.resamples, 100, 1_000_000),
-    ):
-        check_range(name, value, low, high)
+    check(options)
 
 
 def _indices(run: RunOptions, options: EvaluateOptions) -> tuple[dict[str, Index], str | None]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 from localdiff_cli.batch.report import recorded_arguments, say
 from localdiff_cli.choices import DETECTORS, DetectorName
-from localdiff_cli.commands.run import check_affine_from, check_choice, check_range
+from localdiff_cli.commands.run import check_affine_from
+from localdiff_cli.declared import check_choice, check_range
 from localdiff_cli.errors import EXIT_OK, ModelError, UsageError
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from localdiff_cli import __version__
@@ -15,37 +14,10 @@ from localdiff_cli.batch.work import Recipe, Say
 from localdiff_cli.batch.workers import Terminated
 from localdiff_cli.bundle import Bundle
 from localdiff_cli.commands.dicom_out import check_dicom_out, write_dicom
+from localdiff_cli.declared import check, check_choice
 from localdiff_cli.errors import EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, EXIT_UNUSABLE, LocaldiffError, UsageError
+from localdiff_cli.options import Asked, RunOptions
 from localdiff_cli.volumes.partners import BRAIN, Index, Source
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How the user asks for a run to be carried out: the options of these names, unchecked."""
-
-    jobs: int = 1
-    timeout: float | None = None
-    shard: str | None = None
-    max_failures: int | None = None
-    fail_fast: bool = False
-    cluster: str | None = None
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Options that every command on volumes has."""
-
-    source: str
-    out: Path
-    overwrite: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    json_log: Path | None = None
-    debug: bool = False
-    how: Asked = Asked()
-    dry_run: bool = False
-    dicom_out: Path | None = None
-    affine_from: str | None = None
 
 
 def run_work(options: RunOptions, contrast: str, recipe: Recipe) -> int:
@@ -70,11 +42,7 @@ def run_work(options: RunOptions, contrast: str, recipe: Recipe) -> int:
 
 def execution(asked: Asked) -> Execution:
     """How to carry out a run. Raises :class:`UsageError` for options out of range or that do not fit together."""
-    check_range("--jobs", asked.jobs, 0, 1024)
-    if asked.timeout is not None:
-        check_range("--timeout-per-volume", asked.timeout, 0.1, 1e7)
-    if asked.max_failures is not None:
-        check_range("--max-failures", asked.max_failures, 1, 1e9)
+    check(asked)
     if asked.timeout is not None and (asked.jobs == 0 or asked.cluster):
         raise UsageError("--timeout-per-volume needs worker processes of this machine: --jobs 1 or more, no --cluster", code="conflict")
     if asked.fail_fast and asked.max_failures is not None:
@@ -119,18 +87,6 @@ def _complain(text: str) -> None:
     from rich.console import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
-
-
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise :class:`UsageError` for a value that is not among the choices."""
-    if value not in choices:
-        raise UsageError(f"{option} {value}: expected one of {', '.join(choices)}", code="choice")
-
-
-def check_range(option: str, value: float, low: float, high: float) -> None:
-    """Raise :class:`UsageError` for a number outside [low, high]."""
-    if not low <= value <= high:
-        raise UsageError(f"{option} {value:g}: expected {low:g} to {high:g}", code="range")
 
 
 def batch_of(value: str, automatic: int) -> int:

@@ -10,26 +10,11 @@ from localdiff_cli.batch.discover import contrasts_in
 from localdiff_cli.batch.work import Say, Work
 from localdiff_cli.bundle import Bundle, SegmenterDefaults, bundle_paths, load_segmenter, open_bundle
 from localdiff_cli.commands.recipe import BRAIN, NetworkRecipe
-from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, check_range, run_work
+from localdiff_cli.commands.run import announce, batch_of, check_brain, run_work
+from localdiff_cli.declared import check
 from localdiff_cli.errors import ModelError, UsageError
+from localdiff_cli.options import RunOptions, SegmentOptions
 from localdiff_cli.tasks.outputs import Role
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """The options of ``segment`` beyond the shared ones; None means the bundle's default."""
-
-    model: str | None = None
-    threshold: float | None = None
-    min_volume: float | None = None
-    brain: str = "auto"
-    bias: str | None = None
-    nan: str = "refuse"
-    save_prob: bool = False
-    save_brain: bool = False
-    device: str = "auto"
-    batch_size: str = "auto"
-    affine_from: str | None = None
 
 
 def _segmenters() -> list[Bundle]:
@@ -104,10 +89,7 @@ def segment_recipe(out: Path, options: SegmentOptions, bundle: Bundle) -> Segmen
     """The recipe with the segmenter ``bundle``, its options checked. Raises :class:`UsageError` or :class:`ModelError`."""
     check_brain(options.brain)
     batch_of(options.batch_size, 1)
-    check_choice("--nan", options.nan, ("refuse", "zero"))
-    check_choice("--bias", options.bias or "n4", ("n4", "none"))
-    check_range("--threshold", 0.5 if options.threshold is None else options.threshold, 0.001, 0.999)
-    check_range("--min-volume", options.min_volume or 0.0, 0, 1e7)
+    check(options)
     if bundle.task != "segment":
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a segmenter from: localdiff models list", code="task")
     return SegmentRecipe(out, replace(options, model=options.model or bundle.name))

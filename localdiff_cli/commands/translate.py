@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from localdiff_cli.batch.work import Say, Work
 from localdiff_cli.bundle import Bundle, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
-from localdiff_cli.choices import SAMPLERS
 from localdiff_cli.commands.detect import mask_settings
-from localdiff_cli.commands.detector import DetectorOptions, check_detector, choose_detector
+from localdiff_cli.commands.detector import check_detector, choose_detector
 from localdiff_cli.commands.recipe import BRAIN, NetworkRecipe
-from localdiff_cli.commands.run import RunOptions, announce, batch_of, check_brain, check_choice, check_place, check_range, run_work
+from localdiff_cli.commands.run import announce, batch_of, check_brain, check_place, run_work
+from localdiff_cli.declared import check, check_range
 from localdiff_cli.errors import ModelError, UsageError
+from localdiff_cli.options import DetectorOptions, RunOptions, TranslateOptions
 from localdiff_cli.tasks.outputs import Role
 from localdiff_cli.volumes.partners import IMAGE, Source
 
@@ -25,76 +26,10 @@ if TYPE_CHECKING:
     from localdiff_cli.tasks.sampling import Networks, SampleSettings, Shows
     from localdiff_cli.tasks.translation import TranslateWork
 
-OOD_BRANCHES = ("network", "copy", "mean")
-PRECISIONS = ("fp32", "bf16", "fp16")
-DTYPES = ("float32", "float64", "int16")
-
-
-@dataclass(frozen=True)
-class TranslateOptions:
-    """The options of ``translate`` beyond the shared ones; None means the bundle's default."""
-
-    model: str = "t1-to-t2"
-    mode: str = "local"
-    sampler: str | None = None
-    eta: float | None = None
-    steps: int | None = None
-    samples: int = 1
-    seed: int = 0
-    noise: str = "shared"
-    context: float | None = None
-    branch_step: int | None = None
-    fusion_step: int | None = None
-    soft: bool | None = None
-    guided: bool = False
-    classifier: str | None = None
-    expert: str = "auto"
-    ood_branch: str = "network"
-    emphasis: float | None = None
-    unknown: str | None = None
-    unknown_tau: float | None = None
-    ood_crop: bool | None = None
-    brain: str = "auto"
-    bias: str | None = None
-    nan: str = "refuse"
-    match: Path | None = None
-    suffix: str | None = None
-    dtype: str = "float32"
-    save_map: bool = False
-    save_source: bool = False
-    save_brain: bool = False
-    device: str = "auto"
-    precision: str = "fp32"
-    batch_size: str = "auto"
-    calibration: Path | None = None
-    interval: float | None = None
-    affine_from: str | None = None
-
-
 def _check(options: TranslateOptions) -> None:
     check_brain(options.brain)
     batch_of(options.batch_size, 1)
-    for option, value, choices in (
-        ("--mode", options.mode, ("local", "plain")),
-        ("--ood-branch", options.ood_branch, OOD_BRANCHES),
-        ("--noise", options.noise, ("shared", "independent")),
-        ("--nan", options.nan, ("refuse", "zero")),
-        ("--bias", options.bias or "n4", ("n4", "none")),
-        ("--dtype", options.dtype, DTYPES),
-        ("--precision", options.precision, PRECISIONS),
-        ("--sampler", options.sampler or "ddim", tuple(SAMPLERS)),
-        ("--unknown", options.unknown or "plain", ("plain", "blank")),
-    ):
-        check_choice(option, value, choices)
-    for option, number, low, high in (
-        ("--samples", options.samples, 1, 1000),
-        ("--eta", options.eta or 0.0, 0, 1),
-        ("--lambda", options.context or 0.0, 0, 1),
-        ("--emphasis", options.emphasis or 0.0, 0, 10),
-        ("--unknown-tau", 1.0 if options.unknown_tau is None else options.unknown_tau, 1e-6, 1),
-        ("--seed", options.seed, 0, 2**63 - 1),
-    ):
-        check_range(option, number, low, high)
+    check(options)
     if options.match is not None and not options.match.exists():
         raise UsageError(f"--match {options.match}: no such file or folder", code="not-found")
     if options.mode == "plain" and options.save_map:

@@ -40,9 +40,9 @@ def slicer(
     device: Annotated[str, typer.Option("--device", help="What computes; what is asked for is what runs.")] = "auto",
 ) -> None:
     """Translate one volume, as 3D Slicer asks for it. For research use; not for diagnosis."""
-    from localdiff_cli.commands.detector import DetectorOptions
-    from localdiff_cli.commands.run import Asked, RunOptions, guarded
-    from localdiff_cli.commands.translate import TranslateOptions, translate
+    from localdiff_cli.commands.run import guarded
+    from localdiff_cli.commands.translate import translate
+    from localdiff_cli.options import Asked, DetectorOptions, RunOptions, TranslateOptions
 
     with tempfile.TemporaryDirectory() as folder:
         options = TranslateOptions(

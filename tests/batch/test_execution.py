@@ -19,8 +19,9 @@ from localdiff_cli.batch.discover import discover
 from localdiff_cli.batch.engine import Execution, of_shard, run
 from localdiff_cli.batch.records import Record, Records, tables
 from localdiff_cli.batch.report import Reporter
-from localdiff_cli.commands.run import Asked, execution
+from localdiff_cli.commands.run import execution
 from localdiff_cli.errors import UsageError
+from localdiff_cli.options import Asked
 
 from .test_claims import dead_process, hold
 from .toys import CopyRecipe
