@@ -1,6 +1,6 @@
 """The documentation as a site: ``python -m examples.docs.build``, offline, with every link checked.
 
-Pages are files of the project: those of this folder, sections of ``README.md``, and the pages beside the examples. The pages on commands
+Pages are files of the project: ``README.md``, those of this folder, and the pages beside the examples. The pages on commands
 and on Python are generated: from the command line itself, and from the docstrings.
 """
 
@@ -22,18 +22,15 @@ import typer
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
-SECTIONS = {
-    "start.md": ("Start",),
-    "use.md": ("Use",),
-    "cluster.md": ("On a cluster",),
-    "models.md": ("Models",),
-    "numbers.md": ("What the numbers mean", "Limits", "Citing"),
-    "inside.md": ("How it is built",),
-}
-"""Page → sections of README.md."""
-
 COPIED = {
+    "index.md": "README.md",
+    "start.md": "examples/docs/start.md",
+    "use.md": "examples/docs/use.md",
     "concepts.md": "examples/docs/concepts.md",
+    "numbers.md": "examples/docs/numbers.md",
+    "cluster.md": "examples/docs/cluster.md",
+    "models.md": "examples/docs/models.md",
+    "inside.md": "examples/docs/inside.md",
     "adapters.md": "examples/adapters.md",
     "dicom.md": "examples/DICOM.md",
     "guarantees.md": "examples/GUARANTEES.md",
@@ -61,20 +58,9 @@ NAVIGATION = [
 ]
 
 
-def sections(text: str) -> dict[str, str]:
-    """The parts of a page by their second-level heading; what comes before the first is under the empty name."""
-    first, *rest = re.split(r"^## (.+)$", text, flags=re.M)
-    return {"": first} | dict(zip(rest[::2], rest[1::2], strict=True))
-
-
 def pages() -> dict[str, str]:
     """Every page by its name, as Markdown."""
-    readme = sections((ROOT / "README.md").read_text(encoding="utf-8"))
-    made = {"index.md": readme[""]}
-    for page, titles in SECTIONS.items():
-        head, *others = titles
-        made[page] = f"# {head}\n{readme[head]}" + "".join(f"\n## {title}\n{readme[title]}" for title in others)
-    made |= {page: (ROOT / source).read_text(encoding="utf-8") for page, source in COPIED.items()}
+    made = {page: (ROOT / source).read_text(encoding="utf-8") for page, source in COPIED.items()}
     made["api.md"] = (HERE / "api.md").read_text(encoding="utf-8") + "\n" + "\n".join(api())
     made["commands.md"] = "\n".join(commands())
     return made
@@ -157,8 +143,9 @@ def links(page: str, text: str, known: dict[str, str]) -> str:
         label, target = match[1], match[2]
         if re.match(r"\w+:|#", target):
             return match[0]
-        name = target.partition("#")[0].rpartition("/")[2]
-        return f"[{label}]({known.get(name, name)})"
+        path = target.partition("#")[0]
+        name = path.rpartition("/")[2]
+        return f"[{label}]({known.get(path, known.get(name, name))})"
 
     return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", turned, text)
 
@@ -167,7 +154,8 @@ def assemble(folder: Path) -> None:
     """Write every page and picture into ``folder``."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    known = {Path(source).name: page for page, source in COPIED.items() if Path(source).name != "README.md"}
+    known = {source: page for page, source in COPIED.items()}
+    known |= {Path(source).name: page for source, page in known.items() if Path(source).name != "README.md"}
     for page, text in pages().items():
         (folder / page).write_text(_pictures(links(page, text, known), folder), encoding="utf-8")
 

@@ -57,12 +57,10 @@ def test_a_default_and_a_required_option_are_told_apart():
     assert re.search(r"^\| `--samples` .* \| `1` \|$", text, re.M)
 
 
-def test_every_page_is_in_the_navigation_and_every_section_of_the_readme_has_a_page():
+def test_every_page_is_in_the_navigation_and_every_file_of_the_folder_is_a_page():
     listed = {page for part in build.NAVIGATION for pages in part.values() for page in pages}
     assert listed == set(build.pages())
-    titles = set(build.sections((ROOT / "README.md").read_text())) - {""}
-    used = {title for given in build.SECTIONS.values() for title in given} | {"The experiments"}
-    assert titles == used
+    assert {path.name for path in build.HERE.glob("*.md")} <= listed
 
 
 def test_links_lead_to_pages_or_stay_what_they_are():
