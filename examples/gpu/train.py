@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -102,9 +103,9 @@ class Training:
     data: dict[str, Any]
 
 
-def data_of(patients: list[PatientSlices], *groups: OnCard | None) -> dict[str, Any]:
+def data_of(patients: list[PatientSlices], *groups: OnCard) -> dict[str, Any]:
     """Slices to learn from, and the people of both splits."""
-    return {"slices": sum(len(group.weights) for group in groups if group), "patients": data_account(patients)}
+    return {"slices": sum(len(group.weights) for group in groups), "patients": data_account(patients)}
 
 
 def swapped(patients: list[PatientSlices]) -> list[PatientSlices]:
@@ -177,22 +178,31 @@ def expert(name: str, finder: str, patients: list[PatientSlices], device: torch.
     return Training(name, "expert", 128, 4e-4, make, partial(told, taught), figure, "told loss on val", False, data)
 
 
+KINDS: tuple[tuple[float, Callable[[PatientSlices], NDArray[np.bool_]]], ...] = (
+    (0.4, lambda p: ~p.lesion_free),
+    (0.2, lambda p: p.lesion_free & (not p.lesion_free.all())),
+    (0.4, lambda p: p.lesion_free & p.lesion_free.all()),
+)
+"""Shares of a lesion network's batch: slices with a lesion, the other slices of these people, slices of people without any lesion."""
+
+
+def shared_out(batch: int, shares: list[float]) -> list[int]:
+    """``batch`` slices by ``shares``, which need not sum to one; the first kind takes what rounding leaves."""
+    counts = [int(batch * share / sum(shares)) for share in shares]
+    return [batch - sum(counts[1:]), *counts[1:]]
+
+
 def segmenter(name: str, patients: list[PatientSlices], hard: HardNegatives | None, device: torch.device) -> Training:
     """A lesion network: of the sick people's slices two thirds with a lesion, two fifths of all from people without any."""
     bundle = open_bundle(name)
     known = of(patients, "train", masked=True)
-    groups = (
-        on_card(known, lambda p: ~p.lesion_free, device),
-        on_card(known, lambda p: p.lesion_free & (not p.lesion_free.all()), device),
-        on_card(known, lambda p: p.lesion_free & p.lesion_free.all(), device) if any(p.lesion_free.all() for p in known) else None,
-    )
+    groups = [(share, on_card(known, chosen, device)) for share, chosen in KINDS if any(chosen(p).any() for p in known)]
 
     def loss(batch: int) -> LossOf:
-        sick = 3 * batch // 5 if groups[2] else batch
-        counts = (2 * sick // 3, sick - 2 * sick // 3, batch - sick)
+        counts = shared_out(batch, [share for share, _ in groups])
 
         def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
-            parts = [group.draw(n, generator) for group, n in zip(groups, counts, strict=True) if group and n]
+            parts = [group.draw(n, generator) for (_, group), n in zip(groups, counts, strict=True) if n]
             image, _, brain, lesion = (torch.cat(planes) for planes in zip(*parts, strict=True))
             drawn = torch.cat([image, brain, lesion, torch.zeros_like(brain)], dim=1)
             return loss_of_drawn(network, drawn, AugmentSettings(), hard, generator)
@@ -211,7 +221,8 @@ def segmenter(name: str, patients: list[PatientSlices], hard: HardNegatives | No
         return hits / max(total, 1)
 
     make = lambda: load_segmenter(bundle, device)  # noqa: E731
-    return Training(name, "segmenter", 192, 1e-3, make, loss, figure, "Dice of all val voxels", True, data_of(known, *groups))
+    data = data_of(known, *(group for _, group in groups))
+    return Training(name, "segmenter", 192, 1e-3, make, loss, figure, "Dice of all val voxels", True, data)
 
 
 def trainings(flair: list[PatientSlices], t2: list[PatientSlices] | None, device: torch.device) -> list[Callable[[], Training]]:
@@ -241,7 +252,6 @@ def cost_of(one: Training, network: nn.Module, loss: LossOf, batch: int, folder:
     steps = PROBE if compiled else 3
     probe = replace(settings_for(one, steps, batch, compiled=compiled), report_every=1)
     train(copy.deepcopy(network), loss, probe, folder / "probe.pt", lambda p: times.append(time.monotonic()))
-    (folder / "probe.pt").unlink()
     return float(np.median(np.diff(times)[steps // 3 :]))
 
 
@@ -251,17 +261,17 @@ def carry_out(one: Training, box: Box, seconds: float, device: torch.device, bat
     network = one.make().requires_grad_(True)
     before, loss = one.figure(network.eval()), drawn_there(one.loss(size), device)
     name = f"{one.bundle}.{one.part}"
-    step = cost_of(one, network, loss, size, box.folder, compiled=compiled)
-    steps = max(2, int((seconds - (time.monotonic() - started)) / step))
-    checkpoint = box.folder / f"{name}.pt"
-    average, curve = train(network, loss, settings_for(one, steps, size, compiled=compiled), checkpoint, lambda p: None)
-    checkpoint.unlink()
+    with tempfile.TemporaryDirectory() as folder:  # a checkpoint of a run that was cut off is no business of this one
+        step = cost_of(one, network, loss, size, Path(folder), compiled=compiled)
+        steps = max(2, int((seconds - (time.monotonic() - started)) / step))
+        settings = settings_for(one, steps, size, compiled=compiled)
+        average, curve = train(network, loss, settings, Path(folder) / "checkpoint.pt", lambda p: None)
     after = one.figure(average)
     better = (after > before) == one.higher and after != before
     path = box.folder / f"{name}.safetensors"
     account = {
         "bundle": one.bundle, "part": one.part, "what": one.what, "shipped": before, "trained": after, "better": better,
-        "loop": asdict(settings_for(one, steps, size, compiled=compiled)), "curve": curve, "seconds": time.monotonic() - started,
+        "loop": asdict(settings), "curve": curve, "seconds": time.monotonic() - started,
         **one.data,
     }  # fmt: skip
     state = {key: value.half() if value.is_floating_point() else value for key, value in average.state_dict().items()}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from examples.gpu import adopt, check, missing
 from examples.gpu.box import Box
 from examples.gpu.pack import fitting, loosened, read_pack, squeezed, thinned, write_pack
-from examples.gpu.train import SHARES, OnCard, Training, carry_out, data_of, drawn_there, on_card, swapped
+from examples.gpu.train import KINDS, SHARES, OnCard, Training, carry_out, data_of, drawn_there, on_card, shared_out, swapped
 from localdiff_cli.bundle import SEGMENTER, open_bundle, verify
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.schedule import Schedule
@@ -137,6 +137,16 @@ def test_the_loop_s_seed_decides_what_a_card_draws():
     first = loss(None, torch.Generator().manual_seed(4))
     assert torch.equal(first, loss(None, torch.Generator().manual_seed(4)))
     assert not torch.equal(first, loss(None, torch.Generator().manual_seed(5)))
+
+
+def test_a_batch_is_shared_out_to_the_kinds_that_there_are():
+    assert shared_out(192, [0.4, 0.2, 0.4]) == [78, 38, 76]
+    assert shared_out(2, [0.4, 0.4]) == [1, 1]
+    assert shared_out(1, [0.4, 0.2]) == [1, 0]
+    bearing, others, healthy = (chosen for _, chosen in KINDS)
+    sick, well = slices("a"), slices("b", masked=False)
+    assert [int(kind(sick).sum()) for kind in (bearing, others, healthy)] == [1, 5, 0]
+    assert [int(kind(well).sum()) for kind in (bearing, others, healthy)] == [0, 0, 6]
 
 
 def test_shares_of_the_time_are_the_whole():
