@@ -42,7 +42,7 @@ Results = dict[str, NDArray[Any]]
 def without_onednn() -> Iterator[None]:
     """Within the block torch uses its own kernels."""
     before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
         yield
     finally:
