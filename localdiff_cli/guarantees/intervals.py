@@ -28,10 +28,17 @@ def residuals(true: NDArray, image: NDArray, source: NDArray[np.uint8]) -> Resid
     """A patient's residuals, counted; ``true`` and ``image`` in [0, 1], ``source`` labels of the same shape, 0 outside the brain."""
     found = {}
     for region, labels in REGIONS.items():
-        inside = np.isin(source, labels)
+        inside = _among(source, labels)
         difference = np.asarray(true[inside], np.float64) - image[inside]
         found[region] = {"voxels": int(inside.sum()), "above": _beyond(difference), "below": _beyond(-difference)}
     return found
+
+
+def _among(source: NDArray[np.uint8], labels: Sequence[int]) -> NDArray[np.bool_]:
+    """Where the source map has one of the labels."""
+    table = np.zeros(256, bool)
+    table[list(labels)] = True
+    return table[source]
 
 
 def _beyond(difference: NDArray[np.float64]) -> list[int]:
@@ -68,7 +75,7 @@ def limits(
     """The band around ``image`` in [0, 1]: its lower and upper limit; all of [0, 1] where nothing is promised, 0 outside the brain."""
     low, high = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
     for region, labels in REGIONS.items():
-        inside, widths = np.isin(source, labels), found.get(region)
+        inside, widths = _among(source, labels), found.get(region)
         below, above = (1.0, 1.0) if widths is None else widths
         low[inside] = np.clip(image[inside] - below, 0, 1)
         high[inside] = np.clip(image[inside] + above, 0, 1)
