@@ -121,7 +121,7 @@ def _shift_table(in_colour: list[Photograph], in_grey: list[Photograph], options
     shifting, stem = Shifting(), f"colour-shifts-{options.split}"
     colour, weights = photographs.bench_of(in_colour, options)
     bench = ShiftBench(colour, replace(colour, photographs=in_grey), shifting)
-    usual = [p for p in in_colour if p.split == options.split and not p.defective]
+    usual = [p for p in photographs.first(in_colour, options.split, options.most) if not p.defective]
     cases = [shifted(photograph, towards, shifting) for photograph in usual for towards in TOWARDS]
     settings = {"sampling": asdict(colour.sampling), "detector": asdict(colour.detecting), "shifting": asdict(shifting)}
     lines = []

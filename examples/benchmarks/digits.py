@@ -268,7 +268,7 @@ def factor_table(digits: Digits, factor: int, options: argparse.Namespace) -> Ta
     trainings = upsampler_training(digits, factor), classifier_training(digits)
     network, judge = (obtain(each, options.work, command) for each in trainings)
     sampling, detecting = sr.Sampling(), Detecting()
-    cases = digits.part(options.split, (*UNSEEN, TRAINED), PER_CLASS)
+    cases = digits.part(options.split, (*UNSEEN, TRAINED), options.most or PER_CLASS)
     bench = Bench(digits, cases, factor, network, judge, sampling, detecting)
     results = {}
     for row in ROWS:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -119,6 +120,18 @@ def luminance(image: Tensor) -> Tensor:
     if image.shape[-3] == 1:
         return image
     return (image * torch.tensor(LUMA)[:, None, None]).sum(dim=-3, keepdim=True)
+
+
+def first(photographs: list[Photograph], split: str, most: int | None) -> list[Photograph]:
+    """Those of a split; of each category's good and defective ones the first ``most``, where that is given."""
+    counts: Counter[tuple[str, bool]] = Counter()
+    kept = []
+    for photograph in photographs:
+        kind = photograph.category, photograph.defective
+        if photograph.split == split and (most is None or counts[kind] < most):
+            kept.append(photograph)
+            counts[kind] += 1
+    return kept
 
 
 def good(photographs: list[Photograph], split: str, category: str | None = None) -> Tensor:
@@ -248,7 +261,7 @@ def table_of(photographs: list[Photograph], stem: str, options: argparse.Namespa
     """All rows on the photographs of a split."""
     bench, weights = bench_of(photographs, options)
     sampling, detecting = bench.sampling, bench.detecting
-    cases = [p for p in photographs if p.split == options.split]
+    cases = first(photographs, options.split, options.most)
     seen = digest_of(np.stack([p.image.numpy() for p in photographs]))
     results = {}
     for row in ROWS:

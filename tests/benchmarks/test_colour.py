@@ -82,7 +82,7 @@ def test_shifts_are_detected_in_colour_alone_lost_by_a_grey_network_and_kept_by_
     named = {"true photograph", "condition alone", "plain", *LOCAL}
     monkeypatch.setattr(colour, "SHIFTED", tuple(fused_at_the_end(row) for row in colour.SHIFTED if row.label in named))
     monkeypatch.setattr(photographs.sr, "Sampling", partial(sr.Sampling, steps=4))
-    options = argparse.Namespace(data=[folder], split="test", work=tmp_path / "work")
+    options = argparse.Namespace(data=[folder], split="test", most=None, work=tmp_path / "work")
     grey = photographs.read_photographs(folder)
     table = colour._shift_table(photographs.read_photographs(folder, colour=True), grey, options)
     rows = {line["row"]: line for line in table.rows}

@@ -60,7 +60,7 @@ def options(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(digits, "ROWS", tuple(rows))
     monkeypatch.setattr(digits.sr, "Sampling", partial(digits.sr.Sampling, steps=10))
     monkeypatch.setattr(digits, "features", lambda images: images[:, 0].mean(dim=1).double().numpy())
-    return argparse.Namespace(data=[folder], split="test", work=tmp_path / "work")
+    return argparse.Namespace(data=[folder], split="test", most=None, work=tmp_path / "work")
 
 
 def test_digits_are_read_with_a_margin_and_split_by_their_place(folder):

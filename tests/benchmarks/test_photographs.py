@@ -64,7 +64,7 @@ def test_the_part_is_measured_once_and_its_rows_differ_as_they_should(folder, tm
     rows = [fused_at_the_end(row) for row in photographs.ROWS if row.label in named]
     monkeypatch.setattr(photographs, "ROWS", tuple(rows))
     monkeypatch.setattr(photographs.sr, "Sampling", partial(photographs.sr.Sampling, steps=10))
-    options = argparse.Namespace(data=[folder], split="test", work=tmp_path / "work")
+    options = argparse.Namespace(data=[folder], split="test", most=None, work=tmp_path / "work")
     (table,) = photographs.measure(options)
     rows = {line["row"]: line for line in table.rows}
     true, plain, told, copied, pasted, published = (rows[name] for name in ("true photograph", "plain", *LOCAL))
@@ -80,6 +80,14 @@ def test_the_part_is_measured_once_and_its_rows_differ_as_they_should(folder, tm
     assert copied["psnr"] != pasted["psnr"]
     monkeypatch.setattr(photographs.Bench, "judged", lambda *_: pytest.fail("measured again"))
     assert photographs.measure(options)[0].rows == table.rows
+
+
+def test_a_smaller_measurement_takes_the_first_of_each_category_good_and_defective(folder):
+    everybody = photographs.read_photographs(folder)
+    all_of_test, few = (photographs.first(everybody, "test", most) for most in (None, 1))
+    assert all_of_test == [p for p in everybody if p.split == "test"]
+    assert [p.name for p in few if p.defective] == [p.name for p in all_of_test if p.defective][:1]
+    assert [p.name for p in few if not p.defective] == [p.name for p in all_of_test if not p.defective][:1]
 
 
 def test_misdetected_and_false_alarms_are_counted_apart():
