@@ -93,7 +93,7 @@ def translate_volume(
     chosen = replace(options or TranslateOptions(), save_brain=True)
     chosen, finder = replace(chosen, save_map=chosen.mode == "local"), detector or DetectorOptions()
     contrast = checked_bundle(chosen, finder).condition.contrast
-    made = _run(image, affine, contrast, lambda out: TranslateRecipe(out, chosen, finder), say)
+    made = _run(image, affine, contrast, lambda out: TranslateRecipe(out, chosen, finder), say, chosen.affine_from)
     ood_map = made.arrays.get("map", np.zeros_like(made.arrays["image"]))
     return Translation(made.arrays["image"], ood_map, made.arrays["brain"] > 0, made.affine, made.outcome.review, made.outcome.facts)
 
@@ -105,7 +105,7 @@ def detect_volume(
     """Find the out-of-distribution region of one volume as ``localdiff detect`` does; arguments and errors as :func:`translate_volume`."""
     chosen = replace(options or DetectOptions(), save_mask=True, save_score=True, save_brain=True)
     contrast = open_bundle(chosen.model).condition.contrast
-    made = _run(image, affine, contrast, lambda out: detect_recipe(out, chosen, detector or DetectorOptions()), say)
+    made = _run(image, affine, contrast, lambda out: detect_recipe(out, chosen, detector or DetectorOptions()), say, chosen.affine_from)
     arrays, outcome = made.arrays, made.outcome
     masks = (arrays["mask"] > 0, arrays["score"], arrays["brain"] > 0)
     return Detection(arrays["map"], *masks, made.affine, outcome.review, outcome.facts)
@@ -118,7 +118,7 @@ def segment_volume(
     if options.model is None:
         raise UsageError("segment_volume: found no model; expected options=SegmentOptions(model=…), such as lesion-flair", code="no-model")
     chosen, bundle = replace(options, save_prob=True), open_bundle(options.model)
-    made = _run(image, affine, bundle.condition.contrast, lambda out: segment_recipe(out, chosen, bundle), say)
+    made = _run(image, affine, bundle.condition.contrast, lambda out: segment_recipe(out, chosen, bundle), say, chosen.affine_from)
     return Segmentation(made.arrays["mask"] > 0, made.arrays["prob"], made.affine, made.outcome.review, made.outcome.facts)
 
 
@@ -131,17 +131,20 @@ class _Made:
     outcome: Outcome
 
 
-def _run(image: Any, affine: ArrayLike | None, contrast: str, recipe_in: Callable[[Path], NetworkRecipe], say: Say | None) -> _Made:
+def _run(
+    image: Any, affine: ArrayLike | None, contrast: str, recipe_in: Callable[[Path], NetworkRecipe], say: Say | None,
+    affine_from: str | None,
+) -> _Made:  # fmt: skip
     """Carry out a recipe on one volume in a folder that goes again."""
     with tempfile.TemporaryDirectory(prefix="localdiff-") as name:
         folder = Path(name)
-        found = discover(str(_source(image, affine, folder, contrast)), contrast)
+        found = discover(str(_source(image, affine, folder, contrast)), contrast, affine_from)
         if len(found.items) != 1:
             reasons = "; ".join(reason for _, reason in found.skipped) or f"{len(found.items)} volumes"
             raise UsageError(f"{image}: found {reasons}; expected one volume of {contrast}. For a folder use the command", code="no-volume")
         recipe, item = recipe_in(folder / "out"), found.items[0]
         outcome = recipe.load(say or _silent)(item, lambda done, total: None)
-        read = {role: _read(output.path) for role, output in recipe.plan.wanted(item).items()}
+        read = {role: _read(output.path, affine_from) for role, output in recipe.plan.wanted(item).items()}
         return _Made({role: array for role, (array, _) in read.items()}, next(iter(read.values()))[1], outcome)
 
 
@@ -164,9 +167,9 @@ def _source(image: Any, affine: ArrayLike | None, folder: Path, contrast: str) -
     return path
 
 
-def _read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def _read(path: Path, affine_from: str | None) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """A volume as its file stores it, ``(I, J, K)`` float32, and its affine."""
-    volume = open_volume(path)
+    volume = open_volume(path, affine_from)
     frame, slices = volume.frame, dict(SliceReader(volume))
     stored = [frame.slice_to_stored(slices[frame.stored_index(index)]) for index in range(len(slices))]
     return np.stack(stored, axis=frame.slice_axis), volume.affine

@@ -105,6 +105,7 @@ def view(
     volumes: Annotated[list[str], typer.Argument(help="Volumes of one person: files, or folders of one DICOM series each. What a name or sidecar calls a mask or a map is laid over the others. Example: t1.nii.gz flair.nii.gz")],
     out: Annotated[Path, typer.Option("--out", help="The page to write, one HTML file; an older one is replaced. Example: --out view.html", rich_help_panel=o.FILES)] = Path("view.html"),
     overlay: Annotated[list[str] | None, typer.Option("--overlay", help="A volume to lay over the others, whatever it is called; may be repeated. Example: --overlay lesions.nii.gz", rich_help_panel=o.FILES)] = None,
+    affine_from: o.AffineFrom = None,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser where there is a screen.", rich_help_panel=o.RUN)] = True,
     debug: o.Debug = False,
 ) -> None:  # fmt: skip
@@ -116,7 +117,7 @@ def view(
     from localdiff_cli.commands.view import ViewOptions
     from localdiff_cli.commands.view import view as run
 
-    _finish(guarded(lambda: run(volumes, ViewOptions(out, tuple(overlay or ()), open_page)), debug=debug))
+    _finish(guarded(lambda: run(volumes, ViewOptions(out, tuple(overlay or ()), open_page, affine_from)), debug=debug))
 
 
 Data = Annotated[list[Path], typer.Option("--data", help="A TSV (condition, target, mask, brain, split; paths relative to it) or a BIDS-like folder with participants.tsv; may be repeated. Example: --data pairs.tsv", rich_help_panel=o.FILES)]
@@ -280,7 +281,7 @@ def calibrate(
     exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Patient to leave out; repeatable. Example: --exclude sub-07", rich_help_panel=COHORT)] = None,
     every: Annotated[int, typer.Option("--every", min=1, help="Judge every n-th slice only; the promises speak of these. Example: --every 2", rich_help_panel=COHORT)] = 1,
     work: Annotated[Path | None, typer.Option("--work", help="Folder of what was measured; an interrupted run goes on from there. (default: <out>.work) Example: --work calibrate.work", rich_help_panel=o.FILES)] = None,
-    device: o.Device = "auto", debug: o.Debug = False,
+    affine_from: o.AffineFrom = None, device: o.Device = "auto", debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Promises with a number, proven on your own patients: a certificate for translate --calibration, or exit code 6 and none.
 
@@ -291,7 +292,7 @@ def calibrate(
 
     def run() -> int:
         options = command.CalibrateOptions(model, tuple(data), out, max_uncovered, max_missed, max_invented, max_harm, harm_ml, confidence,
-                                           command.cuts(taus), every, split, tuple(exclude or ()), void_below, work, device, interval)  # fmt: skip
+                                           command.cuts(taus), every, split, tuple(exclude or ()), void_below, work, device, interval, affine_from)  # fmt: skip
         return command.calibrate(options)
 
     _finish(guarded(run, debug=debug))

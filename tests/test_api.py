@@ -59,6 +59,15 @@ def test_a_file_and_its_array_are_translated_alike(folder, image):
     assert not by_path.ood_map.any()
 
 
+def test_a_file_whose_forms_contradict_each_other_is_translated_by_the_one_that_is_named(image, tmp_path):
+    image.set_qform(image.affine, 1)
+    image.set_sform(np.diag([-1, -1, 1, 1]) @ image.affine, 1)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), tmp_path / "a_T1w.nii.gz")
+    options = TranslateOptions(mode="plain", steps=1, affine_from="qform")
+    made = translate_volume(tmp_path / "a_T1w.nii.gz", options=options)
+    np.testing.assert_allclose(made.affine, image.get_qform(), atol=1e-4)
+
+
 def test_an_array_in_another_voxel_order_comes_back_in_that_order(image):
     turned = nib.as_closest_canonical(image)
     options = TranslateOptions(mode="plain", steps=2)

@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", type=Path, default=[], help="pairs with lesion masks, digits, photographs: as the part needs")
     parser.add_argument("--split", default="val", choices=("val", "test"))
     parser.add_argument("--every", type=int, default=3, help="every n-th slice")
-    parser.add_argument("--most", type=int, help="the first so many digits of a class, or photographs of a category, good and defective (all)")
+    parser.add_argument("--most", type=int, help="the first so many digits of a class, or good and defective photographs of a category")
     parser.add_argument("--work", type=Path, default=Path("bench.work"), help="caches; an interrupted run goes on from there")
     parser.add_argument("--out", type=Path, default=Path("examples/benchmarks"))
     parser.add_argument("--page", action="store_true", help="write RESULTS.md")

@@ -71,6 +71,7 @@ def run_group(source: Path, shared: RunOptions, options: GroupOptions) -> int:
             segmenter=options.segmenter,
             resample_ref=options.resample_ref,
             fail_under=options.fail_under,
+            affine_from=shared.affine_from,
         )
         return evaluate(replace(shared, source=str(folders["translation"]), out=shared.out / REPORT), asked)
 

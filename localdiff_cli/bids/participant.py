@@ -63,14 +63,14 @@ def choices_of(root: Path, suffix: str, selection: Selection) -> list[Choice]:
     return found
 
 
-def items_of(choices: list[Choice], shard: tuple[int, int] | None) -> tuple[BidsItem, ...]:
+def items_of(choices: list[Choice], shard: tuple[int, int] | None, affine_from: str | None = None) -> tuple[BidsItem, ...]:
     """The engine's items of one shard; only their sidecars are read."""
     unread = Content(None)
     items = [
         BidsItem(c.scan.path, c.scan.relative, unread, c.scan.relative, c.reason, tuple(o.relative.as_posix() for o in c.others))
         for c in choices
     ]
-    return tuple(replace(item, content=content_of(item.path)) for item in of_shard(items, shard))
+    return tuple(replace(item, content=content_of(item.path), affine_from=affine_from) for item in of_shard(items, shard))
 
 
 def run_participants(source: Path, shared: RunOptions, options: ParticipantOptions) -> int:
@@ -84,7 +84,7 @@ def run_participants(source: Path, shared: RunOptions, options: ParticipantOptio
     recipe = BidsTranslateRecipe(out, options.translate, options.detector)
     with _reporter(shared) as reporter:
         _tell(choices, reporter)
-        items = items_of(choices, how.shard)
+        items = items_of(choices, how.shard, shared.affine_from)
         found = Found(items, ())
         if shared.dry_run:
             show_plan(recipe, found, how, reporter, overwrite=shared.overwrite)
@@ -95,7 +95,9 @@ def run_participants(source: Path, shared: RunOptions, options: ParticipantOptio
     if segmenter is None or not made:
         return code
     asked = options.translate
-    segment = SegmentOptions(str(segmenter.path), nan=asked.nan, device=asked.device, batch_size=asked.batch_size)
+    segment = SegmentOptions(
+        str(segmenter.path), nan=asked.nan, device=asked.device, batch_size=asked.batch_size, affine_from=asked.affine_from
+    )
     with _reporter(shared) as reporter:
         reporter.line(f"lesions on {len(made)} translations, with {segmenter.name}")
         return max(code, _carry_out(BidsSegmentRecipe(out, segment), Found(made, ()), shared, reporter))

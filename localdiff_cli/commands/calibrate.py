@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from localdiff_cli import __version__
 from localdiff_cli.batch.report import say
 from localdiff_cli.bundle import Bundle, open_bundle
+from localdiff_cli.commands.run import check_affine_from
 from localdiff_cli.commands.translate import TranslateRecipe
 from localdiff_cli.declared import check_choice, check_range
 from localdiff_cli.errors import EXIT_OK, ModelError, NoInputError, NotCertifiedError, UsageError
@@ -51,6 +52,7 @@ class CalibrateOptions:
     work: Path | None = None
     device: str = "auto"
     interval: float | None = None
+    affine_from: str | None = None
 
     @property
     def levels(self) -> dict[str, float]:
@@ -72,6 +74,7 @@ def cuts(text: str | None) -> tuple[float, ...] | None:
 
 
 def _check(options: CalibrateOptions) -> None:
+    check_affine_from(options.affine_from)
     for name, level in options.levels.items():
         check_range(f"--max-{name}", level, 1e-4, 1 - 1e-4)
     if not options.levels and options.interval is None:
@@ -153,7 +156,8 @@ def _translation(options: CalibrateOptions) -> TranslateWork:
     from localdiff_cli.tasks.judged import check_look
     from localdiff_cli.tasks.translation import TranslateWork
 
-    work = TranslateRecipe(Path("."), TranslateOptions(model=options.model, device=options.device), DetectorOptions()).load(say)
+    translate = TranslateOptions(model=options.model, device=options.device, affine_from=options.affine_from)
+    work = TranslateRecipe(Path("."), translate, DetectorOptions()).load(say)
     assert isinstance(work, TranslateWork)
     check_look(work)
     return work

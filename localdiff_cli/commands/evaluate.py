@@ -101,6 +101,10 @@ def _source_contrast(translations: Index) -> str | None:
     return said.pop() if len(said) == 1 else None
 
 
+NEEDED = ("reference", "brain")
+"""Roles without which a case is not evaluated where they were given: another brain would give other figures."""
+
+
 def pair(indices: dict[str, Index]) -> tuple[list[CaseFiles], list[Unpaired]]:
     """Every translation with its partners; what lacks one is listed with the reason, in both directions."""
     from localdiff_cli.evaluation.cohort.summary import Unpaired
@@ -109,6 +113,7 @@ def pair(indices: dict[str, Index]) -> tuple[list[CaseFiles], list[Unpaired]]:
     cases, unpaired, used = [], [], {name: set[Path]() for name in indices}
     for relative, path in sorted(indices["translation"].paths.items()):
         partners: dict[str, Path] = {}
+        without: list[str] = []
         for name, index in indices.items():
             if name == "translation":
                 continue
@@ -116,10 +121,12 @@ def pair(indices: dict[str, Index]) -> tuple[list[CaseFiles], list[Unpaired]]:
             if partner is not None:
                 partners[name] = partner
                 used[name].add(partner)
-            elif name == "reference" or why != NO_PARTNER:
+            elif name in NEEDED or why != NO_PARTNER:
                 unpaired.append(Unpaired(relative.as_posix(), f"{name}: {why}"))
-        if "reference" in partners:
-            cases.append(CaseFiles(relative.as_posix(), _patient(relative), path, **partners))
+            else:
+                without.append(name)
+        if all(name in partners for name in NEEDED if name in indices):
+            cases.append(CaseFiles(relative.as_posix(), _patient(relative), path, **partners, without=tuple(without)))
     for name in ("reference", "truth"):
         rest = set(indices[name].paths.values()) - used[name] if name in indices else set()
         unpaired += [Unpaired(path.name, f"{name} without a translation") for path in sorted(rest)]
@@ -195,7 +202,7 @@ def _account(cases: list[CaseFiles], options: EvaluateOptions) -> dict[str, Any]
     if options.segmenter:
         bundle = open_bundle(options.segmenter)
         account["segmenter"] = {"Bundle": bundle.name, "BundleHash": bundle.hash}
-    roles = [name for name in cases[0].__dataclass_fields__ if name not in ("name", "patient")]
+    roles = [name for name in cases[0].__dataclass_fields__ if name not in ("name", "patient", "without")]
     account["files"] = {
         files.name: {role: path.name for role in roles if (path := getattr(files, role)) is not None} for files in cases
     }
@@ -221,7 +228,7 @@ def _measured(job: EvaluateJob, cases: list[CaseFiles], reporter: Reporter, how:
             else:
                 results.append(result)
                 for note in result.notes:
-                    reporter.line(f"  note: {result.name}: {note}")
+                    reporter.line(f"  note: {note}")
             reporter.volume_done()
     return sorted(results, key=lambda result: result.name), failures
 
@@ -269,7 +276,7 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
             reporter.problem("no case could be evaluated")
             return EXIT_SOME_FAILED
         summary = summarise(results, settings, unpaired=unpaired, run=_account(cases, options))
-        viewer = report_viewer(cases, summary, reporter.line) if options.viewer else NO_VIEWER
+        viewer = report_viewer(cases, summary, reporter.line, options.affine_from) if options.viewer else NO_VIEWER
         written = write_evaluation(run.out, summary, viewer)
         told = headline(summary)
         reporter.line(told.sentence)

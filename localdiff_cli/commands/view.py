@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localdiff_cli.batch.report import say
+from localdiff_cli.commands.run import check_affine_from
 from localdiff_cli.errors import EXIT_OK, UsageError
 from localdiff_cli.viewer.grid import on_grid
 from localdiff_cli.viewer.layers import HEAT, IMAGE, LABELS, Layer, ViewCase, layer
@@ -25,11 +26,12 @@ KINDS = {"mask": LABELS, "map": HEAT}
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """The options of ``view``: the page to write, volumes laid over the others, whether a browser may be opened."""
+    """The options of ``view``: the page to write, volumes laid over the others, a browser that may open, the form of headers that holds."""
 
     out: Path
     overlays: tuple[str, ...] = ()
     open_page: bool = True
+    affine_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,13 @@ def _names(shown: Sequence[_Shown]) -> list[str]:
     return [f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
-def view_case(volumes: Sequence[str], overlays: Sequence[str]) -> ViewCase:
+def view_case(volumes: Sequence[str], overlays: Sequence[str], affine_from: str | None = None) -> ViewCase:
     """The case of some volumes on the grid of the first image. Raises :class:`UsageError` where none is an image."""
     shown = [_named(given, overlay=False) for given in volumes] + [_named(given, overlay=True) for given in overlays]
     images = [each for each in shown if each.kind == IMAGE]
     if not images:
         raise UsageError("none of the volumes is an image: by name or sidecar all are masks or maps; expected one image", code="no-image")
-    grid, names = CaseGrid(open_volume(images[0].path), resample=True), _names(shown)
+    grid, names = CaseGrid(open_volume(images[0].path, affine_from), resample=True), _names(shown)
     layers = [_layer(each, name, grid) for each, name in zip(shown, names, strict=True)]
     ordered = sorted(layers, key=lambda each: each.kind != IMAGE)
     return ViewCase(images[0].name, tuple(ordered), grid.volume.frame.spacing)
@@ -86,7 +88,8 @@ def _is_terminal() -> bool:
 
 def view(volumes: Sequence[str], options: ViewOptions) -> int:
     """Write the page, say where it is, and open it where there is a screen; the exit code."""
-    case = view_case(volumes, options.overlays)
+    check_affine_from(options.affine_from)
+    case = view_case(volumes, options.overlays, options.affine_from)
     write_text(options.out, page([case], f"{case.name}: {len(case.layers)} volumes"))
     say(f"page: {options.out}")
     if options.open_page and has_screen():

@@ -27,13 +27,15 @@ Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 DATA_RANGE = "robust z of the reference's brain, window mapped to [0, 1]"
 OWN_SCALE = "by its own robust z inside the brain, so that a factor or an offset over the whole brain does not count"
+MOST_LESION = 0.6
+"""Share of the brain that lesions may fill: no lesion of a living person does."""
 LEAST_COVERED = 0.5
 """Share of the brain that every image must show, or the case is refused: the images then lie in different places."""
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The files of one case; only ``translation`` and ``reference`` are needed."""
+    """The files of one case; ``translation`` and ``reference`` are needed. ``without``: roles asked for of which it has none."""
 
     name: str
     patient: str
@@ -47,6 +49,7 @@ class CaseFiles:
     ood: Path | None = None
     condition: Path | None = None
     brain: Path | None = None
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,14 @@ def measure(
     }
     given = _masks(files, grid)
     masks = {role: mask for role, (mask, _) in given.items()}
+    _check_lesions(files, masks, brain)
     if segmenter is not None:
         masks |= {_segmentation_of(role): segmenter(grid.reader(images[role]), brain) for role in scaled}
     case = _case(files, grid, brain, scaled, masks, options)
     used = {role: f"{images[role].how}; {each.how}" for role, each in scaled.items()} | {role: how for role, (_, how) in given.items()}
     result = evaluate_case(case, options.settings)
-    result = replace(result, used=used, notes=(*notes, *result.notes))
+    missing = tuple(f"{files.name}: no {role.replace('_', ' ')} belongs to it" for role in files.without)
+    result = replace(result, used=used, notes=(*notes, *missing, *result.notes))
     return result if features is None else replace(result, features=_features(features, scaled, brain))
 
 
@@ -119,6 +124,19 @@ def _masks(files: CaseFiles, grid: CaseGrid) -> dict[str, tuple[Mask, str]]:
     roles = ("truth", "segmentation", "reference_segmentation", "baseline_segmentation")
     given = {role: getattr(files, role) for role in roles}
     return {role: grid.mask(path, role.replace("_", " ")) for role, path in given.items() if path is not None}
+
+
+def _check_lesions(files: CaseFiles, masks: Mapping[str, Mask], brain: Brain) -> None:
+    """Raise :class:`VolumeError` where the expert's mask marks most of the brain: it is one of tissues, or of the brain itself."""
+    if "truth" not in masks:
+        return
+    share = float(masks["truth"][brain.mask].mean())
+    if share > MOST_LESION:
+        raise VolumeError(
+            f"{files.truth}: marks {share:.0%} of the brain; expected lesions, not a mask of tissues or of the brain itself. "
+            "Name a mask of lesions alone (--truth)",
+            code="not-a-lesion-mask",
+        )
 
 
 def _brain(files: CaseFiles, grid: CaseGrid, images: Mapping[str, OnGrid]) -> Brain:

@@ -35,7 +35,7 @@ def shown_cases(worst: Sequence[str], best: Sequence[str]) -> list[tuple[str, st
     return list({name: (name, rank) for name, rank in reversed(chosen)}.values())[::-1]
 
 
-def report_viewer(cases: Sequence[CaseFiles], summary: Summary, say: Callable[[str], None]) -> Markup:
+def report_viewer(cases: Sequence[CaseFiles], summary: Summary, say: Callable[[str], None], affine_from: str | None = None) -> Markup:
     """The viewer of a report; empty where no case could be ranked. A case that cannot be read again is left out, and told."""
     worst, best = ends(summary)
     files, settings = {each.name: each for each in cases}, summary.settings
@@ -43,19 +43,19 @@ def report_viewer(cases: Sequence[CaseFiles], summary: Summary, say: Callable[[s
     made = []
     for name, rank in shown_cases([case.name for case in worst], [case.name for case in best]):
         try:
-            made.append(view_of(files[name], f"{name} ({rank})", labels))
+            made.append(view_of(files[name], f"{name} ({rank})", labels, affine_from))
         except VolumeError as error:
             say(f"not in the viewer: {error}")
     return part(made) if made else Markup("")
 
 
-def view_of(files: CaseFiles, title: str, labels: Mapping[str, str]) -> ViewCase:
+def view_of(files: CaseFiles, title: str, labels: Mapping[str, str], affine_from: str | None = None) -> ViewCase:
     """All volumes of a case as layers; ``labels`` name the images of the roles ``baseline`` and ``translation``.
 
     Each image has its own grey window, from the 0.5th to the 99.5th percentile of its voxels inside the brain: that is how images of
     different units are comparable. Raises :class:`VolumeError` for a file that has become unreadable.
     """
-    grid = CaseGrid(open_volume(files.translation), resample=True)
+    grid = CaseGrid(open_volume(files.translation, affine_from), resample=True)
     translation, _ = on_grid(files.translation, grid)
     brain = translation != 0
     layers = [_image(getattr(files, role), labels.get(role, name), grid, brain) for role, name in IMAGES if getattr(files, role)]

@@ -15,7 +15,9 @@ from localdiff_cli.volumes.partners import BRAIN, IMAGE, MASK, NO_PARTNER, Index
 from localdiff_cli.volumes.reader import stem
 
 SPLITS = ("train", "val", "test")
-OTHER_SPLITS = ("training", "validation", "testing", "holdout")
+TRAINED = ("train", "training")
+HELD_OUT = ("val", "test", "validation", "testing", "valid", "dev", "holdout", "hold-out", "heldout", "held-out", "held out")
+"""Words for the parts of a cohort, with those that other tables have for them."""
 COLUMNS = ("condition", "target", "mask", "brain", "split")
 PARTICIPANTS = "participants.tsv"
 Say = Callable[[str], None]
@@ -153,7 +155,8 @@ def _check_no_other_split(table: Table) -> None:
     """Refuse a table that seems to say the split in a column of another name."""
     for column in table.columns:
         values = {row[column].lower() for _, row in table.rows if column in row}
-        if column.strip().lower() in ("split", "splits") or (values and values <= {*SPLITS, *OTHER_SPLITS}):
+        alone, both = values <= {*TRAINED, *HELD_OUT}, not values.isdisjoint(TRAINED) and not values.isdisjoint(HELD_OUT)
+        if column.lower() in ("split", "splits") or (values and alone) or both:
             wanted = ", ".join(SPLITS)
             raise UsageError(f"{table.path}: its column {column!r} seems to say the split; expected the name split and {wanted}")
 

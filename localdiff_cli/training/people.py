@@ -139,7 +139,7 @@ def digest(key: list[Any]) -> str:
 
 
 def _extract(person: Person, ready: Ready) -> dict[str, Any]:
-    volume = open_volume(person.condition)
+    volume = open_volume(person.condition, ready.condition.affine_from)
     brain = brain_from_file(person.brain, volume) if person.brain else None
     condition = prepare(volume, ready.condition, brain=brain)
     slices = [int(k) for k in np.flatnonzero(condition.brain.mask.any(axis=(1, 2)))]
@@ -162,7 +162,7 @@ def _extract(person: Person, ready: Ready) -> dict[str, Any]:
 
 def _target(path: Path, condition: Prepared, settings: PrepareSettings) -> Prepared:
     """The target, made ready inside the condition's brain."""
-    volume = open_volume(path)
+    volume = open_volume(path, settings.affine_from)
     check_same_grid(volume, condition.volume, "target")
     return replace(prepare(volume, settings, brain=Brain(condition.brain.mask, condition.brain.source)), grid=condition.grid)
 

@@ -22,6 +22,8 @@ OVERSHOOT = 0.2
 """How far beyond [0, 1] interpolation may carry a probability."""
 SCALES = (100.0, 255.0)
 """Values other than 1 that stand for certainty: per cent, and bytes."""
+SIGNED_BYTES = (-1, -128)
+"""What 255 and 128 become where a mask of bytes is saved as signed ones; another negative value marks a background, not a mask."""
 AT_THE_TOP, FEWEST_BETWEEN = 0.3, 4
 """Share of the marked voxels that a scaled soft mask has at its top at least, and how many values between."""
 WHOLE = 0.01
@@ -119,7 +121,7 @@ def _binary(values: _Values) -> MaskContent | None:
         return MaskContent(EMPTY, 1.0, "empty") if values.finite else None
     if values.low == values.high and one not in (1, *SCALES):
         return None  # the same value everywhere, without a background, marks nothing
-    if abs(one) < LEAST_VALUE or values.many:
+    if abs(one) < LEAST_VALUE or values.many or (one < 0 and not any(abs(one - byte) <= NEAR * -byte for byte in SIGNED_BYTES)):
         return None
     near = NEAR * abs(one)
     if all(abs(value) <= near or abs(value - one) <= near for value in values.counts):
@@ -144,8 +146,8 @@ def _probability(values: _Values) -> MaskContent | None:
 
 
 def _labels(values: _Values) -> MaskContent | None:
-    if not values.whole or values.many or values.low < -WHOLE or values.low == values.high:
-        return None
+    if not values.whole or values.many or values.low < -WHOLE or values.low > WHOLE:
+        return None  # without a background of 0 nothing is left unmarked
     found = sorted({round(value) for value in values.counts} - {0})
     alike = values.same >= (SAME_NEIGHBOURS if len(found) <= FEW_LABELS else SAME_OF_MANY) * values.pairs
     if values.pairs < FEWEST_NEIGHBOURS:

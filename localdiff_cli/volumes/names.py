@@ -14,10 +14,11 @@ ALIASES: dict[str, str] = {
     "t1w": "T1w", "t1": "T1w", "t1n": "T1w", "mprage": "T1w", "spgr": "T1w",
     "t1c": "T1w", "t1ce": "T1w", "t1gd": "T1w", "t1post": "T1w",
     "t2w": "T2w", "t2": "T2w",
-    "flair": "FLAIR", "t2f": "FLAIR", "t2flair": "FLAIR",
+    "flair": "FLAIR", "t2f": "FLAIR", "t2flair": "FLAIR", "darkfluid": "FLAIR",
     "pd": "PDw", "pdw": "PDw",
     "mask": "mask", "msk": "mask", "brain": "mask", "brainmask": "mask", "dseg": "mask", "seg": "mask", "truth": "mask",
     "label": "mask", "labels": "mask", "roi": "mask", "lesion": "mask", "lesions": "mask", "source": "mask", "oodmask": "mask",
+    "segmentation": "mask", "parcellation": "mask", "wmh": "mask",
     "ood": "map", "score": "map", "std": "map", "prob": "map",
 }  # fmt: skip
 """Words in a file's name that say what it holds (BIDS suffixes, BraTS 2013–2023, common usage)."""
@@ -56,7 +57,7 @@ OTHER_WORDS = frozenset(
 PLAIN_WORDS = frozenset(
     """
     scan image img volume vol anat mri mr head native orig raw data input mni mni152 mni305
-    talairach template
+    talairach template dark fluid
     """.split()  # noqa: SIM905 (a list of words reads best as words)
 )
 """Words at the place of a suffix that say nothing about the contrast."""
@@ -99,7 +100,8 @@ class Name:
     @cached_property
     def _middle(self) -> tuple[int, int]:
         told = [i for i, word in enumerate(self.words) if not _is_kind(word)]
-        return (told[0], told[-1] + 1) if told else (len(self.words), len(self.words))
+        ends = [i for i in told if self.words[i] not in LESION_WORDS]
+        return (told[0], ends[-1] + 1) if ends else (len(self.words), len(self.words))
 
     @cached_property
     def owner(self) -> tuple[str, ...]:
@@ -190,6 +192,8 @@ def _without_places(words: tuple[str, ...]) -> list[str]:
             skip = ALIASES.get(following) in IMAGES
             if word == "space" and not skip and len(images) > 1:
                 kept.remove(images[-1])
+        elif word == "fluid" and kept and kept[-1] == "dark":
+            kept[-1] = "flair"  # as Siemens names it
         elif word in QUANTITIES and kept and kept[-1] in images:
             kept[-1] = kept[-1].removesuffix("w") + QUANTITIES[word]
         else:

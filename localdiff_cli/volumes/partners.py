@@ -12,7 +12,7 @@ from pathlib import Path
 from localdiff_cli.errors import UsageError, VolumeError
 from localdiff_cli.volumes.contrast import Content, content_of
 from localdiff_cli.volumes.masks import content_of_mask
-from localdiff_cli.volumes.names import ALIASES, IMAGES, LESION_WORDS, OTHER_TISSUE, REGION_WORDS, Name, parse, unprefixed
+from localdiff_cli.volumes.names import ALIASES, IMAGES, LESION_WORDS, OTHER_TISSUE, REGION_WORDS, Name, parse, shown_by, unprefixed
 from localdiff_cli.volumes.reader import files_of, open_volume
 from localdiff_cli.volumes.walk import Walk, images_in
 
@@ -181,12 +181,18 @@ class Index:
             if not (same or agrees(candidate.name, volume, role)) or _is_volume(candidate.path, beside):
                 continue
             level = fit(candidate, self._source, relative)
+            if role == BRAIN and level == GENERIC and self._lies_beside_images(relative, volume):
+                continue  # there a plain mask is one of lesions
             if level != NOT and (role == IMAGE or _may_be(candidate)):
                 exact = same or candidate.name.of_scan == volume.of_scan
                 fitting.append(((level, exact, _of_contrast(candidate, volume, role)), candidate))
         best = max((rank for rank, _ in fitting), default=None)
         return [candidate for rank, candidate in fitting if rank == best]
 
+    def _lies_beside_images(self, relative: Path, volume: Name) -> bool:
+        """Whether the folder also holds images of the same scan: by their names, and no masks under the names of images."""
+        images = (c for c in self._near(relative, volume) if agrees(c.name, volume, IMAGE) and shown_by(c.name) in IMAGES)
+        return any(c.content.contrast in IMAGES and not _may_be(c) for c in images)
 
     def _near(self, relative: Path, volume: Name) -> list[Candidate]:
         """The candidates that may agree with the volume."""
@@ -203,7 +209,8 @@ def _owner(name: Name) -> Owner:
 def expected(source: Source) -> str:
     """What a role expects, for messages."""
     image = f"a {source.contrast} image" if source.contrast else "an image"
-    return {IMAGE: image, MASK: "a lesion mask", BRAIN: "a brain mask", MAP: "an OOD map or lesion mask"}[source.role]
+    brain = "a brain mask (beside images one whose name says brain)"
+    return {IMAGE: image, MASK: "a lesion mask", BRAIN: brain, MAP: "an OOD map or lesion mask"}[source.role]
 
 
 def _told_apart(found: list[Candidate]) -> list[str]:
@@ -229,7 +236,7 @@ def _may_be(candidate: Candidate) -> bool:
     if content.contrast in ("mask", "map"):
         return True
     try:
-        found = content_of_mask(open_volume(candidate.path))
+        found = content_of_mask(open_volume(candidate.path, "sform"))  # where it lies does not matter here
     except VolumeError as error:
         return error.code != "not-a-mask"
     return found.definite or content.contrast is None

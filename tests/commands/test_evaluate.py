@@ -127,6 +127,20 @@ def test_the_psnr_is_the_one_a_person_would_compute(cli, study):
     assert found == pytest.approx(expected, abs=0.05)
 
 
+def test_a_case_without_the_brain_asked_for_is_left_out_and_one_without_a_lesion_mask_says_so(cli, study):
+    for number in ("01", "02"):
+        (study / "brain").mkdir(exist_ok=True)
+        shutil.copy(study / "local" / f"sub-{number}" / f"sub-{number}_T2w_brain.nii.gz", study / "brain" / f"sub-{number}_brain.nii.gz")
+    (study / "truth" / "sub-02" / "sub-02_mask.nii.gz").unlink()
+    asked = ("--truth", study / "truth", "--brain", study / "brain", "--no-viewer")
+    said = run(cli, study, *asked).output
+    assert "sub-02/sub-02_T2w.nii.gz: no truth belongs to it" in " ".join(said.split())
+    (study / "brain" / "sub-02_brain.nii.gz").unlink()
+    said = run(cli, study, *asked).output
+    assert "not evaluated: sub-02/sub-02_T2w.nii.gz: brain: no partner" in " ".join(said.split())
+    assert [row["name"] for row in rows(study / "report" / "metrics.tsv")] == ["sub-01/sub-01_T2w.nii.gz"]
+
+
 def test_a_perfect_translation_has_no_error(cli, study):
     """A matched reference evaluated against itself, as another tool's output would be."""
     result = cli("evaluate", "--in", study / "ref", "--ref", study / "ref", "--out", study / "self", "--resamples", 200, "--bias", "none")

@@ -48,6 +48,16 @@ def test_a_volume_of_another_grid_is_resampled_and_says_so(cli, brains, tmp_path
     assert [each["name"] for each in page["layers"]] == ["sub-01_T1w", "b_T2w (resampled)"]
 
 
+def test_a_volume_whose_forms_contradict_each_other_is_shown_by_the_one_that_is_named(cli, brains, tmp_path):
+    image = nib.load(brains[0])
+    image.set_qform(image.affine, 1)
+    image.set_sform(np.diag([-1, -1, 1, 1]) @ image.affine, 1)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), brains[0])
+    assert "--affine-from" in cli("view", *brains, "--out", tmp_path / "page.html").output
+    assert cli("view", *brains, "--out", tmp_path / "page.html", "--affine-from", "qform").exit_code == 0
+    assert [each["name"] for each in told(tmp_path / "page.html")["layers"]] == ["sub-01_T1w", "sub-01_FLAIR"]
+
+
 def test_two_volumes_of_one_name_are_told_apart(cli, brains, tmp_path):
     again = write_brain(tmp_path / "plain" / "sub-01_T1w.nii.gz", 4)
     cli("view", brains[0], again, "--out", tmp_path / "page.html")

@@ -117,6 +117,13 @@ def test_a_re_oriented_copy_gives_the_very_same_figures_without_resampling(study
     assert "another orientation" in found.used["reference"]
 
 
+def test_a_mask_of_tissues_in_the_place_of_the_lesions_is_refused(study, tmp_path):
+    tissues = save(tmp_path / "truth_dseg.nii.gz", anatomy(AFFINE, SHAPE)["brain"] * np.uint8(2))
+    with pytest.raises(VolumeError, match="marks 100% of the brain; expected lesions") as caught:
+        measure(replace(study, truth=tissues), OPTIONS)
+    assert caught.value.code == "not-a-lesion-mask"
+
+
 def test_a_truly_misaligned_reference_does_not_give_the_same_figures(study, plain, tmp_path):
     image = nib.load(study.reference)
     affine = image.affine.copy()

@@ -110,6 +110,7 @@ def test_a_bids_folder_gives_pairs_with_masks_brains_and_splits(tmp_path):
         ("id\tsplit\nsub-01\tval\n", "participant_id"),
         ("participant_id\tsplit\nsub-01\tvalidation\n", "validation"),
         ("participant_id\tset\nsub-01\ttest\n", "'set' seems to say the split"),
+        ("participant_id\tset\nsub-01\tdev\nsub-02\ttrain\nsub-03\texcluded\n", "'set' seems to say the split"),
         ("participant_id\tSplit\nsub-01\ttest\n", "'Split' seems to say the split"),
         ("participant_id\tsplit\nsub-01\ttest\nsub-01\ttrain\n", "two splits of sub-01"),
         ("participant_id,split\nsub-01,test\n", "participant_id"),

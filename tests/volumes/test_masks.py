@@ -78,8 +78,10 @@ def test_an_empty_mask_stays_empty(array):
         labels() * RNG.uniform(0.5, 1, TRUTH.shape),
         labels() - 1,
         np.full(TRUTH.shape, 3),
+        labels() + 1,
+        np.where(TRUTH, 0, -1024),
     ],
-    ids=["image", "bytes", "float image", "z-scores", "grey background", "interpolated labels", "negative labels", "no background"],
+    ids=["image", "bytes", "float image", "z-scores", "grey", "interpolated labels", "negative labels", "no background", "no 0", "air"],
 )
 def test_what_is_neither_mask_labels_nor_probability_is_refused_with_its_values(array):
     with pytest.raises(VolumeError, match=r"found values from .* to .*expected two values") as caught:
