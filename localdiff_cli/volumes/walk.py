@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 from collections.abc import Iterator
@@ -31,10 +32,14 @@ class Walk:
 
 @dataclass
 class _Search:
-    """A walk under way below ``root``: folders seen by their real paths, links to folders not yet followed."""
+    """A walk under way below ``root``: folders seen by their real paths, links to folders not yet followed.
+
+    ``asked``: folders that are entered although they are usually left alone.
+    """
 
     root: Path
     option: str
+    asked: frozenset[str] = frozenset()
     seen: set[str] = field(default_factory=set)
     links: list[Path] = field(default_factory=list)
     aside: list[tuple[Path, str]] = field(default_factory=list)
@@ -68,7 +73,7 @@ class _Search:
     def _entered(self, folder: Path) -> bool:
         if folder.name.startswith(".") or folder.name.endswith(PARTIAL):
             return False
-        if folder.name in LEFT_ALONE:
+        if folder.name in LEFT_ALONE and folder.name not in self.asked:
             self.aside.append((folder.relative_to(self.root), f"left alone; name it to use what lies there: {self.option} {folder}"))
             return False
         if folder.is_symlink():
@@ -119,12 +124,58 @@ def _named(series: Series) -> tuple[Path, Path]:
 
 
 def _globbed(given: str, option: str) -> Walk:
-    asked = {part for part in Path(given).parts if not glob.has_magic(part)}
-    matches = sorted(Path(p) for p in glob.glob(given, recursive=True))
-    matches = [p for p in matches if p.is_file() and is_image(p)]
-    kept = [p for p in matches if not set(LEFT_ALONE).intersection(p.parts) - asked]
-    if not kept:
+    parts = Path(given).parts
+    found, aside = _below_any(parts, option) if "**" in parts else _in_folders(given, parts)
+    if not found:
         raise NoInputError(f"{option} {given}: no such file or folder, and no file matches it that is an image", code="no-input")
-    root = Path(os.path.commonpath([p.parent for p in kept]))
-    aside = ((Path(os.path.relpath(p, root)), "in a folder left alone; name that folder to use it") for p in matches if p not in kept)
-    return Walk(tuple((p, p.relative_to(root)) for p in kept), False, tuple(aside))
+    root = Path(os.path.commonpath([path.parent for path in found]))
+    left = tuple((Path(os.path.relpath(path, root)), reason) for path, reason in aside)
+    return Walk(tuple((path, path.relative_to(root)) for path in found), False, left)
+
+
+def _asked(parts: tuple[str, ...]) -> frozenset[str]:
+    """The folders that a pattern names."""
+    return frozenset(part for part in parts if not glob.has_magic(part))
+
+
+def _below_any(parts: tuple[str, ...], option: str) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The images that a pattern with ``**`` matches: a walk below what stands before it, so that links are followed once."""
+    first = parts.index("**")
+    found: list[Path] = []
+    aside: list[tuple[Path, str]] = []
+    for base in sorted(glob.glob(str(Path(*parts[:first])))):
+        search = _Search(Path(base), option, asked=_asked(parts))
+        found += [path for path in search.images() if _matches(path.relative_to(base).parts, parts[first:])]
+        aside += [(Path(base) / relative, reason) for relative, reason in search.aside]
+    return sorted(found), aside
+
+
+def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether the parts of a path match those of a pattern; ``**`` stands for any number of them.
+
+    >>> _matches(("sub-01", "anat", "a.nii"), ("**", "*.nii")), _matches(("a.nii",), ("x", "**"))
+    (True, False)
+    """
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return len(pattern) == 1 or any(_matches(names[i:], pattern[1:]) for i in range(len(names) + 1))
+    return bool(names) and fnmatch.fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+
+
+def _in_folders(given: str, parts: tuple[str, ...]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The images that a pattern without ``**`` matches: each once, by its folder's own name rather than a link to it."""
+    matches = [path for path in map(Path, glob.glob(given)) if is_image(path) and (path.is_file() or path.is_symlink())]
+    left = [path for path in matches if set(LEFT_ALONE).intersection(path.parts) - _asked(parts)]
+    kept: dict[Path, Path] = {}
+    again = []
+    for path in sorted(set(matches) - set(left), key=lambda path: (sum(each.is_symlink() for each in path.parents), path)):
+        if kept.setdefault(_real(path), path) != path:
+            again.append(path)
+    aside = [(path, "in a folder left alone; name that folder to use it") for path in sorted(left)]
+    return sorted(kept.values()), [*aside, *((path, "in a folder that another link leads to") for path in again)]
+
+
+def _real(path: Path) -> Path:
+    """The path with its folder's own name; a link in the place of the file stays one."""
+    return Path(os.path.realpath(path.parent)) / path.name

@@ -91,3 +91,16 @@ def test_a_pointer_to_content_elsewhere_says_so_and_what_to_do(tmp_path, content
     (tmp_path / f"a_T1w{suffix}").write_bytes(content)
     with pytest.raises(VolumeError, match=word):
         open_volume(tmp_path / f"a_T1w{suffix}")
+
+
+@pytest.mark.parametrize("pattern", ["*/*_T1w.nii.gz", "**/*_T1w.nii.gz", "**"])
+def test_a_glob_counts_every_image_once_whatever_links_lead_to_it_and_keeps_those_not_fetched(tmp_path, pattern):
+    for name in ("sub-01", "sub-02"):
+        touch(tmp_path / name / f"{name}_T1w.nii.gz")
+    (tmp_path / "again").symlink_to("sub-01")
+    (tmp_path / "sub-02" / "loop").symlink_to("..")
+    (tmp_path / "sub-03").mkdir()
+    (tmp_path / "sub-03" / "sub-03_T1w.nii.gz").symlink_to("../.git/annex/objects/x/sub-03_T1w.nii.gz")
+    walk = images_in(str(tmp_path / pattern))
+    assert sorted(path.name for path, _ in walk.images) == ["sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz", "sub-03_T1w.nii.gz"]
+    assert any("again" in str(path) and "link" in reason for path, reason in walk.aside)
