@@ -50,6 +50,7 @@ def bids(
     truth: Annotated[Path | None, typer.Option("--truth", help="Dataset with expert lesion masks, …_mask. (default: none) Example: --truth derivatives/experts", exists=True, file_okay=False, rich_help_panel=REPORT)] = None,
     resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Resample references and masks of another grid, stated in the report; else they are refused.", rich_help_panel=REPORT)] = False,
     fail_under: Annotated[list[str] | None, typer.Option("--fail-under", help="Leave with code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=REPORT)] = None,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Hold --fail-under against the visits that have the figure; else one without it misses the limit.", rich_help_panel=REPORT)] = False,
     jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
     shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
     overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
@@ -73,7 +74,7 @@ def bids(
         save_map=mode == "local", save_source=save_source, save_brain=save_brain, device=device, batch_size=batch_size, affine_from=affine_from,
     )  # fmt: skip
     participant = ParticipantOptions(translate, DetectorOptions(detector=detector, map=map_), segmenter, selection, validate)
-    group = GroupOptions(model, selection, ref, truth, segmenter, resample_ref, tuple(fail_under or ()))
+    group = GroupOptions(model, selection, ref, truth, segmenter, resample_ref, tuple(fail_under or ()), allow_missing)
     raise typer.Exit(guarded(lambda: run_level(level, bids_dir, shared, participant, group), debug=debug))
 
 

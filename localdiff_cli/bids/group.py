@@ -37,6 +37,7 @@ class GroupOptions:
     segmenter: str | None = None
     resample_ref: bool = False
     fail_under: tuple[str, ...] = ()
+    allow_missing: bool = False
 
 
 def run_group(source: Path, shared: RunOptions, options: GroupOptions) -> int:
@@ -71,6 +72,7 @@ def run_group(source: Path, shared: RunOptions, options: GroupOptions) -> int:
             segmenter=options.segmenter,
             resample_ref=options.resample_ref,
             fail_under=options.fail_under,
+            allow_missing=options.allow_missing,
             affine_from=shared.affine_from,
         )
         return evaluate(replace(shared, source=str(folders["translation"]), out=shared.out / REPORT), asked)
