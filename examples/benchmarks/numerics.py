@@ -24,6 +24,10 @@ import torch
 from numpy.typing import NDArray
 
 from examples.benchmarks.table import to_tsv
+from localdiff_cli.bundle import Bundle, load_expert, load_translator
+from localdiff_cli.diffusion.device import on_device
+from localdiff_cli.tasks.sampling import Networks
+from localdiff_cli.training.loop import ReducedPrecision
 
 AS_IS = "as it is"
 VARIANTS: dict[str, dict[str, str]] = {
@@ -51,9 +55,14 @@ def without_onednn() -> Iterator[None]:
 
 def path_of(variant: str) -> AbstractContextManager[object]:
     """The context in which a variant runs its networks."""
-    if variant == "mkldnn off":
-        return without_onednn()
-    return torch.autocast("cpu", torch.bfloat16) if variant == "bf16" else nullcontext()
+    return without_onednn() if variant == "mkldnn off" else nullcontext()
+
+
+def reduced(networks: Networks, bundle: Bundle) -> Networks:
+    """The same networks in bfloat16, as ``--precision bf16`` runs them on a card. Autocast belongs to a thread; slices have their own."""
+    model = on_device(ReducedPrecision(load_translator(bundle, networks.device)), networks.device, "fp32")
+    expert = load_expert(bundle, networks.device) if networks.expert is not None else None
+    return replace(networks, model=model, expert=expert and on_device(ReducedPrecision(expert), networks.device, "fp32"))
 
 
 def results(variant: str, options: argparse.Namespace) -> Results:
@@ -65,6 +74,7 @@ def results(variant: str, options: argparse.Namespace) -> Results:
     from localdiff_cli.tasks.sampling import SliceSampler
 
     bench = mri.load(options.model, None, None)
+    networks = reduced(bench.networks, bench.bundle) if variant == "bf16" else bench.networks
     made: dict[str, list[NDArray[Any]]] = {"brain": [], "mask": [], "plain": [], "local": [], "lesions plain": [], "lesions local": []}
     with path_of(variant):
         for patient in patients(bench.bundle, options.data, options.split, options.work):
@@ -72,7 +82,7 @@ def results(variant: str, options: argparse.Namespace) -> Results:
             made["brain"].append(slices.chunk.brain.numpy())
             made["mask"].append(slices.ood_mask.numpy())
             for mode in ("plain", "local"):
-                sampler = SliceSampler(bench.networks, replace(bench.settings, mode=mode), patient.name)
+                sampler = SliceSampler(networks, replace(bench.settings, mode=mode), patient.name)
                 image = sampler(slices.chunk, slices.ood_map, slices.ood_mask)[0].float()
                 made[mode].append(image.numpy())
                 found = lesion_probability(bench.segmenter, image, slices.chunk.brain) >= bench.cut

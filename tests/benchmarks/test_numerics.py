@@ -6,6 +6,7 @@ import torch
 
 from examples.benchmarks.numerics import AS_IS, VARIANTS, compared, dice, path_of
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
+from localdiff_cli.training.loop import ReducedPrecision
 
 
 def found(**changes):
@@ -41,7 +42,7 @@ def answers():
 
     def run(variant):
         with torch.inference_mode(), path_of(variant):
-            return network(x, condition, t).float()
+            return (ReducedPrecision(network) if variant == "bf16" else network)(x, condition, t)
 
     return {variant: run(variant) for variant in (AS_IS, "mkldnn off", "bf16")}
 
