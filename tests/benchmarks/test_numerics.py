@@ -1,10 +1,13 @@
 """Numerical variability: what the rows say, and the bounds that the help of --precision states, on a small network."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from examples.benchmarks.numerics import AS_IS, VARIANTS, compared, dice, path_of
+from localdiff_cli.bundle import load_translator, open_bundle
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.training.loop import ReducedPrecision
 
@@ -54,6 +57,18 @@ def test_a_prediction_moves_less_than_is_stated(answers, variant, bound):
     assert moved < bound
     if variant == "bf16":
         assert moved > 1e-4
+
+
+def test_a_shipped_network_in_bf16_keeps_the_bound_that_the_help_of_precision_states():
+    network = load_translator(open_bundle(str(Path(__file__).resolve().parents[2] / "models" / "t1-to-flair")), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    x, coarse = torch.randn(1, 1, 64, 64, generator=generator), torch.rand(1, 1, 5, 5, generator=generator)
+    condition = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1)
+    with torch.inference_mode():
+        full, half = (run(x, condition, torch.tensor([999])) for run in (network, ReducedPrecision(network)))
+    moved = (full - half).abs() / 2  # the network's range is [-1, 1]
+    assert 0 < moved.mean() < 0.001
+    assert moved.max() < 0.01
 
 
 def test_every_variant_is_a_process_that_says_how_it_differs():
