@@ -97,6 +97,7 @@ def _made_so(folder: Path, training: Training) -> bool:
     if not path.is_file() or not path.with_suffix(".safetensors").is_file():
         return False
     account = json.loads(path.read_text(encoding="utf-8"))
+    account["loop"] = asdict(LoopSettings()) | account.get("loop", {})  # settings that came later were at their defaults
     return bool(training.recipe.items() <= account.items())
 
 

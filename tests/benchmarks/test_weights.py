@@ -42,3 +42,13 @@ def test_shipped_weights_of_another_recipe_are_not_used(training, tmp_path, monk
     other = replace(training, identity={"task": "another line"})
     weights.obtain(other, tmp_path / "work", "trained now")
     assert json.loads((tmp_path / "work" / "bench" / "line.json").read_text())["identity"] == {"task": "another line"}
+
+
+def test_weights_whose_account_knows_fewer_settings_were_made_with_their_defaults(training, tmp_path):
+    weights.fit(training, tmp_path / "bench", tmp_path, "before")
+    path = tmp_path / "bench" / "line.json"
+    account = json.loads(path.read_text())
+    del account["loop"]["accumulate"]
+    path.write_text(json.dumps(account))
+    weights.obtain(replace(training, loss_of=None), tmp_path, "found again")
+    assert json.loads(path.read_text())["command"] == "before"
