@@ -276,9 +276,11 @@ def calibrate(
     confidence: Annotated[float, typer.Option("--confidence", help="Confidence of all promises but --max-uncovered together, 0.5 to 0.9999. Example: --confidence 0.9", rich_help_panel=PROMISES)] = 0.9,
     taus: Annotated[str | None, typer.Option("--taus", help="Cuts τ of the map to choose from, 0 to 1, the first of them tried first; declare them before you look at the patients. (default: the bundle's own, 0.05, 0.1, 0.2, 0.3, 0.5) Example: --taus 0.2,0.1,0.3", rich_help_panel=PROMISES)] = None,
     interval: Annotated[float | None, typer.Option("--interval", help="Also bands for translate --interval: the true value lies within in this share of a new patient's voxels on average, 0.5 to 0.99. (default: none) Example: --interval 0.9", rich_help_panel=PROMISES)] = None,
+    bands_from: Annotated[list[Path] | None, typer.Option("--bands-from", help="Other people, as for --data, whose true values shape the bands (the train split where there is one, at most 16 people; patients of training may serve): they prove nothing, and make the bands narrower; repeatable. (default: bands about the drawn value) Example: --bands-from pairs.tsv", rich_help_panel=PROMISES)] = None,
     void_below: Annotated[float, typer.Option("--void-below", help="Share of alike volumes for which the certificate is void all the same, as the strangest, 0 to 0.5. Example: --void-below 0.05", rich_help_panel=PROMISES)] = 0.05,
     split: Annotated[str | None, typer.Option("--split", help="Only this split of participants.tsv or the TSV: train, val or test. (default: everybody) Example: --split val", rich_help_panel=COHORT)] = None,
     exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Patient to leave out; repeatable. Example: --exclude sub-07", rich_help_panel=COHORT)] = None,
+    with_val: Annotated[bool, typer.Option("--with-val", help="Also take patients by whom a setting of the bundle was chosen (never those who trained it); the certificate, the sidecars and the report say how many: what is promised may be a little too good.", rich_help_panel=COHORT)] = False,
     every: Annotated[int, typer.Option("--every", min=1, help="Judge every n-th slice only; the promises speak of these. Example: --every 2", rich_help_panel=COHORT)] = 1,
     work: Annotated[Path | None, typer.Option("--work", help="Folder of what was measured; an interrupted run goes on from there. (default: <out>.work) Example: --work calibrate.work", rich_help_panel=o.FILES)] = None,
     affine_from: o.AffineFrom = None, device: o.Device = "auto", debug: o.Debug = False,
@@ -292,7 +294,8 @@ def calibrate(
 
     def run() -> int:
         options = command.CalibrateOptions(model, tuple(data), out, max_uncovered, max_missed, max_invented, max_harm, harm_ml, confidence,
-                                           command.cuts(taus), every, split, tuple(exclude or ()), void_below, work, device, interval, affine_from)  # fmt: skip
+                                           command.cuts(taus), every, split, tuple(exclude or ()), void_below, work, device, interval, affine_from,
+                                           tuple(bands_from or ()), with_val)  # fmt: skip
         return command.calibrate(options)
 
     _finish(guarded(run, debug=debug))

@@ -296,7 +296,7 @@ class TranslateOptions:
     save_map: Annotated[bool, typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=OUTPUT)] = False
     save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused, 4 unknown.", rich_help_panel=OUTPUT)] = False
     save_brain: SaveBrain = False
-    interval: Annotated[float | None, typer.Option("--interval", help="Also write <name>_lo and <name>_hi: between them lies the true value in this share of a new patient's voxels, 0.5 to 0.99, by region; the level that --calibration was made with. (default: none) Example: --interval 0.9", rich_help_panel=OUTPUT)] = None
+    interval: Annotated[float | None, typer.Option("--interval", help="Also write <name>_lo and <name>_hi: between them lies the true value in this share of a new patient's voxels, 0.5 to 0.99, by region; the level that --calibration, or the bundle's own calibration, was made with. (default: none) Example: --interval 0.9", rich_help_panel=OUTPUT)] = None
     device: Device = "auto"
     precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU, which move a voxel in [0, 1] by less than 0.001 on average and 0.01 at most. Example: --precision bf16", rich_help_panel=MODEL), OneOf(PRECISIONS)] = "fp32"
     batch_size: BatchSize = "auto"
@@ -333,6 +333,9 @@ class EvaluateOptions:
     ref_seg: Annotated[str | None, typer.Option("--ref-seg", help="Lesion masks found on the references. Example: --ref-seg seg_ref/", rich_help_panel=REFERENCE)] = None
     baseline_seg: Annotated[str | None, typer.Option("--baseline-seg", help="Lesion masks found on the baseline. Example: --baseline-seg seg_plain/", rich_help_panel=REFERENCE)] = None
     ood: Annotated[str | None, typer.Option("--ood", help="OOD maps of detect, to score against the expert masks. Example: --ood ood/", rich_help_panel=REFERENCE)] = None
+    lo: Annotated[str | None, typer.Option("--lo", help="Lower limits of an interval, of any tool, in the translations' units, paired by name; <name>_lo of translate --interval. Example: --lo t2/", rich_help_panel=REFERENCE)] = None
+    hi: Annotated[str | None, typer.Option("--hi", help="Upper limits: how many true voxels lie between, and how far apart the limits are, by region. Example: --hi t2/", rich_help_panel=REFERENCE)] = None
+    source_map: Annotated[str | None, typer.Option("--source-map", help="Who made each voxel, <name>_source of translate --save-source: coverage also of ordinary, drawn and unknown voxels. Example: --source-map t2/", rich_help_panel=REFERENCE)] = None
     condition: Annotated[str | None, typer.Option("--condition", help="The source volumes, for the pictures. Example: --condition t1/", rich_help_panel=REFERENCE)] = None
     brain: Annotated[str | None, typer.Option("--brain", help="Brain masks. (default: where the translation is not 0; a translation with its skull gets the reference's brain) Example: --brain masks/", rich_help_panel=INPUT)] = None
     bias: Annotated[str, typer.Option("--bias", help="Bias field correction of the reference: n4 or none. Example: --bias none", rich_help_panel=INPUT), OneOf(("n4", "none"))] = "n4"

@@ -22,6 +22,7 @@ from examples.benchmarks import (
     harm,
     inserted,
     photographs,
+    promise,
     resolution,
     rows,
     sizes,
@@ -45,6 +46,7 @@ class Part:
 
 PARTS = {
     "harm": Part("First, do no harm", harm.measure),
+    "promise": Part("A promise with a number", promise.measure),
     "mri": Part("Does the lesion survive?", partial(rows.measure, "mri")),
     "detectors": Part("Which detector", detectors.measure),
     "fusion": Part("Branching and fusion", partial(rows.measure, "fusion")),

@@ -21,6 +21,7 @@ from localdiff_cli.volumes.likeness import Typical
 
 FORMAT = 1
 METADATA = "configs/metadata.json"
+CALIBRATION = "configs/calibration.json"
 
 T = TypeVar("T")
 
@@ -136,6 +137,12 @@ class Bundle:
         """SHA-256 over everything that decides a result: weight hashes and settings, not the card."""
         parts = {key: self.metadata.get(key) for key in (*FUNCTIONAL_KEYS, "files")}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def calibration(self) -> Path | None:
+        """The certificate that the bundle ships with, None where it has none."""
+        path = self.path / CALIBRATION
+        return path if path.is_file() else None
 
     @property
     def has_detector(self) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localdiff_cli.bundle.schema import FORMAT, METADATA, Bundle, Defaults, SegmenterDefaults, damaged, parse, settings_of
+from localdiff_cli.bundle.schema import CALIBRATION, FORMAT, METADATA, Bundle, Defaults, SegmenterDefaults, damaged, parse, settings_of
 from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.monai_bundle.metadata import INFERENCE, inference_config, monai_metadata
 from localdiff_cli.volumes.reader import file_hash
@@ -170,7 +170,7 @@ def copy_bundle(bundle: Bundle, to: Path) -> Bundle:
     """Write the bundle's weights, metadata and card into the folder ``to``, nothing else of its folder; hashes are checked."""
     from localdiff_cli.volumes.whole import whole_file
 
-    names = [*bundle.metadata.get("files", {}), "README.md", INFERENCE, METADATA]
+    names = [*bundle.metadata.get("files", {}), "README.md", INFERENCE, CALIBRATION, METADATA]
     for name in names:
         source = weight_file(bundle, name) if name in bundle.metadata.get("files", {}) else inside(bundle.path, name)
         if source.is_file():

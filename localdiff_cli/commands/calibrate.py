@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,16 @@ from localdiff_cli.options import DetectorOptions, TranslateOptions
 if TYPE_CHECKING:
     from localdiff_cli.guarantees.certificate import Certificate
     from localdiff_cli.guarantees.certify import Asked, Promise
-    from localdiff_cli.guarantees.intervals import Residuals
+    from localdiff_cli.guarantees.intervals import Curve, Residuals
     from localdiff_cli.guarantees.losses import Record
+    from localdiff_cli.tasks.calibration import Measurement
     from localdiff_cli.tasks.translation import TranslateWork
     from localdiff_cli.training.people import Person
 
 GRID = (0.05, 0.1, 0.2, 0.3, 0.5)
 """The cuts of the map that are tried beside the bundle's own."""
+BANDS_PEOPLE = 16
+"""How many people of ``--bands-from`` are measured: the shape of the bands needs no more."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class CalibrateOptions:
     device: str = "auto"
     interval: float | None = None
     affine_from: str | None = None
+    bands_from: tuple[Path, ...] = ()
+    with_val: bool = False
 
     @property
     def levels(self) -> dict[str, float]:
@@ -89,6 +94,8 @@ def _check(options: CalibrateOptions) -> None:
         *(("--taus", tau, 1e-6, 1.0) for tau in options.taus or ()),
     ):
         check_range(option, number, low, high)
+    if options.bands_from and options.interval is None:
+        raise UsageError("--bands-from shapes the bands of --interval: give that too", code="conflict")
     if options.split is not None:
         check_choice("--split", options.split, ("train", "val", "test"))
 
@@ -105,9 +112,10 @@ def calibrate(options: CalibrateOptions) -> int:
     cohort, asked = _cohort(options, bundle), _asked(options, bundle)
     _say_affordable(options, cohort, asked)
     work = _translation(options)
-    _refuse_known(cohort, bundle, work)
-    measured = _measure(options, work, cohort, asked.taus)
-    certificate = _certificate(options, work, asked, measured)
+    chose = _refuse_known(options, cohort, bundle, work)
+    curves, people = _curves(options, work, cohort, asked)
+    measured = _measure(options, work, cohort, asked.taus, curves)
+    certificate = _certificate(options, work, asked, measured, curves, {"chose_settings": chose, "bands_from": people})
     _write(options.out, certificate)
     return EXIT_OK
 
@@ -138,7 +146,8 @@ def _asked(options: CalibrateOptions, bundle: Bundle) -> Asked:
 
     own = bundle.defaults.threshold
     given = options.taus or (own, *GRID)
-    taus = tuple(sorted(set(given)))
+    # Bands alone choose no cut: they are those of the first.
+    taus = tuple(sorted(set(given if options.levels else given[:1])))
     return Asked(options.levels, 1 - options.confidence, taus, taus.index(given[0]))
 
 
@@ -163,30 +172,62 @@ def _translation(options: CalibrateOptions) -> TranslateWork:
     return work
 
 
-def _refuse_known(cohort: Sequence[Person], bundle: Bundle, work: TranslateWork) -> None:
-    """Raise :class:`UsageError` for patients that trained a part of the bundle or its detector, or chose a setting."""
+def _refuse_known(options: CalibrateOptions, cohort: Sequence[Person], bundle: Bundle, work: TranslateWork) -> int:
+    """How many of the cohort chose a setting of the bundle or its detector.
+
+    Raises :class:`UsageError` for any unless ``--with-val`` takes them in, and always for those who trained a part.
+    """
     from localdiff_cli.tasks.calibration import known_patients
 
     detector = work.detector.get("Bundle", bundle.name)
     sources = [bundle.metadata] + ([open_bundle(detector).metadata] if detector != bundle.name else [])
-    known = {_subject(name) for name in known_patients(sources)}
-    seen = [person.name for person in cohort if _subject(person.name) in known]
-    if seen:
+    known = {use: {_subject(name) for name in names} for use, names in known_patients(sources).items()}
+    trained = [person.name for person in cohort if _subject(person.name) in known["trained"]]
+    chose = [person.name for person in cohort if _subject(person.name) in known["chose"] - known["trained"]]
+    if trained or (chose and not options.with_val):
         raise UsageError(
-            f"{', '.join(seen)}: used to train {bundle.name} or its detector, or to choose a setting; they prove nothing for others. "
-            "Leave them out with --exclude",
+            f"{', '.join(trained or chose)}: used to {'train' if trained else 'choose a setting of'} {bundle.name} or its detector; they "
+            "prove nothing for others. Leave them out with --exclude"
+            + ("" if trained else ", or take them in with --with-val, which is said"),
             code="seen",
         )
+    return len(chose)
 
 
-def _measure(
-    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], taus: tuple[float, ...]
-) -> list[tuple[Person, Record]]:
+def _measurement(options: CalibrateOptions, work: TranslateWork, taus: tuple[float, ...]) -> Measurement:
     from localdiff_cli.tasks.calibration import Measurement
 
     out = Path(os.path.abspath(options.out))
-    measurement = Measurement(work, taus, options.every, options.work or out.with_name(out.name + ".work"), say)
-    found = [(person, measurement.record(person)) for person in cohort]
+    return Measurement(work, taus, options.every, options.work or out.with_name(out.name + ".work"), say)
+
+
+def _curves(
+    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Asked
+) -> tuple[dict[str, Curve], int]:
+    """The curves that the bands begin with, and from how many people they were learnt: none without ``--bands-from``.
+
+    Raises :class:`UsageError` for people who are of the cohort too: curves must be fixed before it is looked at.
+    """
+    from localdiff_cli.guarantees.intervals import learn, seen
+    from localdiff_cli.training.people import people, spread
+
+    if options.interval is None or not options.bands_from:
+        return {}, 0
+    others = people(options.bands_from, work.bundle.condition.contrast, work.bundle.target.contrast, "train")
+    both = {_subject(person.name) for person in others} & {_subject(person.name) for person in cohort}
+    if both:
+        raise UsageError(f"{', '.join(sorted(both))}: in --bands-from and in the cohort; expected other people", code="seen")
+    measurement = _measurement(options, work, (asked.taus[asked.centre],))
+    found = [measurement.drawn(person) for person in spread([person for person in others if person.target is not None], BANDS_PEOPLE)]
+    known = [seen(voxels) for _, (voxels,) in (each for each in found if each is not None)]
+    return learn(known, options.interval), len(known)
+
+
+def _measure(
+    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], taus: tuple[float, ...], curves: Mapping[str, Curve]
+) -> list[tuple[Person, Record]]:
+    measurement = _measurement(options, work, taus)
+    found = [(person, measurement.record(person, curves)) for person in cohort]
     left_out = [person.name for person, record in found if record is None]
     if left_out:
         raise UsageError(
@@ -196,15 +237,18 @@ def _measure(
     return [(person, record) for person, record in found if record is not None]
 
 
-def _certificate(options: CalibrateOptions, work: TranslateWork, asked: Asked, measured: Sequence[tuple[Person, Record]]) -> Certificate:
+def _certificate(
+    options: CalibrateOptions, work: TranslateWork, asked: Asked, measured: Sequence[tuple[Person, Record]], curves: Mapping[str, Curve],
+    counts: dict[str, int],
+) -> Certificate:  # fmt: skip
     from localdiff_cli.guarantees.certificate import Certificate, comparable
     from localdiff_cli.guarantees.certify import certify
     from localdiff_cli.guarantees.losses import risks
 
     tau, promises = certify([record for _, record in measured], asked, risks(options.harm_ml))
-    intervals = _intervals(options, [record["taus"][asked.taus.index(tau)]["residuals"] for _, record in measured])
+    intervals = _intervals(options, [record["taus"][asked.taus.index(tau)]["residuals"] for _, record in measured], curves)
     kinds = Counter(person.kind for person, _ in measured)
-    cohort = {"patients": len(measured), "kinds": dict(sorted(kinds.items())), "every": options.every, "split": options.split}
+    cohort = {"patients": len(measured), "kinds": dict(sorted(kinds.items())), "every": options.every, "split": options.split} | counts
     portraits = sorted((record["portrait"] for _, record in measured), key=json.dumps)
     return Certificate(
         work.bundle.name, work.bundle.hash, comparable(work.settings), tau, asked.taus, options.confidence, tuple(promises), cohort,
@@ -212,18 +256,20 @@ def _certificate(options: CalibrateOptions, work: TranslateWork, asked: Asked, m
     )  # fmt: skip
 
 
-def _intervals(options: CalibrateOptions, found: Sequence[Residuals | None]) -> dict[str, Any] | None:
+def _intervals(
+    options: CalibrateOptions, found: Sequence[Residuals | None], curves: Mapping[str, Curve]
+) -> dict[str, Any] | None:
     """The bands of patients with a true target. Raises :class:`NotCertifiedError` where no region can have one."""
     from localdiff_cli.guarantees.intervals import bands
 
     if options.interval is None:
         return None
     known = [each for each in found if each is not None]
-    made = bands(known, options.interval)
+    made = bands(known, options.interval, curves)
     if not any(made.values()):
         raise NotCertifiedError(
             f"--interval {options.interval:g}: found {len(known)} patients with a true target; expected at least "
-            f"{round(2 / (1 - options.interval)) - 1} who show the same region. No certificate was written",
+            f"{round(1 / (1 - options.interval)) - 1} who show the same region. No certificate was written",
             code="too-few",
         )
     return {"level": options.interval, "bands": made, "patients": len(known)}
@@ -245,8 +291,14 @@ def _write(path: Path, certificate: Certificate) -> None:
 def _bands_told(intervals: dict[str, Any] | None) -> list[str]:
     if intervals is None:
         return []
-    told = {name: "all of the range" if band is None else f"−{band[0]:.3f} to +{band[1]:.3f}" for name, band in intervals["bands"].items()}
-    return [f"interval {intervals['level']:g}, {name} voxels: {band}" for name, band in told.items()]
+    return [f"interval {intervals['level']:g}, {name} voxels: {_band_told(band)}" for name, band in intervals["bands"].items()]
+
+
+def _band_told(band: dict[str, Any] | None) -> str:
+    if band is None:
+        return "all of the range, too few patients have any"
+    about = "the drawn value" if band["curve"] is None else "the curves of --bands-from"
+    return f"{band['margin']:+.3f} about {about}, {band['patients']} patients".replace("-", "−")
 
 
 def _told(promise: Promise, certificate: Certificate) -> str:

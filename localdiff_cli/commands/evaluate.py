@@ -21,7 +21,7 @@ from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, NoInputError, UsageE
 from localdiff_cli.options import EvaluateOptions, RunOptions
 from localdiff_cli.volumes.contrast import content_of, read_sidecar
 from localdiff_cli.volumes.names import parse
-from localdiff_cli.volumes.partners import BRAIN, IMAGE, MAP, MASK, NO_PARTNER, Index, Source
+from localdiff_cli.volumes.partners import BRAIN, COMPANIONS, HIGH, IMAGE, LOW, MAP, MASK, NO_PARTNER, SOURCE, Index, Source
 
 if TYPE_CHECKING:
     from localdiff_cli.evaluation.cohort.summary import Unpaired
@@ -35,6 +35,11 @@ def _check(options: EvaluateOptions) -> None:
         raise UsageError("--segmenter makes the segmentations: --seg, --ref-seg and --baseline-seg do not apply", code="conflict")
     if options.baseline_seg and not options.baseline:
         raise UsageError("--baseline-seg needs --baseline", code="conflict")
+    if (options.lo is None) != (options.hi is None):
+        given_one, other = ("--lo", "--hi") if options.lo else ("--hi", "--lo")
+        raise UsageError(f"{given_one}: an interval has two limits; give {other} too", code="conflict")
+    if options.source_map and not options.lo:
+        raise UsageError("--source-map says of which region an interval's coverage is: give --lo and --hi too", code="conflict")
     check(options)
 
 
@@ -59,6 +64,9 @@ def _indices(run: RunOptions, options: EvaluateOptions) -> tuple[dict[str, Index
         "ood": (options.ood, MAP, None, "--ood"),
         "condition": (options.condition, IMAGE, _source_contrast(translations), "--condition"),
         "brain": (options.brain, BRAIN, None, "--brain"),
+        "lower": (options.lo, LOW, None, "--lo"),
+        "upper": (options.hi, HIGH, None, "--hi"),
+        "source": (options.source_map, SOURCE, None, "--source-map"),
     }
     found = {name: Index(Source(given, role, wanted, option)) for name, (given, role, wanted, option) in sources.items() if given}
     return {"translation": translations, **found}, contrast
@@ -117,7 +125,7 @@ def pair(indices: dict[str, Index]) -> tuple[list[CaseFiles], list[Unpaired]]:
         for name, index in indices.items():
             if name == "translation":
                 continue
-            partner, why = index.partner(relative)
+            partner, why = index.partner(relative, path if index.role in COMPANIONS else None)
             if partner is not None:
                 partners[name] = partner
                 used[name].add(partner)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from localdiff_cli.batch.report import say
-from localdiff_cli.bundle import bundle_folders, bundle_paths, open_bundle, verify, with_defaults
+from localdiff_cli.bundle import Bundle, bundle_folders, bundle_paths, open_bundle, verify, with_defaults
+from localdiff_cli.bundle.schema import CALIBRATION
 from localdiff_cli.errors import EXIT_OK, EXIT_UNUSABLE, ModelError, UsageError
 
 
@@ -41,12 +42,27 @@ def verify_models(names: list[str]) -> int:
     for name in names or list(bundle_paths()):
         try:
             bundle = open_bundle(name)
-            lines = verify(bundle)
+            lines = verify(bundle) + _calibration_told(bundle)
             say(f"{bundle.name}: good\n" + "\n".join(f"  {line}" for line in lines))
         except ModelError as error:
             say(f"{name}: BAD\n  {error}")
             code = EXIT_UNUSABLE
     return code
+
+
+def _calibration_told(bundle: Bundle) -> list[str]:
+    """What there is to say of the bundle's own calibration. Raises :class:`ModelError` for a file that is none."""
+    from localdiff_cli.guarantees.certificate import read_certificate
+
+    if bundle.calibration is None:
+        return []
+    try:
+        certificate = read_certificate(bundle.calibration)
+    except UsageError as error:
+        raise ModelError(f"model {bundle.name}: its calibration is damaged: {error}", code="bundle") from error
+    if certificate.bundle_hash != bundle.hash:
+        return [f"{CALIBRATION}: of another state of this bundle; translate --interval refuses it. Make it anew with localdiff calibrate"]
+    return [f"{CALIBRATION}: from {certificate.cohort['patients']} people, certificate {certificate.hash[:12]}"]
 
 
 def set_defaults(name: str, settings: list[str]) -> int:

@@ -42,8 +42,8 @@ def _check(options: TranslateOptions) -> None:
         raise UsageError("--mode plain has no OOD branch: --ood-branch does not apply", code="conflict")
     if options.ood_branch == "copy" and options.expert not in ("auto", "none"):
         raise UsageError("--ood-branch copy asks no network: --expert does not apply; take mean, or leave one out", code="conflict")
-    if options.mode == "plain" and options.calibration is not None:
-        raise UsageError("--mode plain: no promise speaks of it; --calibration does not apply", code="conflict")
+    if options.mode == "plain" and (options.calibration is not None or options.interval is not None):
+        raise UsageError("--mode plain: no promise speaks of it; --calibration and --interval do not apply", code="conflict")
     if options.classifier and not options.guided:
         raise UsageError("--classifier belongs to --guided", code="conflict")
 
@@ -196,7 +196,8 @@ class TranslateRecipe(NetworkRecipe):
         device, local = choose_device(options.device), options.mode == "local"
         announce(say, bundle, device)
         networks = _networks(options, bundle, device)
-        certificate = _certificate(options.calibration) if options.calibration else None
+        calibration = calibration_of(options, bundle)
+        certificate = _certificate(calibration) if calibration else None
         detector = replace(self.detector, tau=certificate.tau) if certificate else self.detector
         bind, account = choose_detector(detector, bundle, device) if local else (None, {})
         # What is unknown hangs on the bundle's own cut, whichever cut a certificate brings.
@@ -224,7 +225,22 @@ class TranslateRecipe(NetworkRecipe):
             precision=options.precision,
             batch_size=batch_of(options.batch_size, automatic_batch(device)),
         )
-        return work if certificate is None else _certified(work, certificate, options)
+        return work if certificate is None or calibration is None else _certified(work, certificate, calibration)
+
+
+def calibration_of(options: TranslateOptions, bundle: Bundle) -> Path | None:
+    """The certificate to translate under: that of ``--calibration``, for an interval else the bundle's own.
+
+    Raises :class:`UsageError` for an interval without either.
+    """
+    if options.calibration is not None or options.interval is None:
+        return options.calibration
+    if bundle.calibration is None:
+        raise UsageError(
+            f"--interval: {bundle.name} ships without a calibration; give --calibration too, made by localdiff calibrate --interval",
+            code="conflict",
+        )
+    return bundle.calibration
 
 
 def _check_calibration(path: Path, detector: DetectorOptions, interval: float | None) -> None:
@@ -232,7 +248,7 @@ def _check_calibration(path: Path, detector: DetectorOptions, interval: float | 
     from localdiff_cli.guarantees.certificate import read_certificate
 
     if detector.tau is not None or detector.map is not None:
-        raise UsageError("--calibration brings its own cut of the bundle's map: --tau and --map do not apply", code="conflict")
+        raise UsageError("--calibration and --interval bring their own cut of the map: --tau and --map do not apply", code="conflict")
     found = read_certificate(path).intervals
     if interval is not None and (found is None or found["level"] != interval):
         has = "no interval" if found is None else f"the interval {found['level']:g}"
@@ -246,14 +262,13 @@ def _certificate(path: Path) -> Certificate:
     return read_certificate(path)
 
 
-def _certified(work: TranslateWork, certificate: Certificate, options: TranslateOptions) -> TranslateWork:
+def _certified(work: TranslateWork, certificate: Certificate, path: Path) -> TranslateWork:
     """The same work under a certificate. Raises :class:`UsageError` where it speaks of other settings or another bundle."""
     from localdiff_cli.guarantees.certificate import check_fits
     from localdiff_cli.guarantees.certified import Certified
     from localdiff_cli.ood.backbone import load_backbone
 
-    assert options.calibration is not None
-    check_fits(options.calibration, certificate, work.settings)
+    check_fits(path, certificate, work.settings)
     return replace(work, certified=Certified(certificate, load_backbone()))
 
 
@@ -263,13 +278,11 @@ def checked_bundle(options: TranslateOptions, detector: DetectorOptions) -> Bund
     check_detector(detector)
     if options.mode == "plain" and detector != DetectorOptions():
         raise UsageError("--mode plain looks for no OOD region: --map and the options of the detector do not apply", code="conflict")
-    if options.calibration is not None:
-        _check_calibration(options.calibration, detector, options.interval)
-    elif options.interval is not None:
-        raise UsageError("--interval: the bands come with a certificate; give --calibration too", code="conflict")
     bundle = open_bundle(options.model)
     if bundle.task != "translate":
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
+    if calibration := calibration_of(options, bundle):
+        _check_calibration(calibration, detector, options.interval)
     _check_copy(options, bundle)
     if match := match_source(options, bundle):
         check_place(match)

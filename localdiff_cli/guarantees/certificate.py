@@ -13,7 +13,7 @@ from localdiff_cli.errors import UsageError
 from localdiff_cli.guarantees.certify import Promise
 from localdiff_cli.volumes.whole import write_text
 
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 64 << 20
 FREE = ("Command", "Match", "DataType", "Device", "Saved", "Calibration")
 """Settings of a translation that decide none of the risks."""
@@ -25,7 +25,8 @@ class Certificate:
     """What a cohort has proven of a bundle.
 
     ``settings``: all that decides a translation but the cut ``tau``, which was chosen among ``taus``. ``cohort``: how many patients of what
-    kinds, and how they were measured, no names. ``portraits``: of each patient, in no order (strangeness.py). The promises hold together
+    kinds, how many of them chose settings of the bundle, from how many others the bands have their shape, and how they were measured; no
+    names. ``portraits``: of each patient, in no order (strangeness.py). The promises hold together
     with ``confidence``, and are void for a volume whose p-value does not exceed ``void_level``. ``intervals``: ``level``, ``bands`` by
     region (intervals.py) and on how many ``patients`` they were measured; None where none were asked for.
     """
@@ -57,9 +58,16 @@ class Certificate:
     def promised(self) -> dict[str, Any]:
         """For the sidecar."""
         return {
-            "Tau": self.tau, "Confidence": self.confidence, "Patients": self.cohort["patients"],
-            "Promises": [{"Risk": p.risk, "AtMost": p.level, "Says": p.says, "Theorem": p.theorem} for p in self.promises],
+            "Tau": self.tau, "Confidence": self.confidence, "Patients": self.cohort["patients"], "Kinds": self.cohort["kinds"],
+            "ChoseSettings": self.cohort["chose_settings"], "Promises": [self._told(promise) for promise in self.promises],
             "Intervals": self.intervals,
+        }  # fmt: skip
+
+    def _told(self, promise: Promise) -> dict[str, Any]:
+        confidence = None if promise.p_value is None else self.confidence
+        return {
+            "Risk": promise.risk, "AtMost": promise.level, "Says": promise.says, "Confidence": confidence, "Measured": promise.measured,
+            "Patients": promise.patients, "Theorem": promise.theorem,
         }  # fmt: skip
 
 

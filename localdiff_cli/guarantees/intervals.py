@@ -1,36 +1,69 @@
-"""Bands in every voxel: how far the true value may lie above and below the translation, by who made the voxel.
+"""Bands in every voxel: between which limits the true value lies, by who made the voxel and how bright it was drawn.
 
-In each region the share of a patient's voxels outside the band is a loss that falls as the band widens; conformal risk control
-(theorems.py) gives the narrowest band in which it is at most 1 − level on average over new patients, half of it above and half below: a
-lesion that is drawn too pale lies above.
+A band begins as a pair of *curves*: where this intensity was drawn, which true values were seen in other people (in training, say; without
+such people the curves are the drawn value itself). In each region both limits are then moved outwards, or inwards, by one number. The
+share of a patient's voxels outside is a loss that falls as that number grows; conformal risk control (theorems.py) gives the smallest with
+which it is at most 1 − level on average over new patients. The promise holds whatever the curves are; good ones make it tight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from localdiff_cli.evaluation.metrics.intervals import PARTS
 from localdiff_cli.guarantees.theorems import risk_control
 
-REGIONS = {"ordinary": (1,), "drawn": (2, 3), "unknown": (4,)}
-"""Labels of the source map by region."""
-WIDTHS = np.arange(201) / 200
-"""Half-widths that are tried, as a share of the range: the last one is all of it."""
+MARGINS = np.arange(-100, 201) / 200
+"""How far outwards the limits are moved, as a share of the range; the last one gives all of it."""
+KNOTS = np.arange(21) / 20
+"""Drawn intensities at which curves are given; linear between them."""
+LEVELS = np.arange(101) / 100
+"""True intensities, as curves are learnt from them."""
+LEAST_PEOPLE = 3
+"""Who must have shown an intensity in a region before a curve is learnt there."""
 
+Curve = Mapping[str, Sequence[float]]
+"""``low`` and ``high`` at KNOTS."""
 Residuals = dict[str, dict[str, Any]]
-"""Region → ``voxels``, and how many of them lie more than each of WIDTHS ``above`` and ``below`` the translation."""
+"""Region → ``voxels``, and how many of them lie ``beyond`` limits that are moved by each of MARGINS."""
+Seen = dict[str, list[list[int]]]
+"""Region → how many voxels of each drawn intensity (KNOTS) had each true one (LEVELS)."""
 
 
-def residuals(true: NDArray, image: NDArray, source: NDArray[np.uint8]) -> Residuals:
-    """A patient's residuals, counted; ``true`` and ``image`` in [0, 1], ``source`` labels of the same shape, 0 outside the brain."""
+@dataclass(frozen=True, eq=False)
+class Voxels:
+    """A patient's brain: of each voxel the ``true`` value and the drawn ``image`` in [0, 1], its ``source`` label, whether it is lesion.
+
+    ``true`` is empty where there is no true target.
+    """
+
+    true: NDArray[np.float32]
+    image: NDArray[np.float32]
+    source: NDArray[np.uint8]
+    lesion: NDArray[np.bool_]
+
+
+def start(image: NDArray, region: str, curves: Mapping[str, Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The limits of a region before they are moved: its curves, or the drawn value itself."""
+    drawn, curve = np.asarray(image, np.float64), curves.get(region)
+    return (drawn, drawn) if curve is None else (np.interp(drawn, KNOTS, curve["low"]), np.interp(drawn, KNOTS, curve["high"]))
+
+
+def residuals(voxels: Voxels, curves: Mapping[str, Curve]) -> Residuals:
+    """A patient's residuals, counted."""
     found = {}
-    for region, labels in REGIONS.items():
-        inside = _among(source, labels)
-        difference = np.asarray(true[inside], np.float64) - image[inside]
-        found[region] = {"voxels": int(inside.sum()), "above": _beyond(difference), "below": _beyond(-difference)}
+    for region, labels in PARTS.items():
+        inside = _among(voxels.source, labels)
+        low, high = start(voxels.image[inside], region, curves)
+        actual = np.asarray(voxels.true[inside], np.float64)
+        needed = np.sort(np.maximum(low - actual, actual - high))
+        beyond = len(needed) - np.searchsorted(needed, MARGINS, side="right")
+        found[region] = {"voxels": len(needed), "beyond": [int(n) for n in beyond]}
     return found
 
 
@@ -41,42 +74,74 @@ def _among(source: NDArray[np.uint8], labels: Sequence[int]) -> NDArray[np.bool_
     return table[source]
 
 
-def _beyond(difference: NDArray[np.float64]) -> list[int]:
-    """How many differences are larger than each of WIDTHS."""
-    smaller = np.searchsorted(np.sort(difference), WIDTHS, side="right")
-    return (len(difference) - smaller).tolist()
-
-
-def band(patients: Sequence[Residuals], region: str, level: float) -> tuple[float, float] | None:
-    """Half-widths below and above for one region; None where the patients who have it are too few to promise ``level``."""
+def margin(patients: Sequence[Residuals], region: str, level: float) -> float | None:
+    """How far the limits of a region must be moved; None where the patients who have it are too few to promise ``level``."""
     having = [patient[region] for patient in patients if patient[region]["voxels"]]
-    sides = [_half_width([each[side] for each in having], [each["voxels"] for each in having], level) for side in ("below", "above")]
-    return None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
-
-
-def _half_width(beyond: Sequence[Sequence[int]], voxels: Sequence[int], level: float) -> float | None:
-    if not voxels:
+    if not having:
         return None
-    outside = np.array(beyond, np.float64) / np.array(voxels, np.float64)[:, None]
+    outside = np.array([each["beyond"] for each in having], np.float64) / np.array([each["voxels"] for each in having], np.float64)[:, None]
     # The widest band is the most cautious setting, and comes first.
-    narrowest = risk_control(outside[:, ::-1], (1 - level) / 2)
-    return None if narrowest is None else float(WIDTHS[::-1][narrowest])
+    narrowest = risk_control(outside[:, ::-1], 1 - level)
+    return None if narrowest is None else float(MARGINS[::-1][narrowest])
 
 
-def bands(patients: Sequence[Residuals], level: float) -> dict[str, list[float] | None]:
-    """Every region's band."""
-    found = {region: band(patients, region, level) for region in REGIONS}
-    return {region: None if each is None else list(each) for region, each in found.items()}
+def bands(patients: Sequence[Residuals], level: float, curves: Mapping[str, Curve]) -> dict[str, dict[str, Any] | None]:
+    """Every region's band: its ``margin``, its ``curve`` (None: the drawn value), and on how many ``patients`` it was measured."""
+    margins = {region: margin(patients, region, level) for region in PARTS}
+    counts = {region: sum(patient[region]["voxels"] > 0 for patient in patients) for region in PARTS}
+    return {
+        region: None if found is None else {"margin": found, "curve": curves.get(region), "patients": counts[region]}
+        for region, found in margins.items()
+    }
 
 
 def limits(
-    image: NDArray, source: NDArray[np.uint8], found: dict[str, list[float] | None]
+    image: NDArray, source: NDArray[np.uint8], found: Mapping[str, Mapping[str, Any] | None]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The band around ``image`` in [0, 1]: its lower and upper limit; all of [0, 1] where nothing is promised, 0 outside the brain."""
     low, high = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
-    for region, labels in REGIONS.items():
-        inside, widths = _among(source, labels), found.get(region)
-        below, above = (1.0, 1.0) if widths is None else widths
-        low[inside] = np.clip(image[inside] - below, 0, 1)
-        high[inside] = np.clip(image[inside] + above, 0, 1)
+    for region, labels in PARTS.items():
+        inside, band = _among(source, labels), found.get(region)
+        if band is None:
+            low[inside], high[inside] = 0, 1
+            continue
+        below, above = start(image[inside], region, {region: band["curve"]} if band["curve"] else {})
+        middle = (below + above) / 2
+        low[inside] = np.clip(np.minimum(below - band["margin"], middle), 0, 1)
+        high[inside] = np.clip(np.maximum(above + band["margin"], middle), 0, 1)
     return low, high
+
+
+def seen(voxels: Voxels) -> Seen:
+    """What curves are learnt from: how often which true intensity met which drawn one, by region."""
+    found = {}
+    for region, labels in PARTS.items():
+        inside, pair = _among(voxels.source, labels), ((voxels.image, KNOTS), (voxels.true, LEVELS))
+        drawn, actual = (np.rint(np.clip(each[inside], 0, 1) * (len(steps) - 1)) for each, steps in pair)
+        counts, _, _ = np.histogram2d(drawn, actual, (np.arange(len(KNOTS) + 1) - 0.5, np.arange(len(LEVELS) + 1) - 0.5))
+        found[region] = counts.astype(int).tolist()
+    return found
+
+
+def learn(people: Sequence[Seen], level: float) -> dict[str, Curve]:
+    """Curves between which ``level`` of the true values lay, half of the rest on either side; people count alike, however large.
+
+    At each drawn intensity it is the pair of values that loses least in pinball loss. Regions and intensities that fewer than LEAST_PEOPLE
+    showed have none: the nearest that has stands there.
+    """
+    made: dict[str, Curve] = {}
+    for region in PARTS:
+        counts = np.array([each[region] for each in people], np.float64).reshape(-1, len(KNOTS), len(LEVELS))
+        total = counts.sum(axis=2, keepdims=True)
+        shares = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0).sum(axis=0)
+        known = np.flatnonzero((total[..., 0] > 0).sum(axis=0) >= LEAST_PEOPLE)
+        if known.size:
+            low, high = ([_quantile(shares[k], tail) for k in known] for tail in ((1 - level) / 2, (1 + level) / 2))
+            made[region] = {name: np.interp(KNOTS, KNOTS[known], each).round(4).tolist() for name, each in (("low", low), ("high", high))}
+    return made
+
+
+def _quantile(weights: NDArray[np.float64], tail: float) -> float:
+    """The level below which a share ``tail`` of the weights lies."""
+    reached = np.cumsum(weights) / weights.sum()
+    return float(LEVELS[np.searchsorted(reached, tail)])

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from localdiff_cli.evaluation.metrics import harm
 from localdiff_cli.evaluation.metrics.harm import Drawn, Lesion, Scene
-from localdiff_cli.guarantees.intervals import Residuals, residuals
 
 Record = dict[str, Any]
-"""What was measured: ``covered`` of the map; by ``taus``, in the grid's order, ``lesions``, ``spotted``, ``false``, ``residuals``."""
+"""What was measured: ``covered`` of the map; by ``taus``, in the grid's order, ``lesions``, ``spotted``, ``false``."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,10 @@ def record_of(drawings: Sequence[tuple[Drawn, Scene]]) -> Record:
                 "lesions": [asdict(lesion) for lesion in harm.lesions_of(drawn, scene)],
                 "spotted": harm.spotted_slices(drawn, scene),
                 "false": harm.false_ml(drawn, scene),
-                "residuals": _residuals(drawn),
             }
             for drawn, scene in drawings
         ],
     }
-
-
-def _residuals(drawn: Drawn) -> Residuals | None:
-    return None if drawn.true is None or drawn.source is None else residuals(drawn.true, drawn.local, drawn.source)
 
 
 def _uncovered(record: Record, place: int, tau: float) -> float | None:

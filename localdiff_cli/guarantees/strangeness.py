@@ -22,8 +22,8 @@ from localdiff_cli.threads import apart
 QUANTILES = (0.05, 0.25, 0.75, 0.95)
 LEVELS = (0.05, 0.2, 0.5)
 """Cuts of M whose shares of the brain belong to a portrait, whatever τ is."""
-FEATURES_EVERY = 4
-"""The ImageNet network sees every fourth slice: neighbours look alike."""
+EVERY = 4
+"""A painter looks at every fourth slice: neighbours look alike."""
 PIXELS_EVERY = 8
 FLOOR = 1e-3
 DIGITS = 5
@@ -43,13 +43,13 @@ class Painter:
     features: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def see(self, numbers: Sequence[int], condition: Tensor, brain: Tensor, ood_map: Tensor) -> None:
-        """Take in slices by their canonical numbers: condition, brain and M, ``(N, 1, H, W)``."""
-        for i, number in enumerate(numbers):
-            image, inside = condition[i, 0].numpy(), brain[i, 0].numpy()
+        """Take in slices by their canonical numbers, every fourth of them: condition, brain and M, ``(N, 1, H, W)``."""
+        rows = [i for i, number in enumerate(numbers) if number % EVERY == 0]
+        for i in rows:
+            number, image, inside = numbers[i], condition[i, 0].numpy(), brain[i, 0].numpy()
             self.values[number] = image[inside][::PIXELS_EVERY]
             self.edges[number] = float(np.hypot(*np.gradient(image))[inside].mean(dtype=np.float64))
             self.maps[number] = ood_map[i, 0].numpy()[inside][::PIXELS_EVERY]
-        rows = [i for i, number in enumerate(numbers) if number % FEATURES_EVERY == 0]
         seen = apart(lambda i: self.backbone(condition[i : i + 1])[1].mean(dim=(2, 3))[0].numpy(), rows)
         self.features |= dict(zip([numbers[i] for i in rows], seen, strict=True))
 

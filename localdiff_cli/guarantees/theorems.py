@@ -81,6 +81,16 @@ def errors_provable(n: int, alpha: float, delta: float) -> int:
     return max(proven, default=-1)
 
 
+def provable_level(losses: NDArray[np.float64], delta: float) -> float:
+    """The smallest level that these losses ``(n,)`` prove with confidence 1 − δ, rounded up to 0.001; 1 where they prove none.
+
+    :func:`hoeffding_bentkus` turned round: an upper confidence bound of the mean loss, for one setting that was fixed beforehand.
+    """
+    levels = np.arange(1, 1000) / 1000
+    proven = [level for level in levels if hoeffding_bentkus(losses, float(level)) <= delta]
+    return float(proven[0]) if proven else 1.0
+
+
 def walk_outwards(p_value: Callable[[int], float], centre: int, count: int, delta: float) -> list[int]:
     """The settings, of ``count`` in a row, of which the risk is proven with family-wise error ≤ δ; the order is fixed beforehand.
 

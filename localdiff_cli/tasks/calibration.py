@@ -1,28 +1,33 @@
-"""A cohort measured, person by person: losses at every cut of the grid, and the portrait. What was measured stays in the work folder."""
+"""A cohort measured, person by person: what was drawn at every cut of the grid, and the portrait. It stays in the work folder."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from localdiff_cli.evaluation.metrics.harm import Drawn
 from localdiff_cli.guarantees.certificate import comparable
+from localdiff_cli.guarantees.intervals import Curve, Voxels, residuals
 from localdiff_cli.guarantees.losses import Record, record_of
-from localdiff_cli.guarantees.strangeness import Painter, Portrait, painter
+from localdiff_cli.guarantees.strangeness import EVERY, Painter, Portrait, painter
 from localdiff_cli.tasks.judged import chunk_of, detect, draw, ready_for, scene_of
 from localdiff_cli.tasks.translation import TranslateWork
 from localdiff_cli.training.people import Person, Slices, digest, slices_of, stamps
-from localdiff_cli.volumes.whole import write_text
+from localdiff_cli.volumes.whole import whole_file
 
-VERSION = 1
+VERSION = 3
 CHUNK = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """How a cohort is measured: the translation, the grid of cuts, every n-th slice; ``work`` folder, and where to report."""
+    """How people are measured: the translation, the grid of cuts, every n-th slice; the ``folder`` of what was, and where to report."""
 
     translation: TranslateWork
     taus: tuple[float, ...]
@@ -30,42 +35,90 @@ class Measurement:
     folder: Path
     say: Callable[[str], None]
 
-    def record(self, person: Person) -> Record | None:
-        """A person's losses and portrait, from the folder if they were measured before; None for files that cannot be used."""
-        key = [VERSION, comparable(self.translation.settings), self.taus, self.every, stamps(person)]
-        path = self.folder / f"{digest(key)}.json"
+    def record(self, person: Person, curves: Mapping[str, Curve]) -> Record | None:
+        """A person's losses, residuals about ``curves`` of the bands, and portrait; None for files that cannot be used."""
+        drawn, portrait = self.drawn(person), self.portrait(person)
+        if drawn is None or portrait is None:
+            return None
+        record, voxels = drawn
+        counted = [None if each.true.size == 0 else residuals(each, curves) for each in voxels]
+        at_taus = [told | {"residuals": each} for told, each in zip(record["taus"], counted, strict=True)]
+        return record | {"taus": at_taus, "portrait": portrait}
+
+    def drawn(self, person: Person) -> tuple[Record, list[Voxels]] | None:
+        """What the losses are made of, and the brain's voxels at each cut; None for files that cannot be used."""
+        found = self._remembered(person, [comparable(self.translation.settings), self.taus, self.every], self._draw)
+        if found is None:
+            return None
+        record: Record = json.loads(str(found["record"]))
+        places = range(len(self.taus))
+        return record, [Voxels(found["true"], found[f"image{k}"], found[f"source{k}"], found["lesion"]) for k in places]
+
+    def portrait(self, person: Person) -> Portrait | None:
+        """The portrait of a person's whole volume, which does not hang on what is drawn; None for files that cannot be used."""
+        settings = self.translation.settings
+        found = self._remembered(person, ["portrait", settings["Detector"], settings["Prepare"]], self._paint)
+        portrait: Portrait | None = None if found is None else json.loads(str(found["portrait"]))
+        return portrait
+
+    def _remembered(self, person: Person, key: list[Any], measure: Callable[[Slices], dict[str, Any]]) -> dict[str, Any] | None:
+        """The arrays of a measurement, from the folder if it was made before."""
+        path = self.folder / f"{digest([VERSION, stamps(person), *key])}.npz"
         if not path.is_file():
             slices = slices_of(person, ready_for(self.translation), self.folder / "slices", self.say)
             if slices is None:
                 return None
-            write_text(path, json.dumps(self._measured(slices)))
+            with whole_file(path) as partial, partial.open("wb") as handle:
+                np.savez_compressed(handle, **measure(slices))
             self.say(f"measured {person.name}")
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return record
+        with np.load(io.BytesIO(path.read_bytes())) as arrays:
+            return {name: arrays[name] for name in arrays}
 
-    def _measured(self, slices: Slices) -> Record:
+    def _draw(self, slices: Slices) -> dict[str, Any]:
         rows = range(0, len(slices.numbers), self.every)
         scenes = [scene_of(self.translation, slices, self.every, tau) for tau in self.taus]
-        drawings = list(zip(draw(self.translation, slices, rows, self.taus), scenes, strict=True))
-        return record_of(drawings) | {"portrait": portrait_of(self.translation, slices, painter())}
+        drawings = list(draw(self.translation, slices, rows, self.taus))
+        first, inside = drawings[0], drawings[0].brain
+        at_taus = [(f"image{k}", drawn.local[inside].astype(np.float32)) for k, drawn in enumerate(drawings)]
+        labels = [(f"source{k}", _labels(drawn)[inside]) for k, drawn in enumerate(drawings)]
+        record = record_of(list(zip(drawings, scenes, strict=True)))
+        return {
+            "record": np.array(json.dumps(record)), "lesion": (first.lesions != 0)[inside],
+            "true": np.zeros(0, np.float32) if first.true is None else first.true[inside].astype(np.float32),
+            **dict(at_taus), **dict(labels),
+        }  # fmt: skip
+
+    def _paint(self, slices: Slices) -> dict[str, Any]:
+        return {"portrait": np.array(json.dumps(portrait_of(self.translation, slices, painter())))}
+
+
+def _labels(drawn: Drawn) -> Any:
+    assert drawn.source is not None
+    return drawn.source
 
 
 def portrait_of(work: TranslateWork, slices: Slices, into: Painter) -> Portrait:
-    """The portrait of a person, of all slices."""
-    count = len(slices.numbers)
-    for first in range(0, count, CHUNK):
-        chunk = chunk_of(slices, range(first, min(first + CHUNK, count)))
+    """The portrait of a person, of the slices that a painter looks at."""
+    looked_at = [row for row, number in enumerate(slices.numbers) if number % EVERY == 0]
+    for first in range(0, len(looked_at), CHUNK):
+        chunk = chunk_of(slices, looked_at[first : first + CHUNK])
         into.see(chunk.active_numbers, chunk.condition, chunk.brain, detect(work, chunk).ood_map)
     return into.portrait()
 
 
-def known_patients(accounts: Sequence[Any]) -> set[str]:
-    """Every patient that the metadata of bundles name as used, wherever in them ``patients`` are listed."""
-    names: set[str] = set()
+def known_patients(accounts: Sequence[Any]) -> dict[str, set[str]]:
+    """The patients that the metadata of bundles name, wherever in them ``patients`` are listed: those who ``trained`` them, and others.
+
+    The others, ``chose``, are those of a list ``val``: settings were chosen by them.
+    """
+    names: dict[str, set[str]] = {"trained": set(), "chose": set()}
     for account in accounts:
         for key, value in account.items() if isinstance(account, dict) else ():
             if key == "patients":
-                lists = value.values() if isinstance(value, dict) else [value]
-                names |= {name for each in lists if isinstance(each, list) for name in each if isinstance(name, str)}
-            names |= known_patients([value])
+                lists = value if isinstance(value, dict) else {"train": value}
+                for split, each in lists.items():
+                    listed = {name for name in each if isinstance(name, str)} if isinstance(each, list) else set()
+                    names["chose" if split == "val" else "trained"] |= listed
+            for use, further in known_patients([value]).items():
+                names[use] |= further
     return names

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.evaluation.metrics.case import Case, CaseResult, evaluate_case
 from localdiff_cli.evaluation.metrics.image import DataRange
+from localdiff_cli.evaluation.metrics.promised import promised_in
 from localdiff_cli.evaluation.settings import EvaluationSettings
 from localdiff_cli.tasks.judges import Segmenter, SliceFeatures
 from localdiff_cli.volumes.advice import EVALUATE
@@ -49,6 +50,9 @@ class CaseFiles:
     ood: Path | None = None
     condition: Path | None = None
     brain: Path | None = None
+    lower: Path | None = None
+    upper: Path | None = None
+    source: Path | None = None
     without: tuple[str, ...] = ()
 
 
@@ -89,9 +93,9 @@ def measure(
 ) -> CaseResult:
     """Read one case and measure it. Raises :class:`VolumeError` with the file and the reason."""
     grid = CaseGrid(open_volume(files.translation, options.affine_from), options.resample_reference)
-    images = _images(files, grid)
-    brain, notes = _compared_brain(_brain(files, grid, images), images, files.name)
-    _check_finite(images, brain)
+    images, limits = _images(files, grid), _limits(files, grid)
+    brain, notes = _compared_brain(_brain(files, grid, images), images | limits, files.name)
+    _check_finite(images | limits, brain)
     reference, scale = _reference(images["reference"], grid, brain, options)
     scaled = {"reference": reference} | {
         role: _translated(images[role], grid, brain, scale, options) for role in ("translation", "baseline") if role in images
@@ -101,11 +105,14 @@ def measure(
     _check_lesions(files, masks, brain)
     if segmenter is not None:
         masks |= {_segmentation_of(role): segmenter(grid.reader(images[role]), brain) for role in scaled}
-    case = _case(files, grid, brain, scaled, masks, options)
+    low, high = _interval(limits, images["translation"], grid, brain, options)
+    case = replace(_case(files, grid, brain, scaled, masks, options), low=low, high=high)
     used = {role: f"{images[role].how}; {each.how}" for role, each in scaled.items()} | {role: how for role, (_, how) in given.items()}
+    used |= {role: f"{each.how}; on the translation's scale" for role, each in limits.items()}
     result = evaluate_case(case, options.settings)
     missing = tuple(f"{files.name}: no {role.replace('_', ' ')} belongs to it" for role in files.without)
-    result = replace(result, used=used, notes=(*notes, *missing, *result.notes))
+    promised = promised_in(read_sidecar(files.translation))
+    result = replace(result, used=used, notes=(*notes, *missing, *result.notes), promised=promised)
     return result if features is None else replace(result, features=_features(features, scaled, brain))
 
 
@@ -117,6 +124,24 @@ def _images(files: CaseFiles, grid: CaseGrid) -> dict[str, OnGrid]:
     """The images of a case by role, each on its grid."""
     given = {"translation": files.translation, "reference": files.reference, "baseline": files.baseline}
     return {role: grid.image(path, role) for role, path in given.items() if path is not None}
+
+
+def _limits(files: CaseFiles, grid: CaseGrid) -> dict[str, OnGrid]:
+    """The limits of an interval, each on the case's grid; empty unless both are given."""
+    if files.lower is None or files.upper is None:
+        return {}
+    return {"lower limit": grid.bring(files.lower, "lower limit"), "upper limit": grid.bring(files.upper, "upper limit")}
+
+
+def _interval(
+    limits: Mapping[str, OnGrid], translation: OnGrid, grid: CaseGrid, brain: Brain, options: EvaluationOptions
+) -> tuple[Array | None, Array | None]:
+    """The lower and the upper limit on the translation's own scale; None where none were given."""
+    if not limits:
+        return None, None
+    scale, _ = _own_scale(translation, grid, brain, options)
+    low, high = (each.array if scale is None else scale.normalise(each.array) for each in limits.values())
+    return low, high
 
 
 def _masks(files: CaseFiles, grid: CaseGrid) -> dict[str, tuple[Mask, str]]:
@@ -207,16 +232,22 @@ def _translated(image: OnGrid, grid: CaseGrid, brain: Brain, reference: Scale, o
 
     ``intensities`` of an unmatched localdiff output are in the units of the ``reference``'s scale, all others as stored.
     """
-    sidecar, stored = _known_sidecar(image.path), image.array
+    (scale, how), stored = _own_scale(image, grid, brain, options), image.array
+    if scale is not None:
+        return Scaled(_inside(scale.normalise(stored), brain), _inside(stored, brain), how)
+    units = np.clip(reference.denormalise(stored), 0, None)
+    return Scaled(_inside(stored, brain), _inside(units, brain), how)
+
+
+def _own_scale(image: OnGrid, grid: CaseGrid, brain: Brain, options: EvaluationOptions) -> tuple[Scale | None, str]:
+    """The scale that brings a translation onto the common one, None where it lies there already; and how it was found."""
+    sidecar = _known_sidecar(image.path)
     if not made_here(sidecar):
         settings = PrepareSettings(bias="none", window=options.window, advice=EVALUATE)
-        scale = prepare_read(grid.reader(image), settings, brain=brain).scale
-        return Scaled(_inside(scale.normalise(stored), brain), _inside(stored, brain), OWN_SCALE)
+        return prepare_read(grid.reader(image), settings, brain=brain).scale, OWN_SCALE
     if isinstance(sidecar.get("OutputScale"), dict):
-        normal = _output_scale(sidecar["OutputScale"], image.path).normalise(stored)
-        return Scaled(_inside(normal, brain), _inside(stored, brain), "taken back from the units of --match")
-    units = np.clip(reference.denormalise(stored), 0, None)
-    return Scaled(_inside(stored, brain), _inside(units, brain), "as localdiff wrote it, in [0, 1]")
+        return _output_scale(sidecar["OutputScale"], image.path), "taken back from the units of --match"
+    return None, "as localdiff wrote it, in [0, 1]"
 
 
 def _known_sidecar(path: Path) -> Mapping[str, Any]:
@@ -268,6 +299,7 @@ def _case(
         segmentation=masks.get("segmentation"),
         reference_segmentation=masks.get("reference_segmentation"),
         baseline_segmentation=masks.get("baseline_segmentation"),
+        source=grid.labels(files.source, "source map", range(5)) if files.source else None,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,12 @@ def people(data: Iterable[Path], condition: str, target: str, split: str | None)
     kinds = {row["participant_id"]: kind_of(row) for row in rows}
     pairs = [pair for pair in read_pairs(sources, condition, None) if split in (None, pair.split)]
     return [_person(pair, condition, target, kinds.get(pair.name.split("_")[0], NOT_SAID)) for pair in pairs]
+
+
+def spread(everybody: Sequence[Person], most: int) -> list[Person]:
+    """At most so many of them, evenly over the list."""
+    step = max(1, -(-len(everybody) // most))
+    return list(everybody[::step])
 
 
 def _participants(folder: Path) -> list[dict[str, str]]:

@@ -19,12 +19,15 @@ ALIASES: dict[str, str] = {
     "mask": "mask", "msk": "mask", "brain": "mask", "brainmask": "mask", "dseg": "mask", "seg": "mask", "truth": "mask",
     "label": "mask", "labels": "mask", "roi": "mask", "lesion": "mask", "lesions": "mask", "source": "mask", "oodmask": "mask",
     "segmentation": "mask", "parcellation": "mask", "wmh": "mask",
-    "ood": "map", "score": "map", "std": "map", "prob": "map",
+    "ood": "map", "score": "map", "std": "map", "prob": "map", "lo": "map", "hi": "map",
 }  # fmt: skip
 """Words in a file's name that say what it holds (BIDS suffixes, BraTS 2013–2023, common usage)."""
 
-AMBIGUOUS = ("brain", "std", "source", "score", "lesion", "lesions")
+AMBIGUOUS = ("brain", "std", "source", "score", "lesion", "lesions", "lo", "hi")
 """Words that end our own companions' names and, after a contrast, those of other tools' images."""
+
+LAST_ONLY = ("lo", "hi")
+"""Words that end our own companions' names and are anything elsewhere, a person's name too."""
 
 ENHANCED = ("t1c", "t1ce", "t1gd", "t1post", "gadolinium", "gd", "contrast")
 LESION_WORDS = ("lesion", "tumor", "tumour", "wmh", "stroke", "infarct")
@@ -99,7 +102,8 @@ class Name:
 
     @cached_property
     def _middle(self) -> tuple[int, int]:
-        told = [i for i, word in enumerate(self.words) if not _is_kind(word)]
+        last = len(self.words) - 1
+        told = [i for i, word in enumerate(self.words) if not _is_kind(word) or (word in LAST_ONLY and i != last)]
         ends = [i for i in told if self.words[i] not in LESION_WORDS]
         return (told[0], ends[-1] + 1) if ends else (len(self.words), len(self.words))
 

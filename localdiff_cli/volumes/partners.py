@@ -18,6 +18,9 @@ from localdiff_cli.volumes.walk import Walk, images_in
 
 IMAGE, MASK, BRAIN, MAP = "image", "mask", "brain", "map"
 """Roles of a partner: an image; a mask of lesions; of the brain; an OOD map, or a lesion mask in its place."""
+LOW, HIGH, SOURCE = "lo", "hi", "source"
+"""Roles of what ``translate`` writes beside an image, named by the last word: the limits of an interval, and the source map."""
+COMPANIONS = (LOW, HIGH, SOURCE)
 NO_PARTNER = "no partner"
 Owner = str | tuple[str, ...]
 EXACT, GENERIC, SECOND, SILENT, NOT = 4, 3, 2, 1, 0
@@ -81,6 +84,8 @@ def fit(candidate: Candidate, source: Source, relative: Path) -> int:
     content, same = candidate.content, candidate.relative == relative
     if source.role == IMAGE:
         return _fit_image(content, source.contrast)
+    if source.role in COMPANIONS:
+        return EXACT if candidate.name.words[-1:] == (source.role,) else SILENT if same else NOT
     if content.said_by == "sidecar" and content.contrast not in ("mask", "map"):
         return NOT
     level = _fit_mask(candidate.name, content, source.role)
@@ -140,6 +145,11 @@ class Index:
         if self.walk.named:
             self._check_named(self._candidates[0])
 
+    @property
+    def role(self) -> str:
+        """What its files are to a volume."""
+        return self._source.role
+
     @cached_property
     def paths(self) -> dict[Path, Path]:
         """Relative name → path of the files that may have the role."""
@@ -151,7 +161,7 @@ class Index:
     def _check_named(self, candidate: Candidate) -> None:
         content, fitting = candidate.content, fit(candidate, self._source, candidate.relative) != NOT
         # Where the name says nothing the voxels are asked when they are read, with their values in the message.
-        if fitting and (self._source.role == IMAGE or content.contrast is None or _may_be(candidate)):
+        if fitting and (self._source.role in (IMAGE, *COMPANIONS) or content.contrast is None or _may_be(candidate)):
             return
         what = f"its {content.said_by} says {content.contrast}" if content.contrast else "its values are an image's"
         text = f"{self._source.option} {self._source.given}: {what}; expected {expected(self._source)}. Name another file"
@@ -183,7 +193,7 @@ class Index:
             level = fit(candidate, self._source, relative)
             if role == BRAIN and level == GENERIC and self._lies_beside_images(relative, volume):
                 continue  # there a plain mask is one of lesions
-            if level != NOT and (role == IMAGE or _may_be(candidate)):
+            if level != NOT and (role in (IMAGE, *COMPANIONS) or _may_be(candidate)):
                 exact = same or candidate.name.of_scan == volume.of_scan
                 fitting.append(((level, exact, _of_contrast(candidate, volume, role)), candidate))
         best = max((rank for rank, _ in fitting), default=None)
@@ -210,7 +220,8 @@ def expected(source: Source) -> str:
     """What a role expects, for messages."""
     image = f"a {source.contrast} image" if source.contrast else "an image"
     brain = "a brain mask (beside images one whose name says brain)"
-    return {IMAGE: image, MASK: "a lesion mask", BRAIN: brain, MAP: "an OOD map or lesion mask"}[source.role]
+    limits = {LOW: "a lower limit", HIGH: "an upper limit", SOURCE: "a source map"}
+    return {IMAGE: image, MASK: "a lesion mask", BRAIN: brain, MAP: "an OOD map or lesion mask", **limits}[source.role]
 
 
 def _told_apart(found: list[Candidate]) -> list[str]:

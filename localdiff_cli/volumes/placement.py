@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -83,6 +83,15 @@ def image_onto_grid(array: Array, own: Placement, target: Placement) -> tuple[Ar
     shown, covered = onto_grid((array != 0).astype(np.float32), own, target)
     found, _ = onto_grid(array, own, target)
     return np.divide(found, shown, out=np.zeros_like(found), where=shown > LEAST_SHOWN), covered
+
+
+def labels_onto_grid(array: Array, own: Placement, target: Placement) -> tuple[Array, NDArray[np.bool_]]:
+    """As :func:`onto_grid`, for numbers that are names, not amounts: a voxel gets the label that fills at least half of it, else 0."""
+    found, covered = np.zeros(target.shape, np.float32), np.ones(target.shape, bool)
+    for label in np.unique(array[array != 0]):
+        share, covered = onto_grid((array == label).astype(np.float32), own, target)
+        found[share >= 0.5] = label
+    return found, covered
 
 
 def _antialiased(array: Array, steps: NDArray[np.float64]) -> Array:
@@ -182,6 +191,16 @@ class CaseGrid:
     def map(self, path: Path) -> Array:
         """An OOD map on this grid, in [0, 1]; a lesion mask in its place counts as 0 and 1. Raises as :meth:`bring`."""
         return self.bring(path, "OOD map", lambda array: mask_content(array, f"{path}: taken as the OOD map").as_map().soft(array)).array
+
+    def labels(self, path: Path, what: str, known: Collection[int]) -> NDArray[np.uint8]:
+        """A volume of labels on this grid. Raises as :meth:`bring`, and for values that are not among the ``known`` ones."""
+        found = self.bring(path, what, move=labels_onto_grid).array
+        others = np.setdiff1d(np.unique(found), np.array([*known], np.float32))
+        if others.size:
+            told = ", ".join(f"{value:g}" for value in others[:3])
+            labels = ", ".join(map(str, known))
+            raise VolumeError(f"{path}: found {told} in the {what}; expected the labels {labels}. Name the {what} itself", code="labels")
+        return found.astype(np.uint8)
 
     def reader(self, image: OnGrid) -> ArrayReader:
         """Slices of a volume brought onto this grid."""

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from localdiff_cli.app import app
-from localdiff_cli.bundle import copy_bundle, open_bundle, save_bundle
+from localdiff_cli.bundle import copy_bundle, open_bundle, save_bundle, with_defaults
 from tests.brains import brain, write_brain
 
 PATIENTS = 12
@@ -114,10 +114,58 @@ def test_nothing_certified_is_an_exit_code_of_its_own_and_no_file(certificate, c
 def test_patients_that_the_bundle_has_seen_are_refused(cohort, cli):
     bundle = copy_bundle(open_bundle("t1-to-t2"), cohort.parent / "seen")
     save_bundle(bundle.path, {"training": {"translator": {"patients": {"train": ["sub-00"], "val": ["sub-01_ses-1"]}}}}, {}, "tiny\n")
-    arguments = ("calibrate", "--model", bundle.path, "--data", cohort, "--out", cohort.parent / "site.json", *PROMISE)
+    arguments = ("calibrate", "--model", bundle.path, "--data", cohort, "--out", cohort.parent / "seen.json", *PROMISE)
+    for extra in ((), ("--with-val",)):
+        result = cli(*arguments, *extra)
+        assert result.exit_code == 2
+        assert "sub-00: used to train" in " ".join(result.output.split())
+    save_bundle(bundle.path, {"training": {"translator": {"patients": {"train": ["sub-77"], "val": ["sub-01_ses-1"]}}}}, {}, "tiny\n")
     result = cli(*arguments)
     assert result.exit_code == 2
-    assert "sub-00, sub-01: used to train" in " ".join(result.output.split())
+    assert "sub-01: used to choose a setting" in " ".join(result.output.split())
+
+
+def test_people_who_chose_a_setting_are_taken_in_on_request_and_that_is_said(cohort, cli):
+    bundle = copy_bundle(open_bundle("t1-to-t2"), cohort.parent / "chose")
+    save_bundle(bundle.path, {"training": {"translator": {"patients": {"train": ["sub-77"], "val": ["sub-01"]}}}}, {}, "tiny\n")
+    out = bundle.path / "configs" / "calibration.json"
+    words = ("--data", cohort, "--out", out, "--with-val", "--every", 3, "--taus", 0.5, "--work", cohort.parent / "site.json.work")
+    result = cli("calibrate", "--model", bundle.path, *words, "--interval", 0.8)
+    assert result.exit_code == 0, result.output
+    assert json.loads(out.read_text())["cohort"]["chose_settings"] == 1
+    assert "configs/calibration.json: from 12 people" in cli("models", "verify", bundle.path).output
+    source = cohort / "sub-00" / "sub-00_T1w.nii.gz"
+    translated = cli("translate", "--model", bundle.path, "--in", source, "--out", cohort.parent / "shipped", "--interval", 0.8)
+    assert translated.exit_code == 0, translated.output
+    assert (cohort.parent / "shipped" / "sub-00_T1w_hi.nii.gz").is_file()
+    told = json.loads((cohort.parent / "shipped" / "sub-00_T1w.json").read_text())["Calibration"]
+    assert (told["ChoseSettings"], told["Promises"]) == (1, [])
+    other = cli("translate", "--model", bundle.path, "--in", source, "--out", cohort.parent / "x", "--interval", 0.8, "--steps", 2)
+    assert other.exit_code == 2
+    assert "calibration.json: made for other settings" in " ".join(other.output.split())
+    with_defaults(open_bundle(str(bundle.path)), {"steps": 3})
+    assert "of another state of this bundle" in cli("models", "verify", bundle.path).output
+    out.write_text("{}")
+    damaged = cli("models", "verify", bundle.path)
+    assert damaged.exit_code == 4
+    assert "calibration is damaged" in damaged.output
+
+
+def test_bands_take_their_shape_from_other_people_only(cohort, tmp_path, cli):
+    for number in range(4):
+        for contrast in ("T1w", "T2w"):
+            write_brain(tmp_path / "others" / f"sub-{50 + number}" / f"sub-{50 + number}_{contrast}.nii.gz", seed=60 + number)
+    words = ("--data", cohort, "--every", 3, "--taus", 0.5, "--work", cohort.parent / "site.json.work", "--interval", 0.8)
+    result = cli("calibrate", "--model", "t1-to-t2", "--out", tmp_path / "a.json", *words, "--bands-from", tmp_path / "others")
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["cohort"]["bands_from"] == 4
+    shaped = [band["curve"] for band in content["intervals"]["bands"].values() if band and band["curve"]]
+    assert shaped
+    assert all(len(curve["low"]) == len(curve["high"]) == 21 for curve in shaped)
+    same = cli("calibrate", "--model", "t1-to-t2", "--out", tmp_path / "b.json", *words, "--bands-from", cohort)
+    assert same.exit_code == 2
+    assert "in --bands-from and in the cohort" in " ".join(same.output.split())
 
 
 @pytest.mark.parametrize(
@@ -133,6 +181,7 @@ def test_patients_that_the_bundle_has_seen_are_refused(cohort, cli):
         (("--max-harm", 0.5, "--split", "all"), "--split"),
         (("--max-harm", 0.5, "--exclude", "sub-77"), "sub-77"),
         (("--interval", 0.3), "--interval"),
+        (("--max-harm", 0.5, "--bands-from", "."), "--interval"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(cohort, cli, options, told):
@@ -144,13 +193,13 @@ def test_options_that_mean_nothing_are_refused(cohort, cli, options, told):
 def test_too_few_patients_for_an_interval_get_no_certificate(certificate, cohort, cli):
     out = cohort.parent / "bands.json"
     words = ("--taus", 0.5, "--every", 3, "--work", cohort.parent / "site.json.work")
-    result = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", out, "--interval", 0.9, *words)
+    result = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", out, "--interval", 0.95, *words)
     assert result.exit_code == 6
     assert "found 12 patients with a true target; expected at least 19" in result.output
     assert not out.exists()
 
 
-def test_an_interval_without_a_certificate_is_refused(cohort, cli):
+def test_an_interval_of_a_bundle_without_a_calibration_is_refused(cohort, cli):
     result = cli("translate", "--in", cohort, "--out", cohort.parent / "x", "--interval", 0.9)
     assert result.exit_code == 2
     assert "--calibration" in result.output

@@ -285,3 +285,45 @@ def test_settings_are_reported_as_given_and_as_used_without_places(cli, study):
         assert "bias none (z-scored already)" in volume["used"]["reference"]
         assert "stored in another orientation" in volume["used"]["reference"]
     assert "z-scored already" in (study / "report" / "report.html").read_text()
+
+
+def add_limits(study):
+    """Beside each translation what ``translate --interval --save-source`` writes, as its sidecar lists it."""
+    for path in sorted((study / "local").rglob("*_T2w.nii.gz")):
+        image = nib.load(path)
+        array = image.get_fdata(dtype=np.float32)
+        made = {"lo": np.clip(array - 0.3, 0, 1), "hi": np.where(array > 0, np.clip(array + 0.3, 0, 1), 0), "source": array > 0}
+        sidecar = path.with_name(path.name.replace(".nii.gz", ".json"))
+        told = json.loads(sidecar.read_text())
+        for ending, values in made.items():
+            companion = path.with_name(path.name.replace(".nii.gz", f"_{ending}.nii.gz"))
+            nib.save(nib.Nifti1Image(values.astype(np.uint8 if ending == "source" else np.float32), image.affine), companion)
+            told["OutputSHA256"][companion.name] = "0"
+        sidecar.write_text(json.dumps(told))
+
+
+def test_limits_beside_the_translations_are_measured_and_never_taken_for_translations(cli, study):
+    add_limits(study)
+    local = study / "local"
+    result = run(cli, study, "--truth", study / "truth", "--lo", local, "--hi", local, "--source-map", local)
+    assert result.exit_code == 0, result.output
+    summary = json.loads((study / "report" / "summary.json").read_text())
+    assert len(summary["volumes"]) == 2
+    for key in ("coverage_brain", "width_brain", "coverage_lesion", "coverage_ordinary"):
+        assert 0 < summary["metrics"][key]["mean"]["estimate"] <= 1
+    table = rows(study / "report" / "metrics.tsv")
+    assert float(table[0]["coverage_brain"]) == summary["volumes"][0]["metrics"]["coverage_brain"]
+    assert "Interval coverage, inside the lesion" in (study / "report" / "report.html").read_text()
+    assert run(cli, study, "--lo", local, "--hi", local, "--fail-under", "coverage_brain=0.01").exit_code == 0
+    (local / "sub-01" / "sub-01_T2w_hi.nii.gz").unlink()
+    half = run(cli, study, "--lo", local, "--hi", local)
+    assert "sub-01/sub-01_T2w.nii.gz" in str(json.loads((study / "report" / "summary.json").read_text())["volumes"][0]["name"])
+    assert half.exit_code == 0
+    assert json.loads((study / "report" / "summary.json").read_text())["volumes"][0]["metrics"]["coverage_brain"] is None
+
+
+@pytest.mark.parametrize(("option", "word"), [("--lo", "--hi"), ("--hi", "--lo"), ("--source-map", "--lo")])
+def test_half_an_interval_is_refused(cli, study, option, word):
+    refused = run(cli, study, option, study / "local")
+    assert refused.exit_code == 2
+    assert word in refused.output

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from localdiff_cli.errors import UsageError
+from localdiff_cli.evaluation.metrics.promised import promised_in
 from localdiff_cli.guarantees.certificate import Certificate, Verdict, check_fits, comparable, read_certificate, write_certificate
 from localdiff_cli.guarantees.certify import Promise
 
@@ -19,7 +20,7 @@ SETTINGS = {
 def certificate():
     promise = Promise("harm", "patients with more than 5 ml falsely drawn", 0.1, 24, 0.0, 0.08, "Learn then Test")
     portraits = ({"intensity": [0.1], "detector": [0.2], "features": []},) * 24
-    cohort = {"patients": 24, "kinds": {"glioma": 24}, "every": 1, "split": None}
+    cohort = {"patients": 24, "kinds": {"glioma": 24}, "every": 1, "split": None, "chose_settings": 4, "bands_from": 0}
     return Certificate("b", "0", comparable(SETTINGS), 0.3, (0.2, 0.3), 0.9, (promise,), cohort, 0.05, portraits, "1")
 
 
@@ -37,7 +38,7 @@ def test_a_changed_one_is_refused(certificate, tmp_path, change):
         read_certificate(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "tau": 0.1}', "\x00"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 2, "tau": 0.1}', "\x00"])
 def test_something_else_is_refused(tmp_path, text):
     (tmp_path / "site.json").write_text(text)
     with pytest.raises(UsageError, match="no certificate"):
@@ -83,3 +84,15 @@ def test_a_void_one_is_said_and_the_sidecar_has_the_promises(certificate):
     told = void.facts["Calibration"]
     assert (told["CertificateHash"], told["Void"], told["Tau"]) == (certificate.hash, True, 0.3)
     assert told["Promises"][0]["AtMost"] == 0.1
+    assert told["ChoseSettings"] == 4
+
+
+def test_what_a_sidecar_says_is_what_the_report_reads(certificate):
+    facts = Verdict(certificate, 0.04, void=True).facts | {"OODMillilitres": 3.5, "UnknownMillilitres": 0.5}
+    told = promised_in(json.loads(json.dumps(facts)))
+    (sentence,) = told.promises
+    assert sentence == "patients with more than 5 ml falsely drawn: at most 10.0%, with 90% confidence (measured 0.0% in 24 patients)"
+    assert told.whom == "24 patients (24 glioma); 4 of them had also been used to choose settings, so that it may be a little too good"
+    assert (told.certificate, told.void, told.interval, told.drawn_ml) == (certificate.hash[:12], True, None, 3.5)
+    for broken in ({}, {"Calibration": None}, {"Calibration": {"Void": True}}, {"Calibration": facts["Calibration"] | {"PValue": "x"}}):
+        assert promised_in(broken) is None

@@ -122,4 +122,4 @@ def test_every_patient_that_a_bundle_names_is_known():
             "x": [{"patients": ["d"]}],
         },
     }
-    assert known_patients([metadata]) == {"sub-a", "sub-b", "sub-c"}
+    assert known_patients([metadata]) == {"trained": {"sub-a", "sub-c"}, "chose": {"sub-b"}}

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from localdiff_cli.evaluation.metrics.intervals import PARTS
 from localdiff_cli.guarantees import intervals
 
 LEVEL = 0.9
@@ -15,51 +16,91 @@ def patient(rng, drawn=60):
     source = np.r_[np.ones(300, np.uint8), np.full(drawn, 2, np.uint8), np.zeros(20, np.uint8)]
     true = 0.4 + rng.uniform(0.02, 0.06) * rng.standard_normal(source.size)
     true[source == 2] += 0.1 + 0.05 * rng.standard_normal()
-    return np.clip(true, 0, 1), np.full(source.size, 0.4), source
+    return of(np.clip(true, 0, 1), np.full(source.size, 0.4), source)
+
+
+def of(true, image, source):
+    """Voxels without a lesion."""
+    return intervals.Voxels(np.asarray(true, np.float32), np.asarray(image, np.float32), source, np.zeros(len(source), bool))
 
 
 def covered(new, bands, labels):
-    true, image, source = new
+    true, image, source = new.true, new.image, new.source
     low, high = intervals.limits(image, source, bands)
     inside = np.isin(source, labels)
     return float(((true >= low - 1e-6) & (true <= high + 1e-6))[inside].mean())
 
 
-@pytest.mark.parametrize("patients", [24, 60])
-def test_coverage_is_what_was_asked_in_each_region(patients):
+def curves_of(rng, people=8):
+    return intervals.learn([intervals.seen(patient(rng)) for _ in range(people)], LEVEL)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["about the drawn value", "curves"])
+def population(request):
+    """Curves of other people or none, and two hundred people with their residuals, from whom cohorts are drawn."""
     rng = np.random.default_rng(0)
+    curves = curves_of(rng) if request.param else {}
+    everybody = [patient(rng) for _ in range(200)]
+    return curves, everybody, [intervals.residuals(each, curves) for each in everybody]
+
+
+@pytest.mark.parametrize("patients", [16, 60])
+def test_coverage_is_what_was_asked_in_each_region(population, patients):
+    (curves, everybody, counted), rng = population, np.random.default_rng(1)
     found = {"ordinary": [], "drawn": []}
-    for _ in range(300):
-        cohort = [intervals.residuals(*patient(rng)) for _ in range(patients)]
-        bands, new = intervals.bands(cohort, LEVEL), patient(rng)
+    for _ in range(150):
+        new, *cohort = rng.choice(len(everybody), patients + 1, replace=False)
+        bands = intervals.bands([counted[each] for each in cohort], LEVEL, curves)
         for region, shares in found.items():
-            shares.append(covered(new, bands, intervals.REGIONS[region]))
+            shares.append(covered(everybody[new], bands, PARTS[region]))
     for shares in found.values():
         error = np.std(shares) / math.sqrt(len(shares))
-        assert LEVEL - 3 * error <= np.mean(shares) <= LEVEL + 4 / (patients + 1) + 0.02 + 3 * error
+        assert LEVEL - 3 * error <= np.mean(shares) <= LEVEL + 2 / (patients + 1) + 0.02 + 3 * error
 
 
-def test_a_lesion_that_is_drawn_too_pale_has_its_band_above():
+def widths(curves, rng):
+    bands = intervals.bands([intervals.residuals(patient(rng), curves) for _ in range(60)], LEVEL, curves)
+    low, high = intervals.limits(np.full(2, 0.4), np.array([1, 2], np.uint8), bands)
+    return (0.4 - low, high - 0.4)
+
+
+def test_a_lesion_that_is_drawn_too_pale_has_its_band_above_once_others_have_shown_it():
     rng = np.random.default_rng(1)
-    below, above = intervals.band([intervals.residuals(*patient(rng)) for _ in range(60)], "drawn", LEVEL)
-    assert above > 3 * max(below, 0.01)
-    ordinary = intervals.band([intervals.residuals(*patient(rng)) for _ in range(60)], "ordinary", LEVEL)
-    assert sum(ordinary) < below + above
+    below, above = widths(curves_of(rng), rng)
+    assert above[1] > 3 * max(below[1], 0.01)
+    assert below[0] + above[0] < below[1] + above[1]
+    flat = sum(widths({}, rng))
+    assert below[1] + above[1] < flat[1]
+
+
+def test_curves_follow_the_drawn_intensity_and_stand_still_where_nobody_showed_one():
+    drawn = np.r_[np.full(200, 0.2), np.full(200, 0.8)]
+    true = np.r_[np.linspace(0.3, 0.5, 200), np.linspace(0.8, 0.9, 200)]
+    curve = intervals.learn([intervals.seen(of(true, drawn, np.ones(400, np.uint8)))] * 3, 0.8)["ordinary"]
+    low, high = (dict(zip(np.round(intervals.KNOTS, 2), curve[name], strict=True)) for name in ("low", "high"))
+    assert (low[0.2], high[0.2]) == pytest.approx((0.32, 0.48), abs=0.011)
+    assert (low[0.0], high[1.0]) == pytest.approx((0.32, 0.89), abs=0.011)
+    assert intervals.learn([intervals.seen(of(true, drawn, np.ones(400, np.uint8)))] * 2, 0.8) == {}
+
+
+def test_limits_never_cross_however_far_they_are_moved_inwards():
+    bands = {"ordinary": {"margin": -0.5, "curve": {"low": [0.2] * 21, "high": [0.5] * 21}, "patients": 20}}
+    low, high = intervals.limits(np.full(1, 0.9), np.ones(1, np.uint8), bands)
+    assert low == high == pytest.approx(0.35)
 
 
 def test_too_few_patients_with_a_region_promise_nothing_there():
     rng = np.random.default_rng(2)
-    cohort = [intervals.residuals(*patient(rng, drawn=60 if number < 18 else 0)) for number in range(40)]
-    bands = intervals.bands(cohort, LEVEL)
+    cohort = [intervals.residuals(patient(rng, drawn=60 if number < 8 else 0), {}) for number in range(40)]
+    bands = intervals.bands(cohort, LEVEL, {})
     assert bands["drawn"] is bands["unknown"] is None
-    assert bands["ordinary"] is not None
+    assert bands["ordinary"]["patients"] == 40
     low, high = intervals.limits(np.array([0.4, 0.4]), np.array([2, 0], np.uint8), bands)
     assert (low.tolist(), high.tolist()) == ([0, 0], [1, 0])
 
 
-def test_residuals_are_counted_by_side_and_region():
-    found = intervals.residuals(np.array([0.5, 0.3, 0.4, 0.9]), np.full(4, 0.4), np.array([1, 1, 3, 0], np.uint8))
-    assert [found[region]["voxels"] for region in intervals.REGIONS] == [2, 1, 0]
-    assert (found["ordinary"]["above"][0], found["ordinary"]["above"][19], found["ordinary"]["above"][21]) == (1, 1, 0)
-    assert found["ordinary"]["below"][0] == 1
-    assert found["drawn"]["above"][0] == 0
+def test_residuals_are_counted_by_region_and_by_how_far_limits_must_move():
+    found = intervals.residuals(of([0.5, 0.35, 0.4, 0.9], np.full(4, 0.4), np.array([1, 1, 3, 0], np.uint8)), {})
+    assert [found[region]["voxels"] for region in PARTS] == [2, 1, 0]
+    beyond = dict(zip(np.round(intervals.MARGINS, 3), found["ordinary"]["beyond"], strict=True))
+    assert (beyond[-0.01], beyond[0.0], beyond[0.045], beyond[0.055], beyond[0.105], beyond[1.0]) == (2, 2, 2, 1, 0, 0)

@@ -95,6 +95,14 @@ def test_what_a_cohort_can_prove(patients):
     assert t.hoeffding_bentkus(np.r_[np.ones(allowed + 1), np.zeros(patients - allowed - 1)], 0.2) > 0.1
 
 
+def test_the_level_that_losses_prove_is_an_upper_bound_of_the_mean_as_often_as_said():
+    rng, true = np.random.default_rng(6), 0.12
+    bounds = np.array([t.provable_level((rng.random(30) < true).astype(float), 0.1) for _ in range(400)])
+    assert np.mean(bounds < true) <= 0.1 + 3 * math.sqrt(0.09 / 400)
+    assert t.provable_level(np.zeros(24), 0.1) == pytest.approx(t.smallest_provable(24, 0.1), abs=1e-3)
+    assert t.provable_level(np.ones(24), 0.1) == 1
+
+
 def trade_off(rng, patients, rates):
     """Two risks of each patient at each setting, losses 0 or 1; a patient's luck is the same at all settings."""
     luck = rng.random((patients, 1, 2))

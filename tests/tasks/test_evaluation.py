@@ -257,3 +257,55 @@ def test_the_figures_of_papers_are_those_of_the_whole_volume_over_its_own_maximu
 def reference_units(values):
     median = np.median(values)
     return Scale(float(median), float(1.4826 * np.median(abs(values - median))), WINDOWS["FLAIR"])
+
+
+# Limits of an interval
+
+
+def limits(place, affine, shape, below=0.05, above=0.2):
+    """Limits about the translation as localdiff writes them, and who made each voxel: the lesion was drawn."""
+    arrays = anatomy(affine, shape)
+    made = arrays["translation"].astype(np.float32)
+    inside = arrays["brain"]
+    low, high = (np.where(inside, made + step, 0).astype(np.float32) for step in (-below, above))
+    source = np.where(inside, np.where(arrays["truth"], 2, 1), 0).astype(np.uint8)
+    files = {"lower": low, "upper": high, "source": source}
+    return {role: save(place / f"{role}_FLAIR.nii.gz", array, affine) for role, array in files.items()}
+
+
+def test_limits_are_measured_against_the_reference_on_the_common_scale(study, plain, tmp_path):
+    found = measure(replace(study, **limits(tmp_path, AFFINE, SHAPE)), OPTIONS)
+    assert found.metrics["width_brain"].value == pytest.approx(0.25, abs=1e-3)
+    assert found.metrics["coverage_drawn"].value > 0.5 > found.metrics["coverage_brain"].value - 0.5
+    assert found.metrics["psnr_brain"] == plain.metrics["psnr_brain"]
+    assert "translation's scale" in found.used["lower limit"]
+
+
+def test_limits_of_a_matched_translation_are_taken_back_with_it(study, tmp_path):
+    own = measure(replace(study, **limits(tmp_path, AFFINE, SHAPE)), OPTIONS)
+    units = Scale(90.0, 12.5, WINDOWS["FLAIR"])
+    sidecar = {"Synthetic": True, "LocaldiffVersion": "1", "OutputScale": {"Median": 90.0, "SD": 12.5, "Window": list(units.window)}}
+    matched = {}
+    for role, path in {"translation": study.translation, **limits(tmp_path, AFFINE, SHAPE)}.items():
+        array = nib.load(path).get_fdata(dtype=np.float32)
+        array = array if role == "source" else units.denormalise(array).astype(np.float32)
+        matched[role] = save(tmp_path / f"m_{role}_FLAIR.nii.gz", array, sidecar=sidecar if role == "translation" else None)
+    found = measure(replace(study, **matched), OPTIONS)
+    for key in ("coverage_brain", "coverage_drawn", "width_brain"):
+        assert found.metrics[key].value == pytest.approx(own.metrics[key].value, abs=0.02)
+
+
+def test_limits_of_another_grid_are_refused_or_interpolated(study, tmp_path):
+    own = measure(replace(study, **limits(tmp_path, AFFINE, SHAPE)), OPTIONS)
+    moved = replace(study, **limits(tmp_path, SHIFTED, (60, 64, 28)))
+    with pytest.raises(VolumeError, match="lower limit has shape"):
+        measure(moved, OPTIONS)
+    found = measure(moved, replace(OPTIONS, resample_reference=True))
+    for key in ("coverage_brain", "coverage_drawn", "width_lesion"):
+        assert found.metrics[key].value == pytest.approx(own.metrics[key].value, abs=0.1)
+    assert "interpolated" in found.used["upper limit"]
+
+
+def test_a_source_map_that_is_an_image_is_refused(study, tmp_path):
+    with pytest.raises(VolumeError, match="expected the labels 0, 1, 2, 3, 4"):
+        measure(replace(study, **limits(tmp_path, AFFINE, SHAPE) | {"source": study.reference}), OPTIONS)

@@ -8,7 +8,7 @@ import pytest
 
 from localdiff_cli.errors import UsageError, VolumeError
 from localdiff_cli.volumes.masks import read_mask
-from localdiff_cli.volumes.partners import BRAIN, IMAGE, MAP, MASK, Index, Source, find_companion
+from localdiff_cli.volumes.partners import BRAIN, HIGH, IMAGE, LOW, MAP, MASK, SOURCE, Index, Source, find_companion
 from localdiff_cli.volumes.reader import open_volume
 
 from .synthetic import brain_array, save_nifti
@@ -138,6 +138,19 @@ def test_two_that_fit_are_refused_and_both_are_named(tmp_path, names):
     with pytest.raises(VolumeError, match="2 partners") as caught:
         find_companion(Source(str(tmp_path), MASK, None, "--map"), tmp_path / "sub-01_T1w.nii.gz", Path("sub-01_T1w.nii.gz"))
     assert caught.value.code == "no-companion"
+
+
+@pytest.mark.parametrize("role", [LOW, HIGH, SOURCE])
+def test_limits_and_source_map_are_found_by_their_last_word_or_in_a_folder_of_their_own(tmp_path, role):
+    put(tmp_path, "sub-01_T2w.nii.gz", "sub-01_T2w_lo.nii.gz", "sub-01_T2w_hi.nii.gz", "sub-01_T2w_source.nii.gz")
+    beside = tmp_path / "sub-01_T2w.nii.gz"
+    index = Index(Source(str(tmp_path), role, None, "--lo"))
+    assert index.partner(Path("sub-01_T2w.nii.gz"), beside)[0].name == f"sub-01_T2w_{role}.nii.gz"
+    (tmp_path / f"sub-01_T2w_{role}.nii.gz").unlink()
+    index = Index(Source(str(tmp_path), role, None, "--lo"))
+    assert index.partner(Path("sub-01_T2w.nii.gz"), beside) == (None, "no partner")
+    other = Index(Source(str(tmp_path), role, None, "--lo"))
+    assert other.partner(Path("sub-01_T2w.nii.gz"))[0].name == "sub-01_T2w.nii.gz"
 
 
 def test_a_volume_is_never_its_own_companion(tmp_path):

@@ -8,7 +8,16 @@ import pytest
 from scipy import ndimage
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.placement import CaseGrid, Placement, canonical_affine, onto_grid, placement_of, read_canonical, same_place
+from localdiff_cli.volumes.placement import (
+    CaseGrid,
+    Placement,
+    canonical_affine,
+    labels_onto_grid,
+    onto_grid,
+    placement_of,
+    read_canonical,
+    same_place,
+)
 from localdiff_cli.volumes.reader import open_volume
 from tests.brains import write_brain
 
@@ -149,3 +158,13 @@ def test_nan_becomes_0_and_its_voxels_are_known_also_after_interpolation(tmp_pat
     moved = CaseGrid(open_volume(b), resample=True).bring(a, "reference")
     assert moved.holes is not None
     assert moved.holes.sum() == 2
+
+
+def test_labels_move_without_making_new_ones_between_them():
+    labels = np.zeros((8, 20, 20), np.float32)
+    labels[:, 4:10], labels[:, 10:16] = 1, 4
+    own, target = Placement(np.diag([3.0, 1, 1, 1]), labels.shape), Placement(np.diag([3.0, 0.7, 0.7, 1]), (8, 28, 28))
+    found, covered = labels_onto_grid(labels, own, target)
+    assert set(np.unique(found)) == {0, 1, 4}
+    assert covered.all()
+    assert np.mean(found == 4) == pytest.approx(6 / 20, abs=0.03)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.evaluation.metrics.image import DataRange, Region, region_figures, ssim_maps
+from localdiff_cli.evaluation.metrics.intervals import check_limits, interval_figures, interval_regions
 from localdiff_cli.evaluation.metrics.lesion import ContrastAgreement, contrast_agreement, lesion_contrast, ring_around
 from localdiff_cli.evaluation.metrics.lesions import LesionResult, LesionSettings, lesion_counts, single_lesions
 from localdiff_cli.evaluation.metrics.measure import Measure, measured
@@ -17,6 +18,7 @@ from localdiff_cli.evaluation.metrics.misdiagnosis import SliceEvidence, collect
 from localdiff_cli.evaluation.metrics.ood_maps import ood_figures
 from localdiff_cli.evaluation.metrics.own_maximum import own_maximum_figures
 from localdiff_cli.evaluation.metrics.pictures import ERROR_SHARE, Pictures, take_pictures
+from localdiff_cli.evaluation.metrics.promised import Promised
 from localdiff_cli.evaluation.metrics.ring_correlation import RingCorrelation, scan
 from localdiff_cli.evaluation.metrics.segmentation import compare_masks
 from localdiff_cli.evaluation.metrics.slices import Arm, SliceResult, slice_results
@@ -32,6 +34,7 @@ class Case:
     ``translation``, ``reference`` (true target contrast) and ``baseline`` share intensity units, whose span is ``data_range``. Masks are
     bool. ``intensities``: translation, reference and baseline by the prefix of their figures, in units in which air is 0 (as stored, or
     the reference's). ``truth``: the lesion; without it ``reference_segmentation`` stands in and is named so. ``ood_map`` in [0, 1].
+    ``low`` and ``high``: limits of the true value, in units of the images; ``source``: labels of who made each voxel.
     ``name`` and ``patient`` (default: the name) are the only words that reach tables and report.
     """
 
@@ -52,6 +55,9 @@ class Case:
     baseline_segmentation: NDArray[np.bool_] | None = None
     ood_map: NDArray | None = None
     ood_mask: NDArray[np.bool_] | None = None
+    low: NDArray | None = None
+    high: NDArray | None = None
+    source: NDArray[np.uint8] | None = None
     intensities: Mapping[str, NDArray] = field(default_factory=dict)
 
 
@@ -61,7 +67,8 @@ class CaseResult:
 
     ``lesion_name`` says whose mask the lesion is (empty: none was given); ``notes`` are warnings a reader must see;
     ``features`` of the slices that show brain by arm, ``(slices, d)``, where they were asked for. ``used``: by image, how it came onto the
-    grid and the scale on which it was compared. ``lesions``: those of the truth and those invented, one by one.
+    grid and the scale on which it was compared. ``lesions``: those of the truth and those invented, one by one. ``promised``: what the
+    translation's sidecar says of a certificate.
     """
 
     name: str
@@ -79,6 +86,7 @@ class CaseResult:
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     used: Mapping[str, str] = field(default_factory=dict)
     lesions: tuple[LesionResult, ...] = ()
+    promised: Promised | None = None
 
 
 def evaluate_case(case: Case, settings: EvaluationSettings) -> CaseResult:
@@ -102,6 +110,7 @@ def evaluate_case(case: Case, settings: EvaluationSettings) -> CaseResult:
     single = () if lesion is None else _single_lesions(case, lesion, settings)
     if lesion is not None:
         metrics |= lesion_counts(single, _segmentations(case))
+    metrics |= _interval_metrics(case, lesion)
     scans = _scans(case, settings)
     metrics |= _frc_metrics(scans) | _own_maximum_metrics(case)
     return CaseResult(
@@ -262,6 +271,14 @@ def _mask_metrics(case: Case, lesion: NDArray[np.bool_], settings: EvaluationSet
         found = ood_figures(case.ood_map, case.ood_mask, lesion, case.brain, settings.pro_limit)
         metrics |= {f"ood_{name}": measure for name, measure in vars(found).items()}
     return metrics
+
+
+def _interval_metrics(case: Case, lesion: NDArray[np.bool_] | None) -> dict[str, Measure]:
+    """Coverage and width of the limits given; empty without both."""
+    if case.low is None or case.high is None:
+        return {}
+    check_limits(case.low, case.high, case.brain, case.name)
+    return interval_figures(case.low, case.high, case.reference, interval_regions(case.brain, lesion, case.source), case.data_range)
 
 
 def _segmentations(case: Case) -> dict[str, NDArray[np.bool_]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from localdiff_cli.evaluation.metrics.image import REGIONS
+from localdiff_cli.evaluation.metrics.intervals import INTERVAL_REGIONS
 
 Better = Literal["higher", "lower", ""]
 
@@ -77,6 +78,11 @@ _OTHERS: tuple[Metric, ...] = (
     Metric("lesion_contrast_kept", "Lesion contrast kept", "", "", 2, "lesion", "median over lesions; 1 is faithful, 0 erased"),
 )
 
+_INTERVALS: tuple[tuple[str, str, Better, str], ...] = (
+    ("coverage", "Interval coverage", "higher", "share of voxels whose true value lies between --lo and --hi"),
+    ("width", "Interval width", "lower", "mean distance of the two limits, as a share of the data range"),
+)
+
 METRICS: Mapping[str, Metric] = {
     metric.key: metric
     for metric in (
@@ -86,6 +92,11 @@ METRICS: Mapping[str, Metric] = {
             for key, label, unit, better, decimals, meaning in _IMAGE
         ),
         *_OTHERS,
+        *(
+            Metric(f"{key}_{region}", f"{label}, {words}", "", better, 3, "interval", meaning)
+            for region, words in INTERVAL_REGIONS.items()
+            for key, label, better, meaning in _INTERVALS
+        ),
     )
 }
 """All figures of a volume, in the order of the tables; arms other than the translation put their prefix before the key."""

@@ -56,6 +56,12 @@ _METRIC = _object(
         "reasons": _list_of(_TEXT),
     }
 )
+_PROMISED = _object(
+    {
+        "certificate": _TEXT, "promises": _list_of(_TEXT), "whom": _TEXT, "p_value": {"type": "number"}, "void": {"type": "boolean"},
+        "interval": _NUMBER, "drawn_ml": _NUMBER, "unknown_ml": _NUMBER,
+    }
+)  # fmt: skip
 _VOLUME = _object(
     {
         "name": _TEXT,
@@ -70,6 +76,7 @@ _VOLUME = _object(
         "used": _map_of(_TEXT),
         "metrics": _map_of(_NUMBER),
         "reasons": _map_of(_TEXT),
+        "promised": {**_PROMISED, "type": ["object", "null"]},
     }
 )
 _MISDIAGNOSIS = _object(
@@ -209,4 +216,5 @@ def _volume(case: CaseResult, keys: set[str]) -> dict[str, Any]:
         "used": dict(case.used),
         "metrics": {key: measure.value for key, measure in measures.items()},
         "reasons": {key: measure.reason for key, measure in measures.items() if measure.reason},
+        "promised": None if case.promised is None else asdict(case.promised),
     }

@@ -21,10 +21,12 @@ from localdiff_cli.evaluation.cohort.statistics import EFFECT_NAME
 from localdiff_cli.evaluation.cohort.summary import Summary, measure_of
 from localdiff_cli.evaluation.metrics.case import CaseResult
 from localdiff_cli.evaluation.metrics.catalogue import JUDGED, METRICS, split_arm
+from localdiff_cli.evaluation.metrics.intervals import INTERVAL_REGIONS
 from localdiff_cli.evaluation.metrics.pictures import Panel, Pictures
 from localdiff_cli.evaluation.report.document import to_json
 from localdiff_cli.evaluation.report.figures import Plot, contrast_plot, paired_plots, spread_plots, sweep_plot
 from localdiff_cli.evaluation.report.headline import contrast_sentences, headline
+from localdiff_cli.evaluation.report.promise import promise_panels
 from localdiff_cli.evaluation.report.rows import lesion_table, metric_rows, rate_rows
 from localdiff_cli.evaluation.report.tables import lesions_tsv, metrics_tsv, slices_tsv
 from localdiff_cli.volumes.whole import write_text
@@ -36,6 +38,7 @@ MAIN = (
     "psnr_lesion", "psnr_ring", "psnr_outside", "psnr_brain", "ssim_brain", "ssim_slices_brain", "mae_brain", "nrmse_brain", "psnr_whole",
     "lesions_found", "lesions_missed", "lesions_invented", "lesion_contrast_kept", "frc_unsupported", "psnr_own_max", "ssim_slices_own_max",
     "ood_auroc", "ood_aupro", "ood_average_precision", "ood_dice",
+    *(f"{key}_{region}" for region in INTERVAL_REGIONS for key in ("coverage", "width")),
 )  # fmt: skip
 CAPTION_KEYS = ("dice", "psnr_lesion", "psnr_brain", "contrast", "reference_contrast")
 ROLE_COLOURS = {"ood": "inferno", "error": "magma", "frc": "viridis"}
@@ -129,6 +132,7 @@ def _context(summary: Summary) -> dict[str, Any]:
         "has_lesion": any(case.lesion_name for case in summary.volumes),
         "contrast": contrast_sentences(summary),
         "lesions": lesion_table(summary),
+        "promises": promise_panels(summary),
         "plots": _plots(summary),
         "worst": [_shown(case, summary) for case in worst],
         "best": [_shown(case, summary) for case in best],
