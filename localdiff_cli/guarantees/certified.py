@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from localdiff_cli.guarantees.certificate import Certificate, Verdict
 from localdiff_cli.guarantees.intervals import limits
-from localdiff_cli.guarantees.strangeness import Painter, is_strange, p_value
+from localdiff_cli.guarantees.strangeness import Painter, is_strange, on_grid, p_value
 from localdiff_cli.ood.backbone import Backbone
 
 
@@ -29,8 +30,8 @@ class Certified:
         intervals = self.certificate.intervals
         return {} if intervals is None else dict(zip(("lo", "hi"), limits(image, source, intervals["bands"]), strict=True))
 
-    def verdict(self, painter: Painter) -> Verdict:
-        """Whether the certificate holds for the volume that ``painter`` has seen."""
+    def verdict(self, painter: Painter, spacing: Sequence[float]) -> Verdict:
+        """Whether the certificate holds for the volume that ``painter`` has seen, with voxels of ``spacing`` mm."""
         certificate = self.certificate
-        p = p_value(painter.portrait(), certificate.portraits)
+        p = p_value(on_grid(painter.portrait(), spacing), certificate.portraits)
         return Verdict(certificate, p, is_strange(p, len(certificate.portraits), certificate.void_level))

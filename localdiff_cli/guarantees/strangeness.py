@@ -1,12 +1,13 @@
 """Is this patient like those? A portrait of the whole volume in numbers, and its conformal p-value among a cohort's portraits.
 
-Three blocks: intensity and sharpness of the condition, what the detector says, and the packaged ImageNet network's features. A portrait's
-strangeness is its distance from all the others; since everybody's is taken among the same n + 1 people, the new one included, equal people
-have equal chances to be the strangest (full conformal prediction, theorems.py).
+Four blocks: intensity and sharpness of the condition, what the detector says, the packaged ImageNet network's features, and the sides of a
+voxel. A portrait's strangeness is its distance from all the others; since everybody's is taken among the same n + 1 people, the new one
+included, equal people have equal chances to be the strangest (full conformal prediction, theorems.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -68,6 +69,14 @@ class Painter:
 def painter() -> Painter:
     """A painter with the packaged network."""
     return Painter(load_backbone().to(torch.device("cpu")))
+
+
+def on_grid(portrait: Portrait, spacing: Sequence[float]) -> Portrait:
+    """The portrait with one block more: the sides of a voxel (mm, slices first) in octaves, to the nearest quarter: another protocol shows.
+
+    Intensities are normalised and slices resampled before the networks see them, which hides it from the other blocks.
+    """
+    return portrait | {"grid": [round(4 * math.log2(side)) / 4 for side in spacing]}
 
 
 def p_value(portrait: Portrait, cohort: Sequence[Portrait]) -> float:

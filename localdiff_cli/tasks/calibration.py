@@ -15,10 +15,11 @@ from localdiff_cli.evaluation.metrics.harm import Drawn
 from localdiff_cli.guarantees.certificate import comparable
 from localdiff_cli.guarantees.intervals import Curve, Voxels, residuals
 from localdiff_cli.guarantees.losses import Record, record_of
-from localdiff_cli.guarantees.strangeness import EVERY, Painter, Portrait, painter
+from localdiff_cli.guarantees.strangeness import EVERY, Painter, Portrait, on_grid, painter
 from localdiff_cli.tasks.judged import chunk_of, detect, draw, ready_for, scene_of
 from localdiff_cli.tasks.translation import TranslateWork
 from localdiff_cli.training.people import Person, Slices, digest, slices_of, stamps
+from localdiff_cli.volumes.reader import open_volume
 from localdiff_cli.volumes.whole import whole_file
 
 VERSION = 3
@@ -58,8 +59,7 @@ class Measurement:
         """The portrait of a person's whole volume, which does not hang on what is drawn; None for files that cannot be used."""
         settings = self.translation.settings
         found = self._remembered(person, ["portrait", settings["Detector"], settings["Prepare"]], self._paint)
-        portrait: Portrait | None = None if found is None else json.loads(str(found["portrait"]))
-        return portrait
+        return None if found is None else on_grid(json.loads(str(found["portrait"])), open_volume(person.condition).frame.spacing)
 
     def _remembered(self, person: Person, key: list[Any], measure: Callable[[Slices], dict[str, Any]]) -> dict[str, Any] | None:
         """The arrays of a measurement, from the folder if it was made before."""

@@ -203,7 +203,7 @@ class TranslateWork(NetworkWork):
         found_doubts = ood_doubts(facts) + self._unknown_doubts(float(millilitres[1])) + self._expert_doubts(rows) if facts else []
         doubts = volume_doubts(prepared, item, self.bundle.typical) + found_doubts
         if self.certified and painter:
-            verdict = self.certified.verdict(painter)
+            verdict = self.certified.verdict(painter, prepared.volume.frame.spacing)
             facts, doubts = facts | verdict.facts, verdict.doubts + doubts
         facts = map_facts(detect) | ({"MatchedTo": matched.name} if matched else {}) | facts
         return Outcome(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from localdiff_cli.guarantees import strangeness
-from localdiff_cli.guarantees.strangeness import Painter
+from localdiff_cli.guarantees.strangeness import Painter, on_grid, p_value
 
 COHORTS = 2000
 
@@ -92,3 +92,12 @@ def test_a_volume_without_slices_has_no_portrait():
     assert painted((torch.zeros(0, 1, 4, 4), torch.zeros(0, 1, 4, 4, dtype=torch.bool)), [], 1) == {
         "intensity": [], "detector": [], "features": [],
     }  # fmt: skip
+
+
+def test_another_grid_makes_a_volume_strange_where_a_hair_s_breadth_does_not():
+    rng = np.random.default_rng(7)
+    plain = [{"intensity": rng.normal(size=3).tolist()} for _ in range(21)]
+    cohort = [on_grid(each, (4.0 + 0.3 * (k % 5), 0.94, 0.94)) for k, each in enumerate(plain[:20])]
+    own, near, other = (p_value(on_grid(plain[20], spacing), cohort) for spacing in ((4.5, 0.94, 0.94), (4.5, 0.95, 0.93), (2.0, 2.0, 2.0)))
+    assert other == 1 / 21
+    assert own == near > 1 / 21
