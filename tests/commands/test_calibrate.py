@@ -70,10 +70,7 @@ def test_a_translation_under_a_certificate_says_so_and_is_void_for_others(certif
     assert (image <= high).all()
     assert ((high - low)[image > 0] > 0).all()
     assert told["Calibration"]["Intervals"]["patients"] == PATIENTS
-    image = nib.load(alike)
-    flat = np.where(np.asarray(image.dataobj) > 0, 500 + np.asarray(image.dataobj) // 40, 0).astype(np.int16)
-    flat[:, :, 3:] = np.where(flat[:, :, 3:] > 0, 900, 0)
-    nib.save(nib.Nifti1Image(flat, image.affine), cohort.parent / "in" / "sub-91_T1w.nii.gz")
+    write_brain(cohort.parent / "in" / "sub-91_T1w.nii.gz", seed=41, spacing=(3, 3, 12))
     other = cli("translate", "--in", cohort.parent / "in" / "sub-91_T1w.nii.gz", "--out", cohort.parent / "other", "--calibration", path)
     assert other.exit_code == 0, other.output
     assert json.loads((cohort.parent / "other" / "sub-91_T1w.json").read_text())["ReviewReasons"][0].startswith("certificate void")
