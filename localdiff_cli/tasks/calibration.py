@@ -59,7 +59,10 @@ class Measurement:
         """The portrait of a person's whole volume, which does not hang on what is drawn; None for files that cannot be used."""
         settings = self.translation.settings
         found = self._remembered(person, ["portrait", settings["Detector"], settings["Prepare"]], self._paint)
-        return None if found is None else on_grid(json.loads(str(found["portrait"])), open_volume(person.condition).frame.spacing)
+        if found is None:
+            return None
+        spacing = open_volume(person.condition, self.translation.prepare.affine_from).frame.spacing
+        return on_grid(json.loads(str(found["portrait"])), spacing)
 
     def _remembered(self, person: Person, key: list[Any], measure: Callable[[Slices], dict[str, Any]]) -> dict[str, Any] | None:
         """The arrays of a measurement, from the folder if it was made before."""

@@ -140,7 +140,7 @@ def test_people_who_chose_a_setting_are_taken_in_on_request_and_that_is_said(coh
     other = cli("translate", "--model", bundle.path, "--in", source, "--out", cohort.parent / "x", "--interval", 0.8, "--steps", 2)
     assert other.exit_code == 2
     assert "calibration.json: made for other settings" in " ".join(other.output.split())
-    with_defaults(open_bundle(str(bundle.path)), {"steps": 3})
+    with_defaults(open_bundle(str(bundle.path)), {"steps": 4})
     assert "of another state of this bundle" in cli("models", "verify", bundle.path).output
     out.write_text("{}")
     damaged = cli("models", "verify", bundle.path)
