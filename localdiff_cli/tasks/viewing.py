@@ -26,7 +26,8 @@ PERCENTILES = (0.5, 99.5)
 IMAGES = (("condition", "condition"), ("baseline", "plain"), ("translation", "local"), ("reference", "truth"))
 OVERLAYS = (("truth", "lesions", LABELS), ("segmentation", "lesions found", LABELS), ("ood", "OOD map", HEAT))
 COMPANIONS = (("ood", "OOD map", HEAT), ("source", "source: 1 IND, 2 OOD, 3 fused, 4 unknown", LABELS), ("std", "spread of samples", HEAT))
-"""What ``translate`` writes beside a translation on request."""
+LIMITS = ("lo", "hi")
+"""What ``translate`` writes beside a translation on request; of the limits the viewer shows how far they lie apart."""
 
 
 def shown_cases(worst: Sequence[str], best: Sequence[str]) -> list[tuple[str, str]]:
@@ -65,6 +66,7 @@ def view_of(files: CaseFiles, title: str, labels: Mapping[str, str], affine_from
         path = beside(files.translation, ending)
         if name not in known and path.is_file():
             layers.append(_overlay(path, name, kind, grid))
+    layers += _interval(files.translation, grid)
     return ViewCase(title, tuple(layers), grid.volume.frame.spacing)
 
 
@@ -78,3 +80,12 @@ def _image(path: Path, name: str, grid: CaseGrid, brain: NDArray[np.bool_]) -> L
 def _overlay(path: Path, name: str, kind: str, grid: CaseGrid) -> Layer:
     array, _ = on_grid(path, grid, labels=kind == LABELS)
     return layer(name, kind, array)
+
+
+def _interval(translation: Path, grid: CaseGrid) -> list[Layer]:
+    """The width of the interval that was written with a translation, upper minus lower limit; nothing where there is none."""
+    paths = [beside(translation, ending) for ending in LIMITS]
+    if not all(path.is_file() for path in paths):
+        return []
+    low, high = (on_grid(path, grid)[0] for path in paths)
+    return [layer("width of the interval", HEAT, high - low)]

@@ -33,6 +33,17 @@ def test_a_case_shows_condition_plain_local_and_truth_with_lesions_source_and_sp
     assert set(np.unique(case.layers[5].data)) == {0, 2}
 
 
+def test_an_interval_beside_the_translation_is_shown_by_its_width(files, tmp_path):
+    lesion, affine = (brain(7) == 120).astype(np.float32), nib.load(files.condition).affine
+    nib.Nifti1Image(0.1 + 0 * lesion, affine).to_filename(tmp_path / "local_T2w_lo.nii.gz")
+    assert len(view_of(files, "a", {}).layers) == 7
+    nib.Nifti1Image(0.2 + 0.6 * lesion, affine).to_filename(tmp_path / "local_T2w_hi.nii.gz")
+    width = view_of(files, "a", {}).layers[-1]
+    assert (width.name, width.kind) == ("width of the interval", "heat")
+    shown = width.low + width.data / 255 * (width.high - width.low)
+    assert sorted({round(float(v), 2) for v in np.unique(shown)}) == [0.1, 0.7]
+
+
 def test_nothing_outside_the_brain_of_the_translation_is_shown(files, tmp_path):
     head = np.full(brain(7).shape, 900, np.int16)
     nib.Nifti1Image(head, nib.load(files.condition).affine).to_filename(files.condition)
