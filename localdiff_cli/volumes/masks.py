@@ -146,7 +146,7 @@ def _probability(values: _Values) -> MaskContent | None:
 
 
 def _labels(values: _Values) -> MaskContent | None:
-    if not values.whole or values.many or values.low < -WHOLE or values.low > WHOLE:
+    if not values.finite or not values.whole or values.many or values.low < -WHOLE or values.low > WHOLE:
         return None  # without a background of 0 nothing is left unmarked
     found = sorted({round(value) for value in values.counts} - {0})
     alike = values.same >= (SAME_NEIGHBOURS if len(found) <= FEW_LABELS else SAME_OF_MANY) * values.pairs

@@ -12,6 +12,7 @@ import torch
 from examples.benchmarks import mri, variants
 from examples.benchmarks.variants import Variant
 from localdiff_cli.bundle import EXPERT, TRANSLATOR, copy_bundle, load_tensors, open_bundle, save_bundle
+from localdiff_cli.training.board import NoBoard
 from tests.training.data import slices
 
 
@@ -58,7 +59,7 @@ class Told:
 
     def __init__(self, out: Path, work: Path, patients: list) -> None:
         self.out, self.work, self.command, self.device = out, work, "made here", torch.device("cpu")
-        self.said, self._patients = [], patients
+        self.said, self._patients, self.board = [], patients, NoBoard()
 
     def say(self, text):
         self.said.append(text)
