@@ -29,18 +29,15 @@ PROGRAMS = {
 
 def one_slice(pair: Pair, folder: Path) -> tuple[Path, Path | None]:
     """The middle slice of a patient's condition as a volume of its own, and of the brain mask."""
-    made = []
-    for path in (pair.condition, pair.brain):
-        if path is None:
-            made.append(None)
-            continue
-        image = nib.load(path)
-        assert isinstance(image, nib.Nifti1Image)
-        middle = image.shape[2] // 2
-        made.append(folder / path.name)
-        nib.save(image.slicer[:, :, middle : middle + 1], made[-1])
-    assert made[0] is not None
-    return made[0], made[1]
+    return _middle(pair.condition, folder), None if pair.brain is None else _middle(pair.brain, folder)
+
+
+def _middle(path: Path, folder: Path) -> Path:
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Image)
+    middle = image.shape[2] // 2
+    nib.save(image.slicer[:, :, middle : middle + 1], folder / path.name)
+    return folder / path.name
 
 
 def _program(text: str, ours: bool) -> None:
