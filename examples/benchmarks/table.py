@@ -44,8 +44,8 @@ def _figure(path: Path, draw: Callable[[Any], None]) -> None:
 
     canvas = Figure(figsize=(9, 4.5), layout="constrained")
     draw(canvas)
-    # Without a salt matplotlib names its marks at random, and equal figures would differ.
-    with mpl.rc_context({"svg.hashsalt": "localdiff"}), whole_file(path) as partial:
+    # Without a salt matplotlib names its marks at random, and equal figures would differ; text as text is a third of the size.
+    with mpl.rc_context({"svg.hashsalt": "localdiff", "svg.fonttype": "none"}), whole_file(path) as partial:
         canvas.savefig(partial, format="svg", metadata={"Date": None})
 
 

@@ -312,7 +312,7 @@ def test_a_signal_ends_a_run_with_workers_and_the_same_command_goes_on(folder, m
 
     for number in range(3, 30):
         write_brain(folder / f"sub-{number:02d}_T1w.nii.gz", seed=number, shape=(40, 48, 2))
-    command = [sys.executable, "-m", "localdiff_cli.app", "translate", "--in", str(folder), "--out", str(tmp_path / "out"), "--steps", "100"]
+    command = [sys.executable, "-m", "localdiff_cli.app", "translate", "--in", str(folder), "--out", str(tmp_path / "out"), "--steps", "99"]
     environment = {**os.environ, "LOCALDIFF_MODELS": str(models_folder), "LOCALDIFF_JOBS": "1"}
     options = {"env": environment, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     # Whoever runs these tests in the background of a shell ignores SIGINT, and so would every process they start.

@@ -404,7 +404,7 @@ def test_quiet_says_nothing_when_all_is_well(cli, folder, tmp_path):
 def test_an_interrupted_run_leaves_whole_outputs_and_goes_on(cli, folder, tmp_path, models_folder):
     for i in range(3, 40):
         write_brain(folder / f"sub-{i:02d}_T1w.nii.gz", seed=i, shape=(40, 48, 2))
-    command = [sys.executable, "-m", "localdiff_cli.app", "translate", "--in", str(folder), "--out", str(tmp_path / "out"), "--steps", "100"]
+    command = [sys.executable, "-m", "localdiff_cli.app", "translate", "--in", str(folder), "--out", str(tmp_path / "out"), "--steps", "99"]
     process = subprocess.Popen(command, env={**os.environ, "LOCALDIFF_MODELS": str(models_folder)}, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "out").glob("sub-*.json")) and time.monotonic() < deadline:
