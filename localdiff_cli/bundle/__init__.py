@@ -5,6 +5,7 @@ writes the card.
 """
 
 from localdiff_cli.bundle.load import (
+    detector_bundle,
     load_detector,
     load_expert,
     load_segmenter,
@@ -49,6 +50,7 @@ __all__ = [
     "bundle_folders",
     "bundle_paths",
     "copy_bundle",
+    "detector_bundle",
     "drop_expert",
     "load_detector",
     "load_expert",

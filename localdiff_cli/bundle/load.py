@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from localdiff_cli.bundle.schema import Bundle, Defaults, SegmenterDefaults, damaged, settings_of
-from localdiff_cli.bundle.store import DETECTOR, EXPERT, SEGMENTER, TRANSLATOR, weight_file
+from localdiff_cli.bundle.store import DETECTOR, EXPERT, SEGMENTER, TRANSLATOR, open_bundle, weight_file
 from localdiff_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -115,6 +115,24 @@ def load_expert(bundle: Bundle, device: torch.device) -> TranslatorNetwork | Con
     return load_translator(bundle, device, EXPERT)
 
 
+def detector_bundle(bundle: Bundle) -> Bundle:
+    """Who holds the bundle's PatchCore memory bank: itself, or the bundle of the same condition that its metadata name.
+
+    Raises :class:`ModelError` where that one is not here, or holds another bank than it did.
+    """
+    described = bundle.metadata.get("detector")
+    if not isinstance(described, dict) or "bundle" not in described:
+        return bundle
+    holder = open_bundle(str(described["bundle"]))
+    if DETECTOR not in holder.metadata["files"] or holder.metadata["files"][DETECTOR] != described.get("sha256"):
+        raise ModelError(
+            f"model {bundle.name}: takes the detector of {holder.name}, which has another one now. Name a bundle with --detector-model, "
+            "or fit one: localdiff fit detector",
+            code="other-detector",
+        )
+    return holder
+
+
 def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, backbone_weights: Path | None = None) -> PatchCoreDetector:
     """The bundle's PatchCore detector, calibrated for ``false_alarm``. ``backbone_weights``: for backbones no package carries.
 
@@ -125,6 +143,7 @@ def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, back
     from localdiff_cli.ood.patchcore import MemoryBank
     from localdiff_cli.ood.threshold import Calibration
 
+    bundle = detector_bundle(bundle)
     described = bundle.metadata.get("detector")
     if not isinstance(described, dict):
         todo = "Bring a map with --map, or fit one: localdiff fit detector"

@@ -46,6 +46,14 @@ class DetectorSpec:
 
 
 @dataclass(frozen=True)
+class LentDetector:
+    """The detector of another ``bundle`` of the same condition, and the SHA-256 of its memory bank."""
+
+    bundle: str
+    sha256: Digest
+
+
+@dataclass(frozen=True)
 class _Monai(MonaiUNetSettings):
     kind: Annotated[str, Field(pattern="^monai$")] = "monai"
 
@@ -66,7 +74,7 @@ class Metadata(Head):
     defaults: Defaults | SegmenterDefaults  # type: ignore[assignment]
     schedule: Schedule | GivenSchedule  # type: ignore[assignment]
     network: NetworkSettings | LesionNetworkSettings | _Monai | _Diffusers  # type: ignore[assignment]
-    detector: DetectorSpec  # type: ignore[assignment]
+    detector: DetectorSpec | LentDetector  # type: ignore[assignment]
     typical: Typical | None = None  # type: ignore[assignment]
 
 

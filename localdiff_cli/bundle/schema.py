@@ -146,7 +146,7 @@ class Bundle:
 
     @property
     def has_detector(self) -> bool:
-        """Whether a PatchCore memory bank is inside."""
+        """Whether there is a PatchCore memory bank: its own, or that of the bundle it names."""
         return "detector" in self.metadata
 
     @property

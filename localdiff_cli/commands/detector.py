@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localdiff_cli.bundle import Bundle, load_detector, load_segmenter, open_bundle
+from localdiff_cli.bundle import Bundle, detector_bundle, load_detector, load_segmenter, open_bundle
 from localdiff_cli.commands.run import check_place
 from localdiff_cli.declared import check
 from localdiff_cli.errors import UsageError
@@ -47,7 +47,7 @@ def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.devi
 def _patchcore(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
     from localdiff_cli.tasks.detection import DetectorBinding
 
-    source = open_bundle(options.detector_model) if options.detector_model else bundle
+    source = detector_bundle(open_bundle(options.detector_model) if options.detector_model else bundle)
     _check_same_input(source, bundle)
     false_alarm = options.false_alarm if options.false_alarm is not None else bundle.defaults.false_alarm
     detector = load_detector(source, false_alarm, device, options.backbone_weights)

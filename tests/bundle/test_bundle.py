@@ -18,6 +18,7 @@ from localdiff_cli.bundle import (
     Defaults,
     bundle_folders,
     bundle_paths,
+    detector_bundle,
     load_detector,
     load_segmenter,
     load_tensors,
@@ -494,6 +495,26 @@ def test_a_bank_is_used_only_with_the_backbone_weights_that_it_was_made_with(bun
     with pytest.raises(ModelError, match="000000000000") as caught:
         load_detector(open_bundle(str(bundle)), 0.05, CPU)
     assert caught.value.code == "backbone-weights"
+
+
+def test_a_bundle_may_take_the_detector_of_another_as_long_as_it_holds_that_bank(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCALDIFF_MODELS", str(bundle.parent))
+    taker = tmp_path / "taker"
+    shutil.copytree(bundle, taker)
+    (taker / DETECTOR).unlink()
+    described = metadata(taker)
+    bank = described["files"].pop(DETECTOR)
+    (taker / METADATA).write_text(json.dumps(described | {"detector": {"bundle": bundle.name, "sha256": bank}}))
+    opened = open_bundle(str(taker))
+    assert opened.has_detector
+    assert detector_bundle(opened).name == open_bundle(str(bundle)).name
+    own, taken = (load_detector(each, 0.05, CPU) for each in (open_bundle(str(bundle)), opened))
+    assert taken.tau_a == own.tau_a
+    assert torch.equal(taken.bank.embeddings, own.bank.embeddings)
+    (taker / METADATA).write_text(json.dumps(described | {"detector": {"bundle": bundle.name, "sha256": "0" * 64}}))
+    with pytest.raises(ModelError, match="--detector-model") as caught:
+        load_detector(open_bundle(str(taker)), 0.05, CPU)
+    assert caught.value.code == "other-detector"
 
 
 @pytest.mark.parametrize("name", ["none-such", "~nobody-at-all/x", "x" * 5000, "a\0b", "notes.txt/x"])
