@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, NamedTuple, Protocol
 
 import torch
@@ -41,16 +42,16 @@ class UNetSettings(Protocol):
         ...
 
 
-class ConcatenatedNetwork(nn.Module):
+class ConcatenatedNetwork(nn.Module, ABC):
     """A library's U-Net behind the call that Local Diffusion makes; ``predict`` is the library's own call."""
 
     def __init__(self, unet: nn.Module, settings: UNetSettings) -> None:
         super().__init__()
         self.unet, self.settings = unet, settings
 
+    @abstractmethod
     def predict(self, stacked: Tensor, t: Tensor) -> Tensor:
         """``stacked`` ``(N, in_channels, H, W)``, ``t`` ``(N,)`` → ε, x_0 or v ``(N, out_channels, H, W)``."""
-        raise NotImplementedError
 
     def forward(self, x_t: Tensor, condition: Tensor, t: Tensor) -> Tensor:
         """``x_t`` ``(N, C, H, W)``, ``condition`` ``(N, K, H, W)`` in [0, 1] (or a latent), ``t`` ``(N,)`` → like ``x_t``."""
