@@ -34,6 +34,15 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def flair_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny bundles ``t1-to-flair`` and ``lesion-flair``."""
+    folder = tmp_path_factory.mktemp("flair-models")
+    bundles.make_translator(folder / "t1-to-flair", target="FLAIR")
+    bundles.make_segmenter(folder / "lesion-flair", "FLAIR")
+    return folder
+
+
 @pytest.fixture
 def cli(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """``cli("translate", "--in", …)`` runs the command line with the tiny bundles; the result has exit code and output."""

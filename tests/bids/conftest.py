@@ -8,17 +8,7 @@ from typer.testing import CliRunner
 
 from localdiff_cli.bids.app import app, spread
 from localdiff_cli.bids.validator import validator as find_validator
-from tests import bundles
 from tests.bids.dataset import make_dataset
-
-
-@pytest.fixture(scope="session")
-def flair_models(tmp_path_factory):
-    """The tiny bundles ``t1-to-flair`` and ``lesion-flair``."""
-    folder = tmp_path_factory.mktemp("flair-models")
-    bundles.make_translator(folder / "t1-to-flair", target="FLAIR")
-    bundles.make_segmenter(folder / "lesion-flair", "FLAIR")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,28 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests import bundles
-
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.sh"))
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """The tiny bundles ``t1-to-flair`` and ``lesion-flair``."""
-    folder = tmp_path_factory.mktemp("flair")
-    bundles.make_translator(folder / "t1-to-flair", target="FLAIR")
-    bundles.make_segmenter(folder / "lesion-flair", "FLAIR")
-    return folder
-
-
 @pytest.fixture
-def environment(programs, models, models_folder):
+def environment(programs, flair_models, models_folder):
     """A PATH whose ``localdiff`` is this checkout's and whose ``python`` is the tests' own."""
     return {
         **os.environ,
         "PATH": f"{programs}:{os.environ['PATH']}",
-        "LOCALDIFF_MODELS": f"{models}{os.pathsep}{models_folder}",
+        "LOCALDIFF_MODELS": f"{flair_models}{os.pathsep}{models_folder}",
         "JOBS": "0",  # no worker processes: seven commands in a row take long enough
         "LOCALDIFF_JOBS": "0",
     }
