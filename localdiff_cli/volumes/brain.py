@@ -21,6 +21,8 @@ BRAIN_LITRES = (0.4, 2.6)
 SLAB_EXTENT_MM = 60.0
 SLAB_MIN_SLICES = 8
 SLAB_MAX_AREA_MM2 = 21500.0
+SLAB_MIN_AREA_MM2 = 2000.0
+"""The largest slice of a slab shows at least this much brain, but at the vertex and the foramen magnum."""
 BACKGROUND_SHARE = 0.15
 
 
@@ -64,8 +66,7 @@ def looks_stripped(mask: NDArray, volume: Volume) -> bool:
     if 1 - mask.mean() < BACKGROUND_SHARE:
         return False
     if is_slab(volume):
-        area = mask.sum(axis=(1, 2)).max() * volume.frame.spacing[1] * volume.frame.spacing[2]
-        return bool(area <= SLAB_MAX_AREA_MM2)
+        return _largest_area(mask, volume) <= SLAB_MAX_AREA_MM2
     return _litres(mask, volume) <= STRIPPED_MAX_LITRES
 
 
@@ -94,9 +95,18 @@ def auto_brain(reader: SliceReader, background: float, tolerance: float, advice:
     return Brain(extracted, "deepbet", _size_doubts(extracted, volume))
 
 
+def _largest_area(mask: NDArray, volume: Volume) -> float:
+    """The mask's area in the slice where it is largest, mm²."""
+    return float(mask.sum(axis=(1, 2)).max() * volume.frame.spacing[1] * volume.frame.spacing[2])
+
+
 def _size_doubts(mask: NDArray, volume: Volume) -> tuple[str, ...]:
-    litres = _litres(mask, volume)
-    if is_slab(volume) or BRAIN_LITRES[0] <= litres <= BRAIN_LITRES[1]:
+    litres, area = _litres(mask, volume), _largest_area(mask, volume)
+    if is_slab(volume) and SLAB_MIN_AREA_MM2 <= area <= SLAB_MAX_AREA_MM2:
+        return ()
+    if is_slab(volume):
+        return (f"brain: the mask measures {area / 100:.0f} cm² where it is largest in this slab, unlike an adult brain",)
+    if BRAIN_LITRES[0] <= litres <= BRAIN_LITRES[1]:
         return ()
     return (f"brain: the mask measures {litres:.2f} l, unlike an adult brain",)
 

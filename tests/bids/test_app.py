@@ -161,6 +161,49 @@ def test_expert_masks_of_another_dataset_are_the_truth(study, bids_app, tmp_path
     assert dict(zip(header, row, strict=True))["lesion_mask"] == "expert mask"
 
 
+def test_a_limit_on_a_figure_that_a_visit_lacks_is_missed_unless_asked_otherwise(study, bids_app, tmp_path):
+    copy = shutil.copytree(study[0], tmp_path / "copy", symlinks=True)
+    out = copy / "derivatives" / "localdiff"
+    experts = tmp_path / "experts"
+    (experts / "sub-02" / "anat").mkdir(parents=True)
+    image = nib.load(copy / "sub-02/anat/sub-02_T1w.nii.gz")
+    mask = np.zeros(image.shape, np.uint8)
+    mask[20:26, 20:26, 2:4] = 1
+    nib.save(nib.Nifti1Image(mask, image.affine), experts / "sub-02" / "anat" / "sub-02_label-lesion_mask.nii.gz")
+    asked = (copy, out, "group", "--truth", experts, "--fail-under", "psnr_lesion=0")
+    refused = bids_app(*asked)
+    assert refused.exit_code == 5, refused.output
+    assert "psnr_lesion: missing for" in refused.stderr
+    assert "sub-01_ses-pre_FLAIR.nii.gz" in refused.stderr
+    allowed = bids_app(*asked, "--allow-missing")
+    assert allowed.exit_code == 0, allowed.output
+
+
+def test_contradicting_headers_are_read_as_asked_at_both_levels(bids_app, tmp_path):
+    root = make_dataset(tmp_path / "study", (("01", None, "sub-01_T1w", 1), ("01", None, "sub-01_FLAIR", 2)))
+    for path in root.rglob("*.nii.gz"):
+        image = nib.load(path)
+        data, affine = np.asarray(image.dataobj), image.affine
+        image.set_qform(affine, 1)
+        image.set_sform(affine @ np.diag([-1, 1, 1, 1]), 1)
+        nib.save(nib.Nifti1Image(data, None, image.header), path)
+    out = tmp_path / "out"
+    refused = bids_app(root, out, "participant", "--mode", "plain")
+    assert refused.exit_code == 1, refused.output
+    assert "--affine-from" in (out / "failures.tsv").read_text()
+    for asked in ("qform", "sform"):
+        out = tmp_path / asked
+        made = bids_app(root, out, "participant", "--mode", "plain", "--affine-from", asked)
+        assert made.exit_code == 0, made.output
+        source = nib.load(root / "sub-01/anat/sub-01_T1w.nii.gz")
+        translated = nib.load(next(out.rglob("*_desc-synthetic_FLAIR.nii.gz")))
+        np.testing.assert_array_equal(translated.get_qform(), source.get_qform())
+        np.testing.assert_array_equal(translated.get_sform(), source.get_sform())
+        assert json.loads(next(out.rglob("*_desc-synthetic_FLAIR.json")).read_text())["ReviewReasons"]
+        report = bids_app(root, out, "group", "--affine-from", asked)
+        assert report.exit_code == 0, report.output
+
+
 def test_the_group_level_says_what_is_missing(small, bids_app, tmp_path):
     (tmp_path / "out").mkdir()
     assert "run the participant level first" in bids_app(small, tmp_path / "out", "group").stderr

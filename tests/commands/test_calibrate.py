@@ -1,6 +1,7 @@
 """From a cohort on disk to a certificate, and a translation under it: what is promised, refused and said."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -106,6 +107,24 @@ def test_nothing_certified_is_an_exit_code_of_its_own_and_no_file(certificate, c
     assert failed.exit_code == 6
     assert "no certificate was written" in failed.output
     assert not out.exists()
+
+
+def test_a_cohort_whose_headers_contradict_themselves_is_read_by_the_form_that_is_named(cohort, tmp_path, cli):
+    shutil.copytree(cohort, tmp_path / "cohort")
+    for path in (tmp_path / "cohort").rglob("*.nii.gz"):
+        image = nib.load(path)
+        data, affine = np.asanyarray(image.dataobj), image.affine
+        image.set_qform(affine, 1)
+        image.set_sform(affine @ np.diag([1, 1, 2, 1]), 1)
+        nib.save(nib.Nifti1Image(data, None, image.header), path)
+    words = ("calibrate", "--model", "t1-to-t2", "--data", tmp_path / "cohort", *PROMISE)
+    refused = cli(*words, "--out", tmp_path / "none.json")
+    assert refused.exit_code != 0
+    assert "--affine-from" in refused.output
+    assert not (tmp_path / "none.json").exists()
+    named = cli(*words, "--out", tmp_path / "site.json", "--affine-from", "qform")
+    assert named.exit_code == 0, named.output
+    assert json.loads((tmp_path / "site.json").read_text())["cohort"]["patients"] == PATIENTS
 
 
 def test_patients_that_the_bundle_has_seen_are_refused(cohort, cli):

@@ -85,6 +85,29 @@ def test_the_report_holds_its_cases_to_scroll_through_unless_it_is_told_not_to(c
     assert "<script" not in (study / "report" / "report.html").read_text()
 
 
+@pytest.mark.parametrize("asked", ["qform", "sform"])
+def test_figures_and_viewer_of_volumes_whose_forms_contradict_each_other_are_of_the_form_that_is_named(cli, study, asked):
+    plainly = run(cli, study, "--truth", study / "truth")
+    assert plainly.exit_code == 0, plainly.output
+    expected = rows(study / "report" / "metrics.tsv")
+    for path in study.rglob("*.nii.gz"):
+        image = nib.load(path)
+        data, affine = np.asanyarray(image.dataobj), image.affine
+        image.set_qform(affine, 1)
+        image.set_sform(affine @ np.diag([-1, 1, 1, 1]), 1)
+        nib.save(nib.Nifti1Image(data, None, image.header), path)
+    refused = run(cli, study, "--truth", study / "truth")
+    assert refused.exit_code != 0
+    assert "--affine-from" in refused.output
+    result = run(cli, study, "--truth", study / "truth", "--affine-from", asked)
+    assert result.exit_code == 0, result.output
+    assert "not in the viewer" not in result.output
+    page = (study / "report" / "report.html").read_text()
+    assert [each["name"] for each in json.loads(re.search(r'<script type="application/json">(.*?)</script>', page)[1])[0]["layers"]]
+    found = rows(study / "report" / "metrics.tsv")
+    assert [float(row["psnr_brain"]) for row in found] == pytest.approx([float(row["psnr_brain"]) for row in expected], abs=1e-6)
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH: apt-get install chromium")
 def test_the_viewer_in_the_report_shows_the_voxels_of_the_translation(cli, study, tmp_path):
     run(cli, study, "--truth", study / "truth")

@@ -128,6 +128,15 @@ def test_brain_of_unlikely_size_is_doubted(tmp_path, no_extraction):
     assert any("unlike an adult brain" in doubt for doubt in brain.doubts)
 
 
+@pytest.mark.parametrize(("half", "doubted"), [(18, False), (5, True)], ids=["a brain's cross-section", "a lesion's"])
+def test_a_mask_too_small_for_a_brain_is_doubted_in_a_slab_too(tmp_path, half, doubted):
+    mask = np.zeros((40, 48, 6), np.uint8)
+    mask[20 - half : 20 + half, 24 - half : 24 + half] = 1
+    volume = open_volume(save_nifti(tmp_path / "a.nii.gz", brain_array((40, 48, 6)).astype(np.int16), affine_of((3, 3, 3))))
+    given = brain_from_file(save_nifti(tmp_path / "m.nii.gz", mask, affine_of((3, 3, 3))), volume)
+    assert [f"{4 * half**2 * 9 / 100:.0f} cm²" in doubt for doubt in given.doubts] == [True] * doubted
+
+
 def test_whole_image_is_everything_but_background(tmp_path):
     reader = SliceReader(open_volume(head_file(tmp_path / "a.nii.gz")))
     found = survey(reader)
