@@ -33,6 +33,7 @@ from localdiff_cli.training.job import (
 )
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.slices import PatientSlices
+from localdiff_cli.training.widen import fits_into, widened
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 
 
@@ -205,11 +206,20 @@ def _doubt_at(draw: LesionDraw, job: FitJob) -> float | None:
 
 
 def _first_segmenter(network: LesionNetworkSettings, seed: int, start: Start | None, device: torch.device) -> LesionNetwork:
-    """The lesion network before its first step. Raises :class:`UsageError` where that of ``start`` is another."""
+    """The lesion network before its first step, that of ``start`` with more channels where more are asked for.
+
+    Raises :class:`UsageError` where that of ``start`` does not fit into it.
+    """
     if start is None:
         torch.manual_seed(seed)
         return LesionNetwork(network).to(device)
     model = load_segmenter(start.bundle, device)
-    if model.settings != network:
-        raise UsageError(f"--start {start.bundle.name}: has {model.settings}; expected {network}. Give its --channels, or another bundle")
-    return model.requires_grad_(True)
+    if not fits_into(model.settings, network):
+        raise UsageError(
+            f"--start {start.bundle.name}: has {model.settings}; expected {network}, or fewer channels. Give its --channels or more, or "
+            "another bundle"
+        )
+    if model.settings == network:
+        return model.requires_grad_(True)
+    torch.manual_seed(seed)
+    return widened(model, LesionNetwork(network).to(device))
