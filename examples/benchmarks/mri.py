@@ -31,7 +31,6 @@ from examples.benchmarks.variants import regress
 from examples.benchmarks.weights import how_to_make
 from examples.benchmarks.wrong_maps import REDRAWN, noisy, spoil
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
-from localdiff_cli.commands.translate import sample_settings
 from localdiff_cli.diffusion.device import on_device
 from localdiff_cli.diffusion.fusion import LocalSettings
 from localdiff_cli.errors import UsageError
@@ -44,6 +43,7 @@ from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings, 
 from localdiff_cli.ood.detector import Detector
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.options import TranslateOptions
+from localdiff_cli.recipes.translate import sample_settings
 from localdiff_cli.segmentation.detector import SegmenterDetector
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.tasks.guidance import lesion_shows

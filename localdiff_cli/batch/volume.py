@@ -16,7 +16,7 @@ from typing import Any
 from localdiff_cli.batch.claims import Claim, Claims, key_of
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.records import BUSY, DONE, FAILED, Record, Records
-from localdiff_cli.batch.work import OnSlice, Outcome, Recipe, Say, Work, printable
+from localdiff_cli.batch.work import OnSlice, Outcome, Say, VolumeRecipe, VolumeWork, printable
 from localdiff_cli.errors import LocaldiffError, VolumeError
 from localdiff_cli.volumes.contrast import read_sidecar, sidecar_path
 from localdiff_cli.volumes.reader import file_hash
@@ -30,12 +30,12 @@ MAX_ATTEMPTS = 2
 BUSY_POLL_SECONDS = 1.0
 
 
-def sources(work: Work, item: Item) -> dict[str, Any]:
+def sources(work: VolumeWork, item: Item) -> dict[str, Any]:
     """The content of every file that decides this item's result."""
     return {"SourceSHA256": file_hash(item.path), "CompanionSHA256": [file_hash(path) for path in work.companions(item)]}
 
 
-def state_of(work: Work, item: Item, outputs: list[Path], *, overwrite: bool, ours: bool = False) -> str:
+def state_of(work: VolumeWork, item: Item, outputs: list[Path], *, overwrite: bool, ours: bool = False) -> str:
     """``done`` (whole, of this input and these settings) or ``open``; ``ours``: a claim says who left half of it.
 
     Raises :class:`VolumeError` for outputs that are not ours to replace.
@@ -92,10 +92,10 @@ def _check_unchanged(item: Item, before: dict[str, Any], after: dict[str, Any]) 
 
 
 @dataclass(frozen=True)
-class VolumeJob:
-    """Every volume's work, as it is handed to a worker process or a cluster node."""
+class Recorded:
+    """A command's recipe under claims and records: the engine's :class:`~localdiff_cli.batch.work.Recipe` for volumes."""
 
-    recipe: Recipe
+    recipe: VolumeRecipe
     out: Path
     version: str
     overwrite: bool = False
@@ -105,9 +105,9 @@ class VolumeJob:
         """The volume's name in messages and tables."""
         return printable(item.relative)
 
-    def load(self, say: Say) -> VolumeWorker:
+    def load(self, say: Say) -> RecordedWork:
         """Load the networks. Raises :class:`LocaldiffError` where they cannot be used."""
-        return VolumeWorker(self, self.recipe.load(say), Claims(self.out), say)
+        return RecordedWork(self, self.recipe.load(say), Claims(self.out), say)
 
     def pause(self, record: Record, attempt: int) -> float | None:
         """Seconds after which to try again; None where the record is final."""
@@ -134,23 +134,23 @@ def _now() -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class VolumeWorker:
-    """Works on one volume after another with the networks loaded once."""
+class RecordedWork:
+    """The command's work on one volume after another, each from claim to record."""
 
-    job: VolumeJob
-    work: Work
+    recorded: Recorded
+    work: VolumeWork
     claims: Claims
     say: Say
 
     def __call__(self, item: Item, attempt: int, on_slice: OnSlice) -> Record:
         """The record of one volume. Raises :class:`LocaldiffError` only where no volume at all can be worked on."""
-        name, started = self.job.name(item), time.monotonic()
+        name, started = self.recorded.name(item), time.monotonic()
         try:
             record = self._record(item, name, attempt, on_slice)
         except Exception as error:  # whatever a library raises on one bad file must not end the run for the others
             if isinstance(error, LocaldiffError) and not isinstance(error, VolumeError):
                 raise
-            if self.job.debug:
+            if self.recorded.debug:
                 traceback.print_exc()
             code = error.code if isinstance(error, LocaldiffError) else _code_of(error)
             reason = printable(Path(str(error))) if isinstance(error, LocaldiffError) else f"{name}: {type(error).__name__}: {error}"
@@ -165,26 +165,26 @@ class VolumeWorker:
 
     def _keep(self, record: Record) -> None:
         with suppress(VolumeError, OSError):  # the sidecar says it too; the tables only lack a row
-            Records(self.job.out).write(record)
+            Records(self.recorded.out).write(record)
 
     def _record(self, item: Item, name: str, attempt: int, on_slice: OnSlice) -> Record:
         _check_name(item.path)
-        outputs, key = self.job.recipe.outputs(item), key_of(name)
+        outputs, key = self.recorded.recipe.outputs(item), key_of(name)
         unclaimed = not self.claims.path(key).exists()
-        if unclaimed and state_of(self.work, item, outputs, overwrite=self.job.overwrite) == "done":
+        if unclaimed and state_of(self.work, item, outputs, overwrite=self.recorded.overwrite) == "done":
             return self._known(outputs, name)
         try:
             claim = self.claims.take(key, name)
         except OSError as error:
             reason = f"cannot be written or locked ({error.strerror}); check its permissions, and that its file system has locks (flock)"
-            raise VolumeError(f"{self.job.out}: {reason}", code="unwritable") from error
+            raise VolumeError(f"{self.recorded.out}: {reason}", code="unwritable") from error
         if claim is None:
             return Record(name, BUSY, reason=f"in work by {self.claims.holder(key)}")
         try:
             if claim.inherited or attempt > 1:
-                for path in (*outputs, sidecar_path(outputs[0]), Records(self.job.out).path(name)):
+                for path in (*outputs, sidecar_path(outputs[0]), Records(self.recorded.out).path(name)):
                     sweep(path)
-            if state_of(self.work, item, outputs, overwrite=self.job.overwrite, ours=claim.inherited) == "done":
+            if state_of(self.work, item, outputs, overwrite=self.recorded.overwrite, ours=claim.inherited) == "done":
                 return self._known(outputs, name)
             return self._make(item, name, outputs, on_slice)
         finally:
@@ -203,7 +203,7 @@ class VolumeWorker:
             _check_unchanged(item, made_of, sources(self.work, item))
             written = {path.name: file_hash(path) for path in outputs}
             facts = {
-                "LocaldiffVersion": self.job.version,
+                "LocaldiffVersion": self.recorded.version,
                 "Sources": [name],
                 "SpatialReference": name,
                 **made_of,
@@ -226,7 +226,7 @@ class VolumeWorker:
 
     def _halving(self, item: Item, name: str, on_slice: OnSlice) -> Outcome:
         """The work; where the device's memory does not hold the batch, with half of it: slower, the same result."""
-        work: Work | None = self.work
+        work: VolumeWork | None = self.work
         while True:
             assert work is not None
             try:
@@ -240,7 +240,7 @@ class VolumeWorker:
     def _known(self, outputs: list[Path], name: str) -> Record:
         """The record of a volume that was done before."""
         sidecar = read_sidecar(outputs[0])
-        records = Records(self.job.out)
+        records = Records(self.recorded.out)
         kept = records.read(records.path(name))
         described = self._described(outputs, sidecar)
         if kept is not None and kept.state == DONE and kept.output_sha256 == described["output_sha256"]:
@@ -251,7 +251,7 @@ class VolumeWorker:
 
     def _described(self, outputs: list[Path], sidecar: dict[str, Any]) -> dict[str, Any]:
         return {
-            "output": outputs[0].relative_to(self.job.out).as_posix(),
+            "output": outputs[0].relative_to(self.recorded.out).as_posix(),
             "source_sha256": str(sidecar.get("SourceSHA256", "")),
             "output_sha256": dict(sidecar.get("OutputSHA256", {})),
             "review": tuple(map(str, sidecar.get("ReviewReasons", ()))),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from localdiff_cli.batch.discover import Item
-from localdiff_cli.batch.work import Estimate, OnSlice, Outcome, Work
+from localdiff_cli.batch.work import Estimate, OnSlice, Outcome, VolumeWork
 from localdiff_cli.bids.dataset import DESCRIPTIONS, RAW, uri
 from localdiff_cli.bids.names import derived, parse_name
 from localdiff_cli.errors import VolumeError
@@ -65,7 +65,7 @@ class BidsPlan(OutputPlan):
 class BidsWork:
     """A command's work on one volume, with the sidecars that BIDS wants: each names its sources and its space."""
 
-    inner: Work
+    inner: VolumeWork
     plan: BidsPlan
 
     @property

@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from localdiff_cli.batch.discover import Item
-from localdiff_cli.batch.work import Say, Work
+from localdiff_cli.batch.work import Say, VolumeWork
 from localdiff_cli.bids.outputs import BidsPlan, BidsWork
 from localdiff_cli.bundle import open_bundle
-from localdiff_cli.commands.segment import SegmentRecipe
-from localdiff_cli.commands.translate import TranslateRecipe
+from localdiff_cli.recipes.segment import SegmentRecipe
+from localdiff_cli.recipes.translate import TranslateRecipe
 from localdiff_cli.tasks.outputs import Role
 
 
@@ -33,7 +33,7 @@ class BidsTranslateRecipe(TranslateRecipe):
         """All files written for an item, the translation first."""
         return self.plan.with_sidecars(item)
 
-    def load(self, say: Say) -> Work:
+    def load(self, say: Say) -> VolumeWork:
         """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
         return BidsWork(super().load(say), self.plan)
 
@@ -51,6 +51,6 @@ class BidsSegmentRecipe(SegmentRecipe):
         """All files written for an item, the mask first."""
         return self.plan.with_sidecars(item)
 
-    def load(self, say: Say) -> Work:
+    def load(self, say: Say) -> VolumeWork:
         """Load the bundle. Raises :class:`LocaldiffError` where it cannot be used."""
         return BidsWork(super().load(say), self.plan)

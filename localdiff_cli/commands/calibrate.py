@@ -14,10 +14,10 @@ from localdiff_cli import __version__
 from localdiff_cli.batch.report import say
 from localdiff_cli.bundle import Bundle, open_bundle
 from localdiff_cli.commands.run import check_affine_from
-from localdiff_cli.commands.translate import TranslateRecipe
 from localdiff_cli.declared import check_choice, check_range
 from localdiff_cli.errors import EXIT_OK, ModelError, NoInputError, NotCertifiedError, UsageError
 from localdiff_cli.options import DetectorOptions, TranslateOptions
+from localdiff_cli.recipes.translate import TranslateRecipe
 
 if TYPE_CHECKING:
     from localdiff_cli.guarantees.certificate import Certificate

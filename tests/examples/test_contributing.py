@@ -11,8 +11,8 @@ import torch
 
 from localdiff_cli import choices
 from localdiff_cli.choices import DETECTORS, SAMPLERS
-from localdiff_cli.commands.detector import MAKERS
 from localdiff_cli.diffusion.samplers import STEPS
+from localdiff_cli.recipes.detector import MAKERS
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()

@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from localdiff_cli.batch.discover import Item
-from localdiff_cli.batch.work import Say, Work
+from localdiff_cli.batch.work import Say, VolumeWork
+from localdiff_cli.bundle import Bundle
+from localdiff_cli.errors import UsageError
 from localdiff_cli.tasks.outputs import OutputPlan, Role
 
 BRAIN = Role("brain", "brain", "uint8", "localdiff brain mask")
@@ -25,7 +27,7 @@ class NetworkRecipe(ABC):
         """Every kind of output, the main one first, and whether it is wanted."""
 
     @abstractmethod
-    def load(self, say: Say) -> Work:
+    def load(self, say: Say) -> VolumeWork:
         """Load bundle and networks. Raises :class:`LocaldiffError` where they cannot be used."""
 
     @property
@@ -41,3 +43,17 @@ class NetworkRecipe(ABC):
     def outputs(self, item: Item) -> list[Path]:
         """All volumes written for an item, the main one first."""
         return self.plan.outputs(item)
+
+
+def batch_of(value: str, automatic: int) -> int:
+    """``--batch-size``: auto or a whole number of at least 1. Raises :class:`UsageError` for anything else."""
+    if value == "auto":
+        return automatic
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"--batch-size {value}: expected auto or a whole number of at least 1", code="range")
+    return int(value)
+
+
+def announce(say: Say, bundle: Bundle, device: object) -> None:
+    """Say which model and device run."""
+    say(f"model {bundle.name} ({bundle.hash[:12]}), device {device}")
