@@ -19,7 +19,7 @@ from localdiff_cli.batch.records import BUSY, DONE, FAILED, Record, Records
 from localdiff_cli.batch.work import OnSlice, Outcome, Say, VolumeRecipe, VolumeWork, printable
 from localdiff_cli.errors import LocaldiffError, VolumeError
 from localdiff_cli.volumes.contrast import read_sidecar, sidecar_path
-from localdiff_cli.volumes.reader import file_hash
+from localdiff_cli.volumes.files import file_hash
 from localdiff_cli.volumes.whole import sweep, write_text
 from localdiff_cli.volumes.writer import output_files
 

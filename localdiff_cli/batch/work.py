@@ -79,7 +79,7 @@ class VolumeRecipe(Protocol):
 class Work(Protocol):
     """What is ready for one task after another."""
 
-    def __call__(self, task: Any, attempt: int, on_slice: OnSlice) -> Any:
+    def __call__(self, task: Any, attempt: int, on_slice: OnSlice, /) -> Any:
         """The result of a task; tasks and results are anything that can be pickled."""
         ...
 

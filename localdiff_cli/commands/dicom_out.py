@@ -15,11 +15,12 @@ from localdiff_cli.batch.report import Reporter
 from localdiff_cli.batch.work import VolumeRecipe, printable
 from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import read_sidecar
-from localdiff_cli.volumes.dicom import open_stack
-from localdiff_cli.volumes.dicom_derived import Maker, write_derived
-from localdiff_cli.volumes.dicom_header import is_dicom
-from localdiff_cli.volumes.dicom_seg import need_highdicom, write_segmentation
-from localdiff_cli.volumes.reader import stem, suffix_of
+from localdiff_cli.volumes.files import stem
+from localdiff_cli.volumes.formats import suffix_of
+from localdiff_cli.volumes.formats.dicom.derived import Maker, write_derived
+from localdiff_cli.volumes.formats.dicom.header import is_dicom
+from localdiff_cli.volumes.formats.dicom.seg import need_highdicom, write_segmentation
+from localdiff_cli.volumes.formats.dicom.series import open_stack
 
 
 def check_dicom_out(source: str, folder: Path, found: Found) -> None:

@@ -62,7 +62,7 @@ def slicer(
 
 def _hand_over(made: Path, wanted: Path) -> None:
     """Put a volume where Slicer wants it, in the format that its name asks for."""
-    from localdiff_cli.volumes.reader import suffix_of
+    from localdiff_cli.volumes.formats import suffix_of
 
     if suffix_of(made) == suffix_of(wanted):
         shutil.copyfile(made, wanted)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from localdiff_cli.bundle import Bundle, detector_bundle, load_detector, load_segmenter, open_bundle
 from localdiff_cli.errors import UsageError
 from localdiff_cli.options import DetectorOptions
-from localdiff_cli.volumes.reader import file_hash
+from localdiff_cli.volumes.files import file_hash
 
 if TYPE_CHECKING:
     import torch

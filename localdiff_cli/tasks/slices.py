@@ -18,12 +18,13 @@ from torch import Tensor
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.bundle import Bundle
 from localdiff_cli.errors import VolumeError
+from localdiff_cli.volumes.files import file_hash
 from localdiff_cli.volumes.geometry import Grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
 from localdiff_cli.volumes.likeness import Typical, unlike
 from localdiff_cli.volumes.partners import Source, find_companion
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
-from localdiff_cli.volumes.reader import file_hash, open_volume
+from localdiff_cli.volumes.reader import open_volume
 
 CLIPPED_SHARE_TO_REVIEW = 0.05
 

@@ -20,10 +20,11 @@ from localdiff_cli.errors import LocaldiffError, VolumeError
 from localdiff_cli.training.pairs import Pair
 from localdiff_cli.training.processes import Processes
 from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid
+from localdiff_cli.volumes.files import absent_content
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 from localdiff_cli.volumes.masks import read_mask
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
-from localdiff_cli.volumes.reader import absent_content, open_volume
+from localdiff_cli.volumes.reader import open_volume
 from localdiff_cli.volumes.whole import whole_file, write_text
 
 MIN_BRAIN_MM2 = 500.0
