@@ -85,7 +85,10 @@ def test_a_value_beyond_its_limit_is_refused_under_the_options_name(settings, to
     "settings",
     [
         options.DetectOptions(), options.TranslateOptions(), options.SegmentOptions(), options.EvaluateOptions("ref"),
-        options.DetectorOptions(), options.Asked(),
+        options.DetectorOptions(), options.Asked(), options.FitOptions(("d",), "o"), options.TranslatorData(("d",), "o"),
+        options.SegmenterData(("d",), "o"), options.TrainOptions(), options.ExpertTraining(), options.SegmenterTraining(),
+        options.TranslatorFit(), options.ExpertFit("b"), options.DetectorFit(), options.SegmenterFit(),
+        options.CalibrateOptions("m", ("d",), "o"), options.ViewOptions(("v",)),
     ],
     ids=lambda each: type(each).__name__,
 )  # fmt: skip

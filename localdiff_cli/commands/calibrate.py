@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,9 @@ from localdiff_cli import __version__
 from localdiff_cli.batch.report import say
 from localdiff_cli.bundle import Bundle, open_bundle
 from localdiff_cli.commands.run import check_affine_from
-from localdiff_cli.declared import check_choice, check_range
+from localdiff_cli.declared import check, check_range
 from localdiff_cli.errors import EXIT_OK, ModelError, NoInputError, NotCertifiedError, UsageError
-from localdiff_cli.options import DetectorOptions, TranslateOptions
+from localdiff_cli.options import CalibrateOptions, DetectorOptions, TranslateOptions
 from localdiff_cli.recipes.translate import TranslateRecipe
 
 if TYPE_CHECKING:
@@ -34,70 +33,30 @@ BANDS_PEOPLE = 16
 """How many people of ``--bands-from`` are measured: the shape of the bands needs no more."""
 
 
-@dataclass(frozen=True)
-class CalibrateOptions:
-    """The options of ``localdiff calibrate`` by their names; None asks for no such promise."""
-
-    model: str
-    data: tuple[Path, ...]
-    out: Path
-    max_uncovered: float | None = None
-    max_missed: float | None = None
-    max_invented: float | None = None
-    max_harm: float | None = None
-    harm_ml: float = 5.0
-    confidence: float = 0.9
-    taus: tuple[float, ...] | None = None
-    every: int = 1
-    split: str | None = None
-    exclude: tuple[str, ...] = ()
-    void_level: float = 0.05
-    work: Path | None = None
-    device: str = "auto"
-    interval: float | None = None
-    affine_from: str | None = None
-    bands_from: tuple[Path, ...] = ()
-    with_val: bool = False
-
-    @property
-    def levels(self) -> dict[str, float]:
-        """Risk → level, of what was asked for."""
-        given = {"uncovered": self.max_uncovered, "missed": self.max_missed, "invented": self.max_invented, "harm": self.max_harm}
-        return {name: level for name, level in given.items() if level is not None}
-
-
 def cuts(text: str | None) -> tuple[float, ...] | None:
     """``0.2,0.1,0.3`` as numbers. Raises :class:`UsageError` for anything else."""
     if text is None:
         return None
     try:
-        return tuple(float(word) for word in text.split(","))
+        taus = tuple(float(word) for word in text.split(","))
     except ValueError as error:
         raise UsageError(
             f"--taus {text}: expected numbers from 0 to 1 with commas between them, such as 0.2,0.1,0.3", code="range"
         ) from error
+    for tau in taus:
+        check_range("--taus", tau, 1e-6, 1.0)
+    return taus
 
 
 def _check(options: CalibrateOptions) -> None:
     check_affine_from(options.affine_from)
-    for name, level in options.levels.items():
-        check_range(f"--max-{name}", level, 1e-4, 1 - 1e-4)
+    check(options)
+    cuts(options.taus)
     if not options.levels and options.interval is None:
         asked = "--max-uncovered, --max-missed, --max-invented, --max-harm, --interval"
         raise UsageError(f"nothing to promise: give at least one of {asked}", code="missing")
-    if options.interval is not None:
-        check_range("--interval", options.interval, 0.5, 0.99)
-    for option, number, low, high in (
-        ("--harm-ml", options.harm_ml, 0, 2000),
-        ("--confidence", options.confidence, 0.5, 0.9999),
-        ("--void-below", options.void_level, 0, 0.5),
-        *(("--taus", tau, 1e-6, 1.0) for tau in options.taus or ()),
-    ):
-        check_range(option, number, low, high)
     if options.bands_from and options.interval is None:
         raise UsageError("--bands-from shapes the bands of --interval: give that too", code="conflict")
-    if options.split is not None:
-        check_choice("--split", options.split, ("train", "val", "test"))
 
 
 def calibrate(options: CalibrateOptions) -> int:
@@ -145,7 +104,7 @@ def _asked(options: CalibrateOptions, bundle: Bundle) -> Asked:
     from localdiff_cli.guarantees.certify import Asked
 
     own = bundle.defaults.threshold
-    given = options.taus or (own, *GRID)
+    given = cuts(options.taus) or (own, *GRID)
     # Bands alone choose no cut: they are those of the first.
     taus = tuple(sorted(set(given if options.levels else given[:1])))
     return Asked(options.levels, 1 - options.confidence, taus, taus.index(given[0]))
