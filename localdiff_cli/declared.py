@@ -14,6 +14,7 @@ from typing import Annotated, Any, Protocol, get_args, get_origin, get_type_hint
 from typer.models import ArgumentInfo, OptionInfo
 
 from localdiff_cli.errors import UsageError
+from localdiff_cli.roles import Role, Writes
 
 PANELS = (
     "Files", "Reference", "Model", "Local Diffusion", "OOD region", "Sampling", "Input",
@@ -72,6 +73,12 @@ def check(settings: Any) -> None:
         for limit in get_args(hint)[1:] if value is not None else ():
             if isinstance(limit, Range | OneOf):
                 limit.check(_flag(hint), value)
+
+
+def asked_for(settings: Any) -> list[Role]:
+    """The outputs that the options ask for, in the order of their fields."""
+    marks = [(each, getattr(settings, field.name)) for field, hint in _declared(type(settings)) for each in get_args(hint)[1:]]
+    return [mark.role for mark, value in marks if isinstance(mark, Writes) and mark.wanted(value)]
 
 
 def command(*classes: type, without: Collection[str] = (), **instead: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -11,6 +11,7 @@ import typer
 
 from localdiff_cli.choices import DETECTORS, SAMPLERS, listed
 from localdiff_cli.declared import OneOf, Range
+from localdiff_cli.roles import Role, Writes
 
 FILES, MODEL, OOD, INPUT, OUTPUT, RUN = "Files", "Model", "OOD region", "Input", "Output", "Run"
 OOD_BRANCHES = ("network", "copy", "mean")
@@ -32,7 +33,7 @@ Model = Annotated[str, typer.Option("--model", help="Bundle by name or folder. E
 Device = Annotated[
     str,
     typer.Option(
-        "--device", help="auto, cpu, cuda, cuda:N or mps; what is asked for is what runs. Example: --device cuda:1", rich_help_panel=MODEL
+        "--device", help="auto, cpu, cuda, cuda:N or mps; a device that is not there is an error. Example: --device cuda:1", rich_help_panel=MODEL
     ),
 ]
 BatchSize = Annotated[
@@ -74,7 +75,11 @@ AffineFrom = Annotated[
     ),
     OneOf(("sform", "qform")),
 ]
-SaveBrain = Annotated[bool, typer.Option("--save-brain", help="Also write the brain mask used, <name>_brain.", rich_help_panel=OUTPUT)]
+SaveBrain = Annotated[
+    bool,
+    typer.Option("--save-brain", help="Also write the brain mask used, <name>_brain.", rich_help_panel=OUTPUT),
+    Writes(Role("brain", "brain", "uint8", "localdiff brain mask")),
+]
 DicomOut = Annotated[
     Path | None,
     typer.Option(
@@ -101,7 +106,7 @@ Map = Annotated[
     Path | None,
     typer.Option(
         "--map",
-        help="Your own OOD map in [0, 1] or lesion mask (two values, or labels): a file, or a folder with one a volume. Example: --map lesions/",
+        help="Your own OOD map in [0, 1] or lesion mask (two values, or labels): a file, or a folder with one for each volume. Example: --map lesions/",
         rich_help_panel=OOD,
     ),
 ]
@@ -256,8 +261,8 @@ class DetectOptions:
     brain: Brain = "auto"
     bias: Bias = None
     nan: Nan = "refuse"
-    save_mask: Annotated[bool, typer.Option("--save-mask", help="Also write the OOD mask B, <name>_oodmask.", rich_help_panel=OUTPUT)] = False
-    save_score: Annotated[bool, typer.Option("--save-score", help="Also write the raw score A, <name>_score.", rich_help_panel=OUTPUT)] = False
+    save_mask: Annotated[bool, typer.Option("--save-mask", help="Also write the OOD mask B, <name>_oodmask.", rich_help_panel=OUTPUT), Writes(Role("mask", "oodmask", "uint8", "localdiff OOD mask"))] = False
+    save_score: Annotated[bool, typer.Option("--save-score", help="Also write the raw score A, <name>_score.", rich_help_panel=OUTPUT), Writes(Role("score", "score", "float32", "localdiff anomaly score"))] = False
     save_brain: SaveBrain = False
     device: Device = "auto"
     batch_size: BatchSize = "auto"
@@ -285,19 +290,19 @@ class TranslateOptions:
     sampler: Annotated[str | None, typer.Option("--sampler", help=f"{listed(SAMPLERS)}. (default: the bundle's) Example: --sampler dpmpp", rich_help_panel=SAMPLING), OneOf(SAMPLERS)] = None
     eta: Annotated[float | None, typer.Option("--eta", help="DDIM's η, 0 (deterministic) to 1. (default: the bundle's) Example: --eta 0", rich_help_panel=SAMPLING), Range(0, 1)] = None
     steps: Annotated[int | None, typer.Option("--steps", help="Reverse steps. (default: the bundle's) Example: --steps 10", rich_help_panel=SAMPLING)] = None
-    samples: Annotated[int, typer.Option("--samples", help="Samples a slice; more than one gives their mean, and <name>_std. Example: --samples 10", rich_help_panel=SAMPLING), Range(1, 1000)] = 1
+    samples: Annotated[int, typer.Option("--samples", help="Samples a slice; more than one gives their mean, and <name>_std. Example: --samples 10", rich_help_panel=SAMPLING), Range(1, 1000), Writes(Role("std", "std", "float32", "localdiff SD over samples"), above=1)] = 1
     seed: Annotated[int, typer.Option("--seed", help="Seed of all noise. Example: --seed 7", rich_help_panel=SAMPLING), Range(0, 2**63 - 1)] = 0
     noise: Annotated[str, typer.Option("--noise", help="shared by all slices (no flicker between them) or independent. Example: --noise independent", rich_help_panel=SAMPLING), OneOf(("shared", "independent"))] = "shared"
     brain: Brain = "auto"
     bias: Bias = None
     nan: Nan = "refuse"
-    match: Annotated[Path | None, typer.Option("--match", help="Reference volume of the target contrast, or a folder with one a volume: the output takes its intensity units. Example: --match t2_ref.nii.gz", rich_help_panel=OUTPUT)] = None
+    match: Annotated[Path | None, typer.Option("--match", help="Reference volume of the target contrast, or a folder with one for each volume: the output takes its intensity units. Example: --match t2_ref.nii.gz", rich_help_panel=OUTPUT)] = None
     suffix: Annotated[str | None, typer.Option("--suffix", help="Replace the names' BIDS suffix. Example: --suffix T2w", rich_help_panel=OUTPUT)] = None
     dtype: Annotated[str, typer.Option("--dtype", help="float32, float64, or int16 with slope and intercept. Example: --dtype int16", rich_help_panel=OUTPUT), OneOf(DTYPES)] = "float32"
-    save_map: Annotated[bool, typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=OUTPUT)] = False
-    save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused, 4 unknown.", rich_help_panel=OUTPUT)] = False
+    save_map: Annotated[bool, typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=OUTPUT), Writes(Role("map", "ood", "float32", "localdiff OOD map"))] = False
+    save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused, 4 unknown.", rich_help_panel=OUTPUT), Writes(Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused 4 unknown"))] = False
+    interval: Annotated[float | None, typer.Option("--interval", help="Also write <name>_lo and <name>_hi: between them lies the true value in this share of a new patient's voxels, 0.5 to 0.99, by region; the level that --calibration, or the bundle's own calibration, was made with. (default: none) Example: --interval 0.9", rich_help_panel=OUTPUT), Writes(Role("lo", "lo", "float32", "localdiff lower limit")), Writes(Role("hi", "hi", "float32", "localdiff upper limit"))] = None
     save_brain: SaveBrain = False
-    interval: Annotated[float | None, typer.Option("--interval", help="Also write <name>_lo and <name>_hi: between them lies the true value in this share of a new patient's voxels, 0.5 to 0.99, by region; the level that --calibration, or the bundle's own calibration, was made with. (default: none) Example: --interval 0.9", rich_help_panel=OUTPUT)] = None
     device: Device = "auto"
     precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU, which move a voxel in [0, 1] by less than 0.001 on average and 0.01 at most. Example: --precision bf16", rich_help_panel=MODEL), OneOf(PRECISIONS)] = "fp32"
     batch_size: BatchSize = "auto"
@@ -315,7 +320,7 @@ class SegmentOptions:
     brain: Brain = "auto"
     bias: Bias = None
     nan: Nan = "refuse"
-    save_prob: Annotated[bool, typer.Option("--save-prob", help="Also write the lesion probability, <name>_prob.", rich_help_panel=OUTPUT)] = False
+    save_prob: Annotated[bool, typer.Option("--save-prob", help="Also write the lesion probability, <name>_prob.", rich_help_panel=OUTPUT), Writes(Role("prob", "prob", "float32", "localdiff lesion probability"))] = False
     save_brain: SaveBrain = False
     device: Device = "auto"
     batch_size: BatchSize = "auto"
@@ -347,7 +352,7 @@ class EvaluateOptions:
     invented_pixels: Annotated[int, typer.Option("--invented-pixels", help="A lesion is invented above this many pixels in a lesion-free slice. Example: --invented-pixels 30", rich_help_panel=MISS), Range(0, 1e6)] = 30
     resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples over patients. Example: --resamples 5000", rich_help_panel=RUN), Range(100, 1_000_000)] = 5000
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap. Example: --seed 1", rich_help_panel=RUN)] = 0
-    fail_under: Annotated[tuple[str, ...], typer.Option("--fail-under", help="Leave with code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=RUN)] = ()
+    fail_under: Annotated[tuple[str, ...], typer.Option("--fail-under", help="End with exit code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=RUN)] = ()
     realism: Annotated[bool, typer.Option("--realism", help="Also FID and KID of the brain's slices, in the features of the packaged EfficientNet-Lite0 (not Inception: compare within one tool only).", rich_help_panel=REFERENCE)] = False
     contrast: Annotated[str | None, typer.Option("--contrast", help="Contrast of translations and references, where neither sidecar nor name says it. Example: --contrast FLAIR", rich_help_panel=INPUT)] = None
     judge_dice: Annotated[float, typer.Option("--judge-dice", help="The segmenter must reach this mean Dice with the expert masks on the true contrast, 0 to 1; below it, its figures are withheld. Example: --judge-dice 0.3", rich_help_panel=MISS), Range(0, 1)] = 0.3

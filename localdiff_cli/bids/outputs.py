@@ -12,7 +12,8 @@ from localdiff_cli.batch.work import Estimate, OnSlice, Outcome, VolumeWork
 from localdiff_cli.bids.dataset import DESCRIPTIONS, RAW, uri
 from localdiff_cli.bids.names import derived, parse_name
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.tasks.outputs import OutputPlan, Role
+from localdiff_cli.roles import Role
+from localdiff_cli.tasks.outputs import OutputPlan
 from localdiff_cli.volumes.contrast import sidecar_path
 from localdiff_cli.volumes.whole import write_text
 

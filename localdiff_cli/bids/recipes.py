@@ -12,11 +12,6 @@ from localdiff_cli.bids.outputs import BidsPlan, BidsWork
 from localdiff_cli.bundle import open_bundle
 from localdiff_cli.recipes.segment import SegmentRecipe
 from localdiff_cli.recipes.translate import TranslateRecipe
-from localdiff_cli.tasks.outputs import Role
-
-
-def _wanted(roles: list[tuple[bool, Role]]) -> tuple[Role, ...]:
-    return tuple(role for wanted, role in roles if wanted)
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,7 @@ class BidsTranslateRecipe(TranslateRecipe):
     def plan(self) -> BidsPlan:
         """What is written for a volume."""
         bundle = open_bundle(self.options.model)
-        return BidsPlan(self.out, _wanted(self.roles()), bundle.target.contrast, bundle.condition.contrast)
+        return BidsPlan(self.out, self.roles, bundle.target.contrast, bundle.condition.contrast)
 
     def outputs(self, item: Item) -> list[Path]:
         """All files written for an item, the translation first."""
@@ -45,7 +40,7 @@ class BidsSegmentRecipe(SegmentRecipe):
     @cached_property
     def plan(self) -> BidsPlan:
         """What is written for a volume."""
-        return BidsPlan(self.out, _wanted(self.roles()))
+        return BidsPlan(self.out, self.roles)
 
     def outputs(self, item: Item) -> list[Path]:
         """All files written for an item, the mask first."""

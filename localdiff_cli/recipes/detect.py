@@ -8,8 +8,8 @@ from localdiff_cli.batch.work import Say, VolumeWork
 from localdiff_cli.bundle import open_bundle
 from localdiff_cli.options import DetectOptions, DetectorOptions
 from localdiff_cli.recipes.detector import choose_detector, mask_settings
-from localdiff_cli.recipes.network import BRAIN, NetworkRecipe, announce, batch_of
-from localdiff_cli.tasks.outputs import Role
+from localdiff_cli.recipes.network import NetworkRecipe, announce, batch_of
+from localdiff_cli.roles import Role
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,10 @@ class DetectRecipe(NetworkRecipe):
     options: DetectOptions
     detector: DetectorOptions
 
-    def roles(self) -> list[tuple[bool, Role]]:
-        """The map; on request mask, score and brain."""
-        options = self.options
-        return [
-            (True, Role("map", "ood", "float32", "localdiff OOD map")),
-            (options.save_mask, Role("mask", "oodmask", "uint8", "localdiff OOD mask")),
-            (options.save_score, Role("score", "score", "float32", "localdiff anomaly score")),
-            (options.save_brain, BRAIN),
-        ]
+    @property
+    def main(self) -> Role:
+        """The map."""
+        return Role("map", "ood", "float32", "localdiff OOD map")
 
     def load(self, say: Say) -> VolumeWork:
         """Load bundle and detector. Raises :class:`LocaldiffError` where they cannot be used."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.work import Say, VolumeWork
 from localdiff_cli.bundle import Bundle
+from localdiff_cli.declared import asked_for
 from localdiff_cli.errors import UsageError
-from localdiff_cli.tasks.outputs import OutputPlan, Role
-
-BRAIN = Role("brain", "brain", "uint8", "localdiff brain mask")
+from localdiff_cli.options import DetectOptions, SegmentOptions, TranslateOptions
+from localdiff_cli.roles import Role
+from localdiff_cli.tasks.outputs import OutputPlan
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,17 @@ class NetworkRecipe(ABC):
     """How any process makes ready for a command; ``out`` is the folder of its outputs."""
 
     out: Path
+    options: DetectOptions | TranslateOptions | SegmentOptions
 
+    @property
     @abstractmethod
-    def roles(self) -> list[tuple[bool, Role]]:
-        """Every kind of output, the main one first, and whether it is wanted."""
+    def main(self) -> Role:
+        """The main output; the options ask for others."""
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Every kind of output that is wanted, the main one first."""
+        return self.main, *asked_for(self.options)
 
     @abstractmethod
     def load(self, say: Say) -> VolumeWork:
@@ -38,7 +46,7 @@ class NetworkRecipe(ABC):
     @cached_property
     def plan(self) -> OutputPlan:
         """What is written for a volume."""
-        return OutputPlan(self.out, tuple(role for wanted, role in self.roles() if wanted), self.suffix)
+        return OutputPlan(self.out, self.roles, self.suffix)
 
     def outputs(self, item: Item) -> list[Path]:
         """All volumes written for an item, the main one first."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from localdiff_cli.batch.work import Say, VolumeWork
 from localdiff_cli.bundle import SegmenterDefaults, load_segmenter, open_bundle
 from localdiff_cli.options import SegmentOptions
-from localdiff_cli.recipes.network import BRAIN, NetworkRecipe, announce, batch_of
-from localdiff_cli.tasks.outputs import Role
+from localdiff_cli.recipes.network import NetworkRecipe, announce, batch_of
+from localdiff_cli.roles import Role
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,10 @@ class SegmentRecipe(NetworkRecipe):
 
     options: SegmentOptions
 
-    def roles(self) -> list[tuple[bool, Role]]:
-        """The mask; on request probability and brain."""
-        return [
-            (True, Role("mask", "", "uint8", "localdiff lesion mask")),
-            (self.options.save_prob, Role("prob", "prob", "float32", "localdiff lesion probability")),
-            (self.options.save_brain, BRAIN),
-        ]
+    @property
+    def main(self) -> Role:
+        """The mask."""
+        return Role("mask", "", "uint8", "localdiff lesion mask")
 
     def load(self, say: Say) -> VolumeWork:
         """Load the bundle. Raises :class:`LocaldiffError` where it cannot be used."""

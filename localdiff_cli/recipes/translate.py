@@ -12,8 +12,8 @@ from localdiff_cli.declared import check_range
 from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.options import DetectorOptions, TranslateOptions
 from localdiff_cli.recipes.detector import choose_detector, mask_settings
-from localdiff_cli.recipes.network import BRAIN, NetworkRecipe, announce, batch_of
-from localdiff_cli.tasks.outputs import Role
+from localdiff_cli.recipes.network import NetworkRecipe, announce, batch_of
+from localdiff_cli.roles import Role
 from localdiff_cli.volumes.partners import IMAGE, Source
 
 if TYPE_CHECKING:
@@ -138,18 +138,11 @@ class TranslateRecipe(NetworkRecipe):
         """As ``--suffix`` says."""
         return self.options.suffix
 
-    def roles(self) -> list[tuple[bool, Role]]:
-        """The image; the spread of several samples; on request map, source and brain."""
-        options, contrast = self.options, open_bundle(self.options.model).target.contrast
-        return [
-            (True, Role("image", "", options.dtype, f"localdiff synthetic {contrast}")),
-            (options.samples > 1, Role("std", "std", "float32", "localdiff SD over samples")),
-            (options.save_map, Role("map", "ood", "float32", "localdiff OOD map")),
-            (options.save_source, Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused 4 unknown")),
-            (options.interval is not None, Role("lo", "lo", "float32", "localdiff lower limit")),
-            (options.interval is not None, Role("hi", "hi", "float32", "localdiff upper limit")),
-            (options.save_brain, BRAIN),
-        ]
+    @property
+    def main(self) -> Role:
+        """The image."""
+        contrast = open_bundle(self.options.model).target.contrast
+        return Role("image", "", self.options.dtype, f"localdiff synthetic {contrast}")
 
     def load(self, say: Say) -> VolumeWork:
         """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""

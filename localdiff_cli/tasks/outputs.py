@@ -11,19 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.batch.discover import Item
+from localdiff_cli.roles import Role
 from localdiff_cli.volumes.contrast import beside, renamed
 from localdiff_cli.volumes.prepare import Prepared
 from localdiff_cli.volumes.writer import SliceWriter, output_files
-
-
-@dataclass(frozen=True)
-class Role:
-    """One kind of output: its ``name`` in the code, the ``ending`` of its file name (the main output has none), type and header text."""
-
-    name: str
-    ending: str
-    dtype: str
-    description: str
 
 
 @dataclass(frozen=True)
