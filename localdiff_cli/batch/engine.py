@@ -97,7 +97,7 @@ def check_collisions(recipe: VolumeRecipe, items: tuple[Item, ...]) -> None:
 def carry_out(recipe: Recipe, tasks: list[Any], reporter: Reporter, how: Execution) -> Iterator[Iterator[Any]]:
     """The results of a recipe's tasks, in this process, in worker processes or on a cluster, as ``how`` says.
 
-    Whoever leaves the block early, by an error or a signal, leaves no worker behind.
+    Leaving the block early, by an error or a signal, leaves no worker behind.
     """
     with contextlib.closing(_results(recipe, tasks, reporter, how)) as results:
         yield results

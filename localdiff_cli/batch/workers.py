@@ -133,7 +133,11 @@ def run_here(recipe: Recipe, tasks: list[Any], listener: Listener) -> Generator[
 
 
 def next_attempt(pause: float, attempt: int) -> int:
-    """A pause waits for somebody else: only a try at once counts as another attempt."""
+    """A pause waits for somebody else: only a try at once counts as another attempt.
+
+    >>> next_attempt(0.0, 1), next_attempt(2.0, 1)
+    (2, 1)
+    """
     return attempt if pause else attempt + 1
 
 

@@ -1,4 +1,4 @@
-"""Device and precision: what is asked for is what runs, or the run stops with the reason."""
+"""Device and precision: the one asked for runs, or the run stops with the reason."""
 
 from __future__ import annotations
 

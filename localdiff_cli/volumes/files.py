@@ -12,7 +12,11 @@ MAX_POINTER_BYTES = 1024
 
 
 def stem(path: Path) -> str:
-    """The file's name without its image suffix."""
+    """The file's name without its image suffix.
+
+    >>> stem(Path("sub-01_T1w.nii.gz")), stem(Path("notes.txt"))
+    ('sub-01_T1w', 'notes.txt')
+    """
     suffix = suffix_of(path)
     return path.name[: -len(suffix)] if suffix else path.name
 

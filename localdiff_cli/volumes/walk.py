@@ -18,7 +18,7 @@ from localdiff_cli.volumes.names import IMAGES
 from localdiff_cli.volumes.whole import PARTIAL
 
 LEFT_ALONE = ("derivatives", "sourcedata")
-"""Folders of a BIDS data set that hold other versions of the same images; whoever wants them names them."""
+"""Folders of a BIDS data set that hold other versions of the same images; they are searched where they are named."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@
 * **Invented**: among the lesion-free slices, the share in which it marks more than ``invented_pixels`` pixels of the translation.
 * **Relative reduction** against a baseline: 1 − share / baseline's share.
 
-Missed and invented belong together: whoever paints lesions everywhere misses none.
+Missed and invented belong together: a network that paints lesions everywhere misses none.
 """
 
 from __future__ import annotations
