@@ -14,7 +14,7 @@ def name_of(path):
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
 
 
-@pytest.mark.parametrize("name", map(name_of, WITH_EXAMPLES))
+@pytest.mark.parametrize("name", [name_of(path) for path in WITH_EXAMPLES])
 def test_the_examples_of_a_module_are_true(name):
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert tried > 0

@@ -100,7 +100,7 @@ def risk_line(risk: Risk, kind: str, val: Sequence[Measured], test: Sequence[Mea
 # Bands
 
 
-Bands = dict[str, Mapping[str, Any] | None]
+Bands = dict[str, intervals.Band | None]
 
 
 def bands_of(val: Sequence[Measured], curves: Mapping[str, intervals.Curve]) -> Bands:

@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -23,16 +24,32 @@ from localdiff_cli.volumes.files import file_hash
 from localdiff_cli.volumes.whole import sweep, write_text
 from localdiff_cli.volumes.writer import output_files
 
-SOURCES = ("SourceSHA256", "CompanionSHA256")
 TRANSIENT = ("crash", "out-of-memory", "unwritable", "unreadable", "input-output", "input-changed")
 """What a second try can help: a file system or a machine under load, an input that was being replaced."""
 MAX_ATTEMPTS = 2
 BUSY_POLL_SECONDS = 1.0
 
 
-def sources(work: VolumeWork, item: Item) -> dict[str, Any]:
-    """The content of every file that decides this item's result."""
-    return {"SourceSHA256": file_hash(item.path), "CompanionSHA256": [file_hash(path) for path in work.companions(item)]}
+@dataclass(frozen=True)
+class Sources:
+    """The content of every file that decides an item's result, as SHA-256: the input's, and those of its mask, map or references."""
+
+    source: str
+    companions: tuple[str, ...]
+
+    @property
+    def facts(self) -> dict[str, str | list[str]]:
+        """For the sidecar."""
+        return {"SourceSHA256": self.source, "CompanionSHA256": list(self.companions)}
+
+    def told_by(self, sidecar: Mapping[str, Any]) -> bool:
+        """Whether a sidecar speaks of this content."""
+        return all(sidecar.get(name) == value for name, value in self.facts.items())
+
+
+def sources(work: VolumeWork, item: Item) -> Sources:
+    """What the files of an item hold now."""
+    return Sources(file_hash(item.path), tuple(file_hash(path) for path in work.companions(item)))
 
 
 def state_of(work: VolumeWork, item: Item, outputs: list[Path], *, overwrite: bool, ours: bool = False) -> str:
@@ -49,7 +66,7 @@ def state_of(work: VolumeWork, item: Item, outputs: list[Path], *, overwrite: bo
         # The sidecar is written last: without one, an output of ours was cut off, or the file is somebody else's.
         todo = "replace it with --overwrite, or choose another --out"
         raise VolumeError(f"{outputs[0]}: exists without a localdiff sidecar; {todo}", code="exists")
-    if sidecar.get("Settings") != json.loads(json.dumps(work.settings)) or {k: sidecar.get(k) for k in SOURCES} != sources(work, item):
+    if sidecar.get("Settings") != json.loads(json.dumps(work.settings)) or not sources(work, item).told_by(sidecar):
         if overwrite:
             return "open"
         difference = _difference(sidecar.get("Settings"), work.settings)
@@ -82,10 +99,10 @@ def _check_name(path: Path) -> None:
         raise VolumeError(f"{printable(path)}: found a name that is not UTF-8; rename the file or its folder", code="name")
 
 
-def _check_unchanged(item: Item, before: dict[str, Any], after: dict[str, Any]) -> None:
+def _check_unchanged(item: Item, before: Sources, after: Sources) -> None:
     """Refuse a result whose input, or mask, map or reference, was replaced while it was made: nobody could say what it is of."""
     if before != after:
-        which = "the input" if before["SourceSHA256"] != after["SourceSHA256"] else "its mask, map or reference"
+        which = "the input" if before.source != after.source else "its mask, map or reference"
         raise VolumeError(
             f"{item.path}: {which} changed while it was worked on; the same command again, when nothing writes there", code="input-changed"
         )
@@ -206,7 +223,7 @@ class RecordedWork:
                 "LocaldiffVersion": self.recorded.version,
                 "Sources": [name],
                 "SpatialReference": name,
-                **made_of,
+                **made_of.facts,
                 "OutputSHA256": written,
                 "Settings": self.work.settings,
                 **outcome.facts,

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from localdiff_cli import __version__
 from localdiff_cli.batch.report import say
@@ -20,8 +20,8 @@ from localdiff_cli.recipes.translate import TranslateRecipe
 
 if TYPE_CHECKING:
     from localdiff_cli.guarantees.certificate import Certificate
-    from localdiff_cli.guarantees.certify import Asked, Promise
-    from localdiff_cli.guarantees.intervals import Curve, Residuals
+    from localdiff_cli.guarantees.certify import Demand, Promise
+    from localdiff_cli.guarantees.intervals import Band, Curve, Intervals, Residuals
     from localdiff_cli.guarantees.losses import Record
     from localdiff_cli.tasks.calibration import Measurement
     from localdiff_cli.tasks.translation import TranslateWork
@@ -74,7 +74,7 @@ def calibrate(options: CalibrateOptions) -> int:
     chose = _refuse_known(options, cohort, bundle, work)
     curves, people = _curves(options, work, cohort, asked)
     measured = _measure(options, work, cohort, asked.taus, curves)
-    certificate = _certificate(options, work, asked, measured, curves, {"chose_settings": chose, "bands_from": people})
+    certificate = _certificate(options, work, asked, measured, curves, chose, people)
     _write(options.out, certificate)
     return EXIT_OK
 
@@ -99,18 +99,18 @@ def _subject(name: str) -> str:
     return name.split("_")[0]
 
 
-def _asked(options: CalibrateOptions, bundle: Bundle) -> Asked:
+def _asked(options: CalibrateOptions, bundle: Bundle) -> Demand:
     """The grid in order, walked from the first cut that the user gave, or from the bundle's own."""
-    from localdiff_cli.guarantees.certify import Asked
+    from localdiff_cli.guarantees.certify import Demand
 
     own = bundle.defaults.threshold
     given = cuts(options.taus) or (own, *GRID)
     # Bands alone choose no cut: they are those of the first.
     taus = tuple(sorted(set(given if options.levels else given[:1])))
-    return Asked(options.levels, 1 - options.confidence, taus, taus.index(given[0]))
+    return Demand(options.levels, 1 - options.confidence, taus, taus.index(given[0]))
 
 
-def _say_affordable(options: CalibrateOptions, cohort: Sequence[Person], asked: Asked) -> None:
+def _say_affordable(options: CalibrateOptions, cohort: Sequence[Person], asked: Demand) -> None:
     from localdiff_cli.guarantees.certify import affordable
     from localdiff_cli.guarantees.losses import risks
 
@@ -161,7 +161,7 @@ def _measurement(options: CalibrateOptions, work: TranslateWork, taus: tuple[flo
 
 
 def _curves(
-    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Asked
+    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand
 ) -> tuple[dict[str, Curve], int]:
     """The curves that the bands begin with, and from how many people they were learnt: none without ``--bands-from``.
 
@@ -197,17 +197,20 @@ def _measure(
 
 
 def _certificate(
-    options: CalibrateOptions, work: TranslateWork, asked: Asked, measured: Sequence[tuple[Person, Record]], curves: Mapping[str, Curve],
-    counts: dict[str, int],
+    options: CalibrateOptions, work: TranslateWork, asked: Demand, measured: Sequence[tuple[Person, Record]], curves: Mapping[str, Curve],
+    chose: int, people: int,
 ) -> Certificate:  # fmt: skip
-    from localdiff_cli.guarantees.certificate import Certificate, comparable
+    from localdiff_cli.guarantees.certificate import Certificate, Cohort, comparable
     from localdiff_cli.guarantees.certify import certify
     from localdiff_cli.guarantees.losses import risks
 
     tau, promises = certify([record for _, record in measured], asked, risks(options.harm_ml))
     intervals = _intervals(options, [record["taus"][asked.taus.index(tau)]["residuals"] for _, record in measured], curves)
     kinds = Counter(person.kind for person, _ in measured)
-    cohort = {"patients": len(measured), "kinds": dict(sorted(kinds.items())), "every": options.every, "split": options.split} | counts
+    cohort = Cohort(
+        patients=len(measured), kinds=dict(sorted(kinds.items())), every=options.every, split=options.split,
+        chose_settings=chose, bands_from=people,
+    )  # fmt: skip
     portraits = sorted((record["portrait"] for _, record in measured), key=json.dumps)
     return Certificate(
         work.bundle.name, work.bundle.hash, comparable(work.settings), tau, asked.taus, options.confidence, tuple(promises), cohort,
@@ -217,7 +220,7 @@ def _certificate(
 
 def _intervals(
     options: CalibrateOptions, found: Sequence[Residuals | None], curves: Mapping[str, Curve]
-) -> dict[str, Any] | None:
+) -> Intervals | None:
     """The bands of patients with a true target. Raises :class:`NotCertifiedError` where no region can have one."""
     from localdiff_cli.guarantees.intervals import bands
 
@@ -247,13 +250,13 @@ def _write(path: Path, certificate: Certificate) -> None:
     say(f"certificate {certificate.hash[:12]}: {path}")
 
 
-def _bands_told(intervals: dict[str, Any] | None) -> list[str]:
+def _bands_told(intervals: Intervals | None) -> list[str]:
     if intervals is None:
         return []
     return [f"interval {intervals['level']:g}, {name} voxels: {_band_told(band)}" for name, band in intervals["bands"].items()]
 
 
-def _band_told(band: dict[str, Any] | None) -> str:
+def _band_told(band: Band | None) -> str:
     if band is None:
         return "all of the range, too few patients have any"
     about = "the drawn value" if band["curve"] is None else "the curves of --bands-from"

@@ -201,8 +201,8 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
     from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
     from localdiff_cli.evaluation.report.headline import headline
     from localdiff_cli.evaluation.report.page import NO_VIEWER, write_evaluation
-    from localdiff_cli.evaluation.settings import EvaluationSettings
-    from localdiff_cli.tasks.evaluation import EvaluationOptions
+    from localdiff_cli.evaluation.settings import FigureSettings
+    from localdiff_cli.tasks.evaluation import CaseSettings
     from localdiff_cli.tasks.viewing import report_viewer
 
     parse_limits(list(options.fail_under))
@@ -214,14 +214,14 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
         raise NoInputError(
             f"no translation in {run.source} has a reference in {options.ref}: {'; '.join(u.reason for u in unpaired[:3])}", code="no-pairs"
         )
-    settings = EvaluationSettings(
+    settings = FigureSettings(
         realism=options.realism,
         judge_dice=options.judge_dice,
         misdiagnosis=MisdiagnosisSettings(delta=options.delta, lesion_share=options.lesion_share, invented_pixels=options.invented_pixels),
         resamples=options.resamples,
         seed=options.seed,
     )
-    how_read = EvaluationOptions(
+    how_read = CaseSettings(
         settings=settings, contrast=contrast, bias=options.bias, resample_reference=options.resample_ref, tau=options.tau,
         segmenter=options.segmenter, affine_from=options.affine_from,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from localdiff_cli.errors import VolumeError
 
 if TYPE_CHECKING:
     from localdiff_cli.evaluation.metrics.case import CaseResult
-    from localdiff_cli.tasks.evaluation import CaseFiles, EvaluationOptions
+    from localdiff_cli.tasks.evaluation import CaseFiles, CaseSettings
     from localdiff_cli.tasks.judges import Segmenter, SliceFeatures
 
 TRIES = 2
@@ -29,7 +29,7 @@ class Unmeasured:
 class EvaluateRecipe:
     """How any process evaluates cases."""
 
-    options: EvaluationOptions
+    options: CaseSettings
 
     def name(self, files: CaseFiles) -> str:
         """The case's name in messages."""
@@ -55,7 +55,7 @@ class EvaluateRecipe:
 class EvaluateWork:
     """Measures one case after another; a case that cannot be measured is told as such and ends nothing."""
 
-    options: EvaluationOptions
+    options: CaseSettings
     segmenter: Segmenter | None
     features: SliceFeatures | None
 
