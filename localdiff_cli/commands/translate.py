@@ -21,7 +21,7 @@ def _check(options: TranslateOptions) -> None:
         raise UsageError(f"--match {options.match}: no such file or folder", code="not-found")
     if options.mode == "plain" and options.save_map:
         raise UsageError("--save-map: the plain sampler looks for no OOD region; use localdiff detect, or --mode local", code="conflict")
-    if options.mode == "plain" and not options.emphasis == options.unknown == options.unknown_tau is None:
+    if options.mode == "plain" and any(each is not None for each in (options.emphasis, options.unknown, options.unknown_tau)):
         raise UsageError("--mode plain looks for no OOD region: --emphasis, --unknown and --unknown-tau do not apply", code="conflict")
     if options.mode == "plain" and options.expert not in ("auto", "none"):
         raise UsageError("--mode plain has no OOD branch: --expert does not apply", code="conflict")

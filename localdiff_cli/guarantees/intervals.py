@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,7 @@ class Voxels:
     lesion: NDArray[np.bool_]
 
 
-def start(image: NDArray, region: str, curves: Mapping[str, Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def start(image: NDArray[Any], region: str, curves: Mapping[str, Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The limits of a region before they are moved: its curves, or the drawn value itself."""
     drawn, curve = np.asarray(image, np.float64), curves.get(region)
     return (drawn, drawn) if curve is None else (np.interp(drawn, KNOTS, curve["low"]), np.interp(drawn, KNOTS, curve["high"]))
@@ -121,7 +121,7 @@ def bands(patients: Sequence[Residuals], level: float, curves: Mapping[str, Curv
 
 
 def limits(
-    image: NDArray, source: NDArray[np.uint8], found: Mapping[str, Band | None]
+    image: NDArray[Any], source: NDArray[np.uint8], found: Mapping[str, Band | None]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The band around ``image`` in [0, 1]: its lower and upper limit; all of [0, 1] where nothing is promised, 0 outside the brain."""
     low, high = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)

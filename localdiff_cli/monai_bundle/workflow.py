@@ -21,8 +21,8 @@ from localdiff_cli.options import TranslateOptions
 from localdiff_cli.recipes.translate import sample_settings
 from localdiff_cli.segmentation.components import drop_small
 from localdiff_cli.segmentation.network import lesion_probability
+from localdiff_cli.tasks.sampling import Networks, SliceSampler
 from localdiff_cli.tasks.slices import Chunk, chunks, image_to_native, map_to_native, prepare_settings
-from localdiff_cli.tasks.translation import Networks, SliceSampler
 from localdiff_cli.volumes.contrast import renamed
 from localdiff_cli.volumes.prepare import Prepared, prepare
 from localdiff_cli.volumes.reader import open_volume

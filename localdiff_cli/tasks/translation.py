@@ -254,8 +254,8 @@ class TranslateWork(NetworkWork):
         return millilitres
 
     def _native(
-        self, found: dict[str, NDArray], inside: NDArray[np.bool_], prepared: Prepared, brain: NDArray[np.bool_], scale: Scale | None
-    ) -> dict[str, NDArray]:
+        self, found: dict[str, NDArray[Any]], inside: NDArray[np.bool_], prepared: Prepared, brain: NDArray[np.bool_], scale: Scale | None
+    ) -> dict[str, NDArray[Any]]:
         grid = prepared.grid
         image = image_to_native(found["mean"], inside, grid, brain)
         ood_map = np.minimum(map_to_native(found["map"], grid, brain), 1)
