@@ -9,20 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from localdiff_cli.api import (
-        Bundle,
-        Detection,
-        DetectOptions,
-        DetectorOptions,
-        Segmentation,
-        SegmentOptions,
-        TranslateOptions,
-        Translation,
-        detect_volume,
-        load_bundle,
-        segment_volume,
-        translate_volume,
-    )
+    from localdiff_cli.api import Detection, Segmentation, Translation, detect_volume, load_bundle, segment_volume, translate_volume
+    from localdiff_cli.bundle import Bundle
+    from localdiff_cli.options import DetectOptions, DetectorOptions, SegmentOptions, TranslateOptions
 
 __version__ = "0.1.0"
 

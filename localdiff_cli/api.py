@@ -21,11 +21,12 @@ from localdiff_cli.batch.discover import discover
 from localdiff_cli.batch.work import Outcome
 from localdiff_cli.bundle import Bundle, open_bundle
 from localdiff_cli.commands.detect import detect_recipe
-from localdiff_cli.commands.recipe import NetworkRecipe
 from localdiff_cli.commands.segment import segment_recipe
-from localdiff_cli.commands.translate import TranslateRecipe, checked_bundle
+from localdiff_cli.commands.translate import checked_bundle
 from localdiff_cli.errors import UsageError
 from localdiff_cli.options import DetectOptions, DetectorOptions, SegmentOptions, TranslateOptions
+from localdiff_cli.recipes.network import NetworkRecipe
+from localdiff_cli.recipes.translate import TranslateRecipe
 from localdiff_cli.volumes.reader import SliceReader, open_volume
 
 Say = Callable[[str], None]

@@ -1,6 +1,6 @@
 """The words that options, settings and registries share, each with what it stands for; imports nothing heavy.
 
-A new sampler or detector is named here and made in one other place: ``diffusion/samplers.py``, ``commands/detector.py``.
+A new sampler or detector is named here and made in one other place: ``diffusion/samplers.py``, ``recipes/detector.py``.
 """
 
 from __future__ import annotations

@@ -11,11 +11,15 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Protocol, get_args, get_origin, get_type_hints
 
-from typer.models import OptionInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 from localdiff_cli.errors import UsageError
+from localdiff_cli.roles import Role, Writes
 
-PANELS = ("Files", "Reference", "Model", "Local Diffusion", "OOD region", "Sampling", "Input", "Output", "Misdiagnosis", "Run")
+PANELS = (
+    "Files", "Reference", "Model", "Local Diffusion", "OOD region", "Sampling", "Input",
+    "Network", "Training", "Promises", "Cohort", "Output", "Misdiagnosis", "Run",
+)  # fmt: skip
 """The panels of a command's help, in their order."""
 
 
@@ -71,6 +75,12 @@ def check(settings: Any) -> None:
                 limit.check(_flag(hint), value)
 
 
+def asked_for(settings: Any) -> list[Role]:
+    """The outputs that the options ask for, in the order of their fields."""
+    marks = [(each, getattr(settings, field.name)) for field, hint in _declared(type(settings)) for each in get_args(hint)[1:]]
+    return [mark.role for mark, value in marks if isinstance(mark, Writes) and mark.wanted(value)]
+
+
 def command(*classes: type, without: Collection[str] = (), **instead: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a function the options of these classes; it is called with one object of each, in order.
 
@@ -80,7 +90,7 @@ def command(*classes: type, without: Collection[str] = (), **instead: Any) -> Ca
     found: dict[str, inspect.Parameter] = {}
     for each in (each for cls in classes for each in _parameters(cls) if each.name not in without):
         found.setdefault(each.name, each.replace(annotation=instead[each.name]) if each.name in instead else each)
-    ordered = sorted(found.values(), key=lambda each: PANELS.index(_option(each.annotation).rich_help_panel or PANELS[-1]))
+    ordered = sorted(found.values(), key=lambda each: _panel(each.annotation))
 
     def wrap(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -107,7 +117,9 @@ def _parameters(cls: type) -> Iterator[inspect.Parameter]:
         kind, *more = get_args(hint)
         default = inspect.Parameter.empty if field.default is MISSING else field.default
         if get_origin(kind) is tuple:
-            hint, default = Annotated[(list[get_args(kind)[0]] | None, *more)], None  # type: ignore[misc]
+            several: Any = list[get_args(kind)[0]]  # type: ignore[misc]
+            needed = field.default is MISSING
+            hint, default = Annotated[(several if needed else several | None, *more)], default if needed else None
         yield inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
     for each in nested:
         yield from _parameters(each)  # type: ignore[arg-type]
@@ -121,8 +133,14 @@ def _made(cls: type, values: dict[str, Any]) -> Any:
     return cls(**{name: tuple(value or ()) if name in several else value for name, value in given.items()}, **nested)
 
 
-def _option(hint: Any) -> OptionInfo:
-    return next(each for each in get_args(hint)[1:] if isinstance(each, OptionInfo))
+def _option(hint: Any) -> OptionInfo | ArgumentInfo:
+    return next(each for each in get_args(hint)[1:] if isinstance(each, OptionInfo | ArgumentInfo))
+
+
+def _panel(hint: Any) -> int:
+    """The place of the option's panel; arguments come first."""
+    info = _option(hint)
+    return -1 if isinstance(info, ArgumentInfo) else PANELS.index(info.rich_help_panel or PANELS[-1])
 
 
 def _flag(hint: Any) -> str:

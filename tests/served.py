@@ -41,7 +41,7 @@ sys.exit(int(server.recv(16) or 70))
 
 
 def serve(address: str) -> None:
-    """Answer calls as long as there is whoever started this."""
+    """Answer calls as long as the process that started this one lives."""
     parent = os.getppid()
     for name in LOADED:
         importlib.import_module(name)

@@ -82,10 +82,27 @@ def test_a_value_beyond_its_limit_is_refused_under_the_options_name(settings, to
 
 
 @pytest.mark.parametrize(
+    ("settings", "roles"),
+    [
+        (options.TranslateOptions(), []),
+        (options.TranslateOptions(samples=2, save_map=True, save_source=True), ["std", "map", "source"]),
+        (options.TranslateOptions(interval=0.9, save_brain=True), ["lo", "hi", "brain"]),
+        (options.DetectOptions(save_mask=True, save_score=True), ["mask", "score"]),
+        (options.SegmentOptions(save_prob=True, save_brain=True), ["prob", "brain"]),
+    ],
+)
+def test_an_option_that_asks_for_a_further_output_says_which(settings, roles):
+    assert [role.name for role in declared.asked_for(settings)] == roles
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         options.DetectOptions(), options.TranslateOptions(), options.SegmentOptions(), options.EvaluateOptions("ref"),
-        options.DetectorOptions(), options.Asked(),
+        options.DetectorOptions(), options.Asked(), options.FitOptions(("d",), "o"), options.TranslatorData(("d",), "o"),
+        options.SegmenterData(("d",), "o"), options.TrainOptions(), options.ExpertTraining(), options.SegmenterTraining(),
+        options.TranslatorFit(), options.ExpertFit("b"), options.DetectorFit(), options.SegmenterFit(),
+        options.CalibrateOptions("m", ("d",), "o"), options.ViewOptions(("v",)),
     ],
     ids=lambda each: type(each).__name__,
 )  # fmt: skip

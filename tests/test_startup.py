@@ -1,5 +1,6 @@
 """What a process loads at its start, and what it leaves alone."""
 
+import subprocess
 import sys
 
 import pytest
@@ -39,3 +40,10 @@ def test_an_entry_point_says_that_the_process_is_its_own(monkeypatch):
     import os
 
     assert (os.environ[OURS], os.environ["OMP_WAIT_POLICY"], os.environ["LOGNAME"]) == ("1", "before", "before")
+
+
+def test_names_and_hashes_of_files_need_nothing_heavy():
+    asked = "from pathlib import Path; from localdiff_cli.volumes import files, names\nprint(files.stem(Path('a.mha')), names.__name__)"
+    heavy = "import sys; print([name for name in ('numpy', 'nibabel', 'SimpleITK', 'pydicom', 'torch') if name in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", f"{asked}\n{heavy}"], capture_output=True, text=True, check=True).stdout
+    assert said.split("\n")[:2] == ["a localdiff_cli.volumes.names", "[]"]

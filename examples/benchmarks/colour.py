@@ -4,7 +4,7 @@
 ``python -m examples.benchmarks.photographs --data PHOTOGRAPHS --out models/bench`` makes the weights again.
 
 Two tables: the rows of photographs.py in RGB, and colour shifts planted in good photographs. A shift moves an ellipse towards red or
-green at the same luminance, so that whoever sees luminance only is blind to it.
+green at the same luminance, so that a detector that sees luminance only is blind to it.
 """
 
 from __future__ import annotations

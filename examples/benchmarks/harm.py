@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from examples.benchmarks.table import Table, decimal, percent
-from localdiff_cli.commands.translate import TranslateRecipe
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap, bootstrap_mean, bootstrap_ratio
 from localdiff_cli.evaluation.metrics import harm as figures
 from localdiff_cli.evaluation.metrics.harm import Drawn, Lesion, Scene
 from localdiff_cli.options import DetectorOptions, TranslateOptions
+from localdiff_cli.recipes.translate import TranslateRecipe
 from localdiff_cli.tasks.judged import check_look, draw, ready_for, scene_of
 from localdiff_cli.tasks.translation import TranslateWork
 from localdiff_cli.training.people import Person, Slices, digest, people, slices_of, stamps

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import resource
 import statistics
@@ -50,7 +51,7 @@ def _lines(node: ast.FunctionDef) -> int:
 
 def climbs(paths: list[Path], checkout: Path) -> int:
     """Imports at the top of a module that go from a room back up into the rooms above it: tasks, batch and libraries into commands."""
-    order = {"commands": 3, "tasks": 2, "training": 2, "batch": 2}
+    order = {"bids": 5, "interfaces": 5, "commands": 4, "recipes": 3, "tasks": 2, "training": 2, "batch": 2}
     package = checkout / "localdiff_cli"
     edges = [(path.relative_to(package).parts[0], name) for path in paths for name in _imported(path)]
     return sum(order.get(room, 1 if (package / room).is_dir() else 9) < order.get(name, 1) for room, name in edges if room != name)
@@ -60,6 +61,67 @@ def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("localdiff_cli."):
             yield (node.module or "").split(".")[1]
+
+
+FLOORS = ("volumes", "tasks", "recipes", "batch", "commands")
+"""Who calls whom on a volume's way, from below: commands start the engine, it follows a recipe, and that makes the task's work."""
+WALK = '''
+import collections, json, os, pathlib, sys, tempfile
+import nibabel as nib
+from localdiff_cli.app import app
+from localdiff_cli.volumes.walk import images_in
+
+PACKAGE = os.path.join(os.getcwd(), "localdiff_cli") + os.sep
+edges, calls, passes = set(), collections.Counter(), collections.Counter()
+
+def seen(frame, event, _):
+    if event != "call" or frame.f_code.co_name == "<module>" or not frame.f_code.co_filename.startswith(PACKAGE):
+        return
+    here, caller = frame.f_code.co_filename[len(PACKAGE):], frame.f_back
+    name = frame.f_code.co_name
+    calls[name] += 1
+    if name == "read" and type(getattr(frame.f_locals.get("self"), "_source", None)).__name__ == "ArrayProxy":
+        passes["slices"] += 1
+    while caller is not None and not caller.f_code.co_filename.startswith(PACKAGE):
+        caller = caller.f_back
+    if caller is not None and caller.f_code.co_filename[len(PACKAGE):] != here:
+        edges.add((caller.f_code.co_filename[len(PACKAGE):], here))
+
+with tempfile.TemporaryDirectory() as name:
+    given, out = pathlib.Path(name) / "in", pathlib.Path(name) / "out"
+    given.mkdir()
+    image = nib.load("examples/data/sub-openms19/sub-openms19_T1w.nii.gz")
+    nib.save(image.slicer[:, :, 18:22], given / "sub-01_T1w.nii.gz")
+    sys.setprofile(seen)
+    try:
+        app(["translate", "--model", "t1-to-flair", "--in", str(given), "--out", str(out), "--jobs", "0", "--quiet"])
+    except SystemExit as end:
+        assert not end.code, end.code
+    sys.setprofile(None)
+whole = calls["_check_gzip"] + calls["_unpacked"]
+print(json.dumps([sorted(edges), calls["read_metadata"], whole + passes["slices"] / 4]))
+'''
+"""Translates four slices in this process and notes which module calls which, how often bundles are read and the volume is unpacked."""
+
+
+def walk(checkout: Path) -> tuple[list[tuple[str, str]], int, float]:
+    """A volume's way through ``translate``: (caller, called) modules, bundles read, times that the volume was unpacked."""
+    environment = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", WALK]
+    printed = subprocess.run(command, cwd=checkout, check=True, env=environment, capture_output=True, text=True).stdout
+    edges, bundles, unpacked = json.loads(printed.splitlines()[-1])
+    return [(caller, called) for caller, called in edges], bundles, unpacked
+
+
+def floor_of(module: str) -> int:
+    """How high a module stands; what is in none of the rooms is a library if it is a folder, else the command line itself."""
+    room, inside, _ = module.partition("/")
+    return FLOORS.index(room) if room in FLOORS else 0 if inside else len(FLOORS)
+
+
+def returns(edges: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The calls that go back up into a room above."""
+    return [(caller, called) for caller, called in edges if floor_of(called) > floor_of(caller) and "/" in called]
 
 
 def import_seconds(checkout: Path) -> float:
@@ -102,6 +164,12 @@ def figures(checkout: Path) -> dict[str, str]:
     for name, pattern in WORDS.items():
         counts = [len(re.findall(pattern, text)) for text in texts]
         made[name] = f"{sum(counts) if name.startswith('dict') else sum(map(bool, counts))}"
+    edges, bundles, unpacked = walk(checkout)
+    made["modules on a volume's way through translate"] = f"{len({module for edge in edges for module in edge})}"
+    made["of them above the libraries"] = f"{len({m for edge in edges for m in edge if floor_of(m) > 0 and '/' in m})}"
+    made["calls back up into a room above"] = f"{len(returns(edges))}"
+    made["times that a bundle's metadata are read (two bundles)"] = f"{bundles}"
+    made["times that a compressed volume is unpacked"] = f"{unpacked:g}"
     made["import of the command line, processor s"] = f"{import_seconds(checkout):.2f}"
     made["tracked tree, MB"] = f"{tracked_bytes(checkout) / 1e6:.1f}"
     return made | {"wheel's contents, MB": f"{wheel_bytes(checkout) / 1e6:.1f}"}

@@ -31,19 +31,19 @@ from examples.benchmarks.variants import regress
 from examples.benchmarks.weights import how_to_make
 from examples.benchmarks.wrong_maps import REDRAWN, noisy, spoil
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
-from localdiff_cli.commands.translate import sample_settings
 from localdiff_cli.diffusion.device import on_device
 from localdiff_cli.diffusion.fusion import LocalSettings
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.cohort.realism import kid
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap, Interval, bootstrap_mean, bootstrap_ratio, bootstrap_sums
-from localdiff_cli.evaluation.metrics.image import DataRange, Region, region_figures, ssim_maps
+from localdiff_cli.evaluation.metrics.image import Compartment, DataRange, region_figures, ssim_maps
 from localdiff_cli.evaluation.metrics.lesion import contrast_agreement, lesion_contrast, ring_around
 from localdiff_cli.evaluation.metrics.measure import measured
 from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings, collect_evidence, judge_slices, tally
 from localdiff_cli.ood.detector import Detector
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.options import TranslateOptions
+from localdiff_cli.recipes.translate import sample_settings
 from localdiff_cli.segmentation.detector import SegmenterDetector
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.tasks.guidance import lesion_shows
@@ -275,7 +275,7 @@ def _image_figures(image: NDArray, target: NDArray, regions: dict[str, NDArray[n
     maps = ssim_maps(image, target, UNIT)
     figures: dict[str, float | None] = {}
     for name, mask in regions.items():
-        found = region_figures(image, target, Region(name, mask, name), UNIT, maps)
+        found = region_figures(image, target, Compartment(name, mask, name), UNIT, maps)
         figures |= {f"psnr_{name}": found.psnr.value, f"ssim_{name}": found.ssim_slices.value, f"mae_{name}": found.mae.value}
     return figures
 

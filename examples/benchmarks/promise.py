@@ -22,7 +22,7 @@ from localdiff_cli.commands.calibrate import BANDS_PEOPLE
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap, bootstrap_mean
 from localdiff_cli.evaluation.metrics.image import DataRange
-from localdiff_cli.evaluation.metrics.intervals import interval_figures, interval_regions
+from localdiff_cli.evaluation.metrics.intervals import PARTS, interval_figures, interval_regions
 from localdiff_cli.guarantees import intervals, theorems
 from localdiff_cli.guarantees.certify import COVERAGE
 from localdiff_cli.guarantees.intervals import Voxels
@@ -100,7 +100,7 @@ def risk_line(risk: Risk, kind: str, val: Sequence[Measured], test: Sequence[Mea
 # Bands
 
 
-Bands = dict[str, Mapping[str, Any] | None]
+Bands = dict[str, intervals.Band | None]
 
 
 def bands_of(val: Sequence[Measured], curves: Mapping[str, intervals.Curve]) -> Bands:
@@ -113,7 +113,7 @@ def trivial_of(val: Sequence[Measured]) -> Bands:
     """One band everywhere: what a quantile of the residual over all of the brain gives."""
     known = [each.drawn for each in val if each.drawn.true.size]
     one = [intervals.residuals(replace(v, source=(v.source > 0).astype(np.uint8)), {}) for v in known]
-    return dict.fromkeys(intervals.PARTS, intervals.bands(one, LEVEL, {})["ordinary"])
+    return dict.fromkeys(PARTS, intervals.bands(one, LEVEL, {})["ordinary"])
 
 
 def coverage_of(person: Voxels, found: Bands) -> dict[str, float]:

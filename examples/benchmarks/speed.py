@@ -32,11 +32,11 @@ from examples.benchmarks.translation import chunk_of, patients
 from localdiff_cli.batch.discover import discover
 from localdiff_cli.batch.report import recorded_arguments
 from localdiff_cli.bundle import load_translator
-from localdiff_cli.commands.translate import TranslateRecipe
 from localdiff_cli.diffusion.device import automatic_batch
 from localdiff_cli.diffusion.noise import INITIAL, NoiseKey
 from localdiff_cli.errors import NoInputError
 from localdiff_cli.options import DetectorOptions, TranslateOptions
+from localdiff_cli.recipes.translate import TranslateRecipe
 from localdiff_cli.tasks.sampling import SliceSampler
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.training.pairs import Pair, read_pairs

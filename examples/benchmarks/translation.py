@@ -19,11 +19,11 @@ from torch import Tensor
 from examples.benchmarks import variants
 from examples.benchmarks.record import record, show
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
-from localdiff_cli.commands.translate import sample_settings
 from localdiff_cli.diffusion.device import choose_device, on_device
 from localdiff_cli.ood.detector import Detector
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.options import TranslateOptions
+from localdiff_cli.recipes.translate import sample_settings
 from localdiff_cli.segmentation.detector import SegmenterDetector
 from localdiff_cli.tasks.sampling import Networks, SampleSettings, SliceSampler
 from localdiff_cli.tasks.slices import Chunk

@@ -33,6 +33,7 @@ COPIED = {
     "inside.md": "examples/docs/inside.md",
     "adapters.md": "examples/adapters.md",
     "dicom.md": "examples/DICOM.md",
+    "viewer.md": "examples/VIEWER.md",
     "guarantees.md": "examples/GUARANTEES.md",
     "bids.md": "examples/bids.md",
     "monai.md": "examples/monai.md",
@@ -50,7 +51,7 @@ COPIED = {
 NAVIGATION = [
     {"Start": ["index.md", "start.md", "use.md"]},
     {"Concepts": ["concepts.md", "numbers.md", "guarantees.md"]},
-    {"Reference": ["commands.md", "api.md", "adapters.md", "dicom.md", "bids.md", "monai.md", "other_tools.md"]},
+    {"Reference": ["commands.md", "api.md", "viewer.md", "adapters.md", "dicom.md", "bids.md", "monai.md", "other_tools.md"]},
     {"Cluster": ["cluster.md", "offline.md", "scale.md", "gpu.md"]},
     {"Models": ["models.md"]},
     {"Results": ["results.md", "experiments.md"]},

@@ -30,12 +30,12 @@ from examples.gpu.box import Box
 from localdiff_cli import detect_volume, segment_volume, translate_volume
 from localdiff_cli.bundle import load_expert, load_translator, open_bundle, schedule_of
 from localdiff_cli.choices import SAMPLERS
-from localdiff_cli.commands.translate import sample_settings
 from localdiff_cli.diffusion.device import PRECISIONS, autocast, choose_device, on_device
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import DeviceError
 from localdiff_cli.options import DetectOptions, SegmentOptions, TranslateOptions
+from localdiff_cli.recipes.translate import sample_settings
 from localdiff_cli.tasks.sampling import Networks, SliceSampler
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.training.translator import denoising_loss

@@ -140,7 +140,7 @@ class Claims:
                 claim.path.unlink(missing_ok=True)
 
     def leave(self, claim: Claim) -> None:
-        """Mark a claim as left: what its volume's outputs hold is half-made, and whoever takes it next inherits that."""
+        """Mark a claim as left: what its volume's outputs hold is half-made, and the process that takes it next inherits that."""
         self._end(claim)
         with self._guard():
             held = _read(claim.path) or {}

@@ -1,4 +1,4 @@
-"""Carry out a job's tasks on a Dask cluster: one task a volume, the bundle loaded once a worker, lost workers' volumes done again.
+"""Follow a recipe on a Dask cluster: one task a volume, the bundle loaded once a worker, lost workers' volumes done again.
 
 Needs the extra ``localdiff[cluster]``.
 """
@@ -14,7 +14,8 @@ from collections.abc import Generator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from localdiff_cli.batch.workers import Act, Job, Listener, next_attempt
+from localdiff_cli.batch.work import Recipe, Work
+from localdiff_cli.batch.workers import Listener, next_attempt
 from localdiff_cli.errors import DeviceError, LocaldiffError, UsageError
 
 if TYPE_CHECKING:
@@ -25,25 +26,25 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 @lru_cache(maxsize=1)
-def _loaded(job: bytes, folder: str, models: str | None) -> Act:
-    """The job's function, made once a worker process, in the folder and with the models of whoever asked: both on a shared disk."""
+def _loaded(recipe: bytes, folder: str, models: str | None) -> Work:
+    """The work, made once a worker process, in the folder and with the models of the process that asked: both on a shared disk."""
     os.chdir(folder)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: read when torch is loaded
     if models is not None:
         os.environ["LOCALDIFF_MODELS"] = models
-    return pickle.loads(job).load(lambda text: None)
+    return pickle.loads(recipe).load(lambda text: None)
 
 
-def perform(job: tuple[bytes, str, str | None], task: Any, attempt: int) -> Any:
+def perform(packed: tuple[bytes, str, str | None], task: Any, attempt: int) -> Any:
     """A worker's part; a :class:`LocaldiffError` is handed back, since no other worker could do better."""
     with _ONE_AT_A_TIME:  # however many threads the worker has: one volume fills its cores
         try:
-            return _loaded(*job)(task, attempt, lambda done, total: None)
+            return _loaded(*packed)(task, attempt, lambda done, total: None)
         except LocaldiffError as error:
             return error
         except OSError as error:
             return UsageError(
-                f"the worker on {socket.gethostname()} cannot use {job[1]}: {error}; expected a shared disk", code="no-cluster"
+                f"the worker on {socket.gethostname()} cannot use {packed[1]}: {error}; expected a shared disk", code="no-cluster"
             )
 
 
@@ -73,9 +74,9 @@ def connect(cluster: str, jobs: int) -> Client:
         raise UsageError(f"--cluster {cluster}: no answer ({error}); start one with: dask scheduler", code="no-cluster") from error
 
 
-def run_on_cluster(job: Job, tasks: list[Any], listener: Listener, cluster: str, *, jobs: int = 1) -> Generator[Any]:
+def run_on_cluster(recipe: Recipe, tasks: list[Any], listener: Listener, cluster: str, *, jobs: int = 1) -> Generator[Any]:
     """The results of ``tasks``, in the order in which they are ready. Raises the :class:`LocaldiffError` of an unusable model."""
-    packed = (pickle.dumps(job), os.getcwd(), os.environ.get("LOCALDIFF_MODELS"))
+    packed = (pickle.dumps(recipe), os.getcwd(), os.environ.get("LOCALDIFF_MODELS"))
     with connect(cluster, jobs) as client:
         from distributed import as_completed
         from distributed.client import FutureCancelledError
@@ -87,16 +88,16 @@ def run_on_cluster(job: Job, tasks: list[Any], listener: Listener, cluster: str,
         ready = as_completed(waiting)
         for future in ready:
             task, attempt = waiting.pop(future)
-            listener.started(job.name(task))
+            listener.started(recipe.name(task))
             try:
                 result = future.result()
             except KilledWorker as error:
-                result = job.lost(task, attempt, "crash", f"its workers died one after another ({error})")
+                result = recipe.lost(task, attempt, "crash", f"its workers died one after another ({error})")
             except FutureCancelledError as error:
                 raise DeviceError(f"--cluster {cluster}: the scheduler is gone; the same command goes on", code="no-cluster") from error
             if isinstance(result, LocaldiffError):
                 raise result
-            pause = job.pause(result, attempt)
+            pause = recipe.pause(result, attempt)
             if pause is None:
                 yield result
                 continue

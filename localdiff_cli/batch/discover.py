@@ -7,8 +7,8 @@ from pathlib import Path
 
 from localdiff_cli.errors import NoInputError, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import Content, content_of
+from localdiff_cli.volumes.formats import readable, suffix_of
 from localdiff_cli.volumes.names import IMAGES
-from localdiff_cli.volumes.reader import ITK_SUFFIXES, suffix_of
 from localdiff_cli.volumes.walk import images_in
 
 
@@ -60,8 +60,8 @@ def discover(given: str, contrast: str, affine_from: str | None = None) -> Found
     if not items:
         aside = "".join(f"; {relative}: {reason}" for relative, reason in walk.aside[:4])
         raise NoInputError(
-            f"--in {given}: no {contrast} volume found ({len(skipped)} files of other kinds skipped{aside}); expected NIfTI or "
-            f"{', '.join(ITK_SUFFIXES)} files, or DICOM series",
+            f"--in {given}: no {contrast} volume found ({len(skipped)} files of other kinds skipped{aside}); expected "
+            f"{readable()}",
             code="no-input",
         )
     return Found(tuple(items), tuple(skipped), walk.aside)

@@ -14,9 +14,9 @@ from localdiff_cli.batch.claims import Claims, key_of
 from localdiff_cli.batch.discover import Found, Item
 from localdiff_cli.batch.records import DONE, FAILED, Record, Records
 from localdiff_cli.batch.report import Reporter
-from localdiff_cli.batch.volume import VolumeJob
-from localdiff_cli.batch.work import Recipe, printable
-from localdiff_cli.batch.workers import Job, run_here, run_in_workers, sigterm_raises
+from localdiff_cli.batch.volume import Recorded
+from localdiff_cli.batch.work import Recipe, VolumeRecipe, printable
+from localdiff_cli.batch.workers import run_here, run_in_workers, sigterm_raises
 from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import sidecar_path
 from localdiff_cli.volumes.whole import PARTIAL, sweep
@@ -76,7 +76,7 @@ def of_shard(items: Iterable[I], shard: tuple[int, int] | None) -> tuple[I, ...]
     return tuple(item for item in items if int(key_of(printable(item.relative)), 16) % count == number - 1)
 
 
-def check_collisions(recipe: Recipe, items: tuple[Item, ...]) -> None:
+def check_collisions(recipe: VolumeRecipe, items: tuple[Item, ...]) -> None:
     """Refuse two inputs that would write the same output, and outputs on top of inputs. Raises :class:`UsageError`."""
     seen: dict[Path, Path] = {}
     inputs = {Path(os.path.realpath(item.path)) for item in items}  # unlike resolve(), no loop of links stops it
@@ -94,23 +94,23 @@ def check_collisions(recipe: Recipe, items: tuple[Item, ...]) -> None:
 
 
 @contextlib.contextmanager
-def carry_out(job: Job, tasks: list[Any], reporter: Reporter, how: Execution) -> Iterator[Iterator[Any]]:
-    """The results of a job's tasks, in this process, in worker processes or on a cluster, as ``how`` says.
+def carry_out(recipe: Recipe, tasks: list[Any], reporter: Reporter, how: Execution) -> Iterator[Iterator[Any]]:
+    """The results of a recipe's tasks, in this process, in worker processes or on a cluster, as ``how`` says.
 
-    Whoever leaves the block early, by an error or a signal, leaves no worker behind.
+    Leaving the block early, by an error or a signal, leaves no worker behind.
     """
-    with contextlib.closing(_results(job, tasks, reporter, how)) as results:
+    with contextlib.closing(_results(recipe, tasks, reporter, how)) as results:
         yield results
 
 
-def _results(job: Job, tasks: list[Any], reporter: Reporter, how: Execution) -> Generator[Any]:
+def _results(recipe: Recipe, tasks: list[Any], reporter: Reporter, how: Execution) -> Generator[Any]:
     if how.cluster is not None:
         from localdiff_cli.batch.cluster import run_on_cluster
 
-        return run_on_cluster(job, tasks, reporter, how.cluster, jobs=how.jobs)
+        return run_on_cluster(recipe, tasks, reporter, how.cluster, jobs=how.jobs)
     if how.jobs == 0:
-        return run_here(job, tasks, reporter)
-    return run_in_workers(job, tasks, reporter, jobs=how.jobs, timeout=how.timeout)
+        return run_here(recipe, tasks, reporter)
+    return run_in_workers(recipe, tasks, reporter, jobs=how.jobs, timeout=how.timeout)
 
 
 class Ledger:
@@ -139,7 +139,7 @@ class Ledger:
 
 
 def run(
-    recipe: Recipe,
+    recipe: VolumeRecipe,
     found: Found,
     out: Path,
     reporter: Reporter,
@@ -157,12 +157,12 @@ def run(
         raise UsageError(f"--out {out}: cannot be made or written ({error.strerror})", code="unwritable") from error
     items = of_shard(found.items, how.shard)
     _announce(found, items, reporter, how)
-    job = VolumeJob(recipe, out, version, overwrite, debug)
-    ledger = Ledger(out, [job.name(item) for item in items], {"LocaldiffVersion": version, "Shard": how.shard})
+    recorded = Recorded(recipe, out, version, overwrite, debug)
+    ledger = Ledger(out, [recorded.name(item) for item in items], {"LocaldiffVersion": version, "Shard": how.shard})
     tally = Tally()
     with sigterm_raises():
         try:
-            with carry_out(job, list(items), reporter, how) as records:
+            with carry_out(recorded, list(items), reporter, how) as records:
                 for record in records:
                     _tell(record, tally, reporter)
                     ledger.refresh()
@@ -207,7 +207,7 @@ def _tell(record: Record, tally: Tally, reporter: Reporter) -> None:
     reporter.volume_done()
 
 
-def _clear(recipe: Recipe, items: tuple[Item, ...], out: Path) -> None:
+def _clear(recipe: VolumeRecipe, items: tuple[Item, ...], out: Path) -> None:
     """Remove what killed runs left of volumes that nobody works on now."""
     claims = Claims(out)
     claims.clear_partials()

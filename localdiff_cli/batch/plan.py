@@ -6,12 +6,12 @@ from localdiff_cli.batch.discover import Found, Item
 from localdiff_cli.batch.engine import Execution, check_collisions, of_shard
 from localdiff_cli.batch.report import Reporter, say
 from localdiff_cli.batch.volume import state_of
-from localdiff_cli.batch.work import Recipe, Work, printable
+from localdiff_cli.batch.work import VolumeRecipe, VolumeWork, printable
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes.reader import open_volume
 
 
-def show_plan(recipe: Recipe, found: Found, how: Execution, reporter: Reporter, *, overwrite: bool) -> None:
+def show_plan(recipe: VolumeRecipe, found: Found, how: Execution, reporter: Reporter, *, overwrite: bool) -> None:
     """Print a TSV of the plan to standard output and its sum to the reporter; nothing is written.
 
     Raises :class:`LocaldiffError` where the model or the options cannot be used.
@@ -34,7 +34,7 @@ def show_plan(recipe: Recipe, found: Found, how: Execution, reporter: Reporter, 
     )
 
 
-def _row(recipe: Recipe, work: Work, item: Item, *, overwrite: bool) -> tuple[str, str, tuple[float, float], str]:
+def _row(recipe: VolumeRecipe, work: VolumeWork, item: Item, *, overwrite: bool) -> tuple[str, str, tuple[float, float], str]:
     try:
         volume = open_volume(item.path, item.affine_from)
         state = state_of(work, item, recipe.outputs(item), overwrite=overwrite)

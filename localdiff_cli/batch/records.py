@@ -1,6 +1,6 @@
 """What became of every volume of an output folder: one small record each, and the tables made from all of them.
 
-Records are written whole by whoever worked on the volume; the tables are a function of the records, so that shards, parallel runs
+Records are written whole by the process that worked on the volume; the tables are a function of the records, so that shards, parallel runs
 and resumed runs into one folder end with the same tables.
 """
 

@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -16,26 +17,42 @@ from typing import Any
 from localdiff_cli.batch.claims import Claim, Claims, key_of
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.records import BUSY, DONE, FAILED, Record, Records
-from localdiff_cli.batch.work import OnSlice, Outcome, Recipe, Say, Work, printable
+from localdiff_cli.batch.work import OnSlice, Outcome, Say, VolumeRecipe, VolumeWork, printable
 from localdiff_cli.errors import LocaldiffError, VolumeError
 from localdiff_cli.volumes.contrast import read_sidecar, sidecar_path
-from localdiff_cli.volumes.reader import file_hash
+from localdiff_cli.volumes.files import file_hash
 from localdiff_cli.volumes.whole import sweep, write_text
 from localdiff_cli.volumes.writer import output_files
 
-SOURCES = ("SourceSHA256", "CompanionSHA256")
 TRANSIENT = ("crash", "out-of-memory", "unwritable", "unreadable", "input-output", "input-changed")
 """What a second try can help: a file system or a machine under load, an input that was being replaced."""
 MAX_ATTEMPTS = 2
 BUSY_POLL_SECONDS = 1.0
 
 
-def sources(work: Work, item: Item) -> dict[str, Any]:
-    """The content of every file that decides this item's result."""
-    return {"SourceSHA256": file_hash(item.path), "CompanionSHA256": [file_hash(path) for path in work.companions(item)]}
+@dataclass(frozen=True)
+class Sources:
+    """The content of every file that decides an item's result, as SHA-256: the input's, and those of its mask, map or references."""
+
+    source: str
+    companions: tuple[str, ...]
+
+    @property
+    def facts(self) -> dict[str, str | list[str]]:
+        """For the sidecar."""
+        return {"SourceSHA256": self.source, "CompanionSHA256": list(self.companions)}
+
+    def told_by(self, sidecar: Mapping[str, Any]) -> bool:
+        """Whether a sidecar speaks of this content."""
+        return all(sidecar.get(name) == value for name, value in self.facts.items())
 
 
-def state_of(work: Work, item: Item, outputs: list[Path], *, overwrite: bool, ours: bool = False) -> str:
+def sources(work: VolumeWork, item: Item) -> Sources:
+    """What the files of an item hold now."""
+    return Sources(file_hash(item.path), tuple(file_hash(path) for path in work.companions(item)))
+
+
+def state_of(work: VolumeWork, item: Item, outputs: list[Path], *, overwrite: bool, ours: bool = False) -> str:
     """``done`` (whole, of this input and these settings) or ``open``; ``ours``: a claim says who left half of it.
 
     Raises :class:`VolumeError` for outputs that are not ours to replace.
@@ -49,7 +66,7 @@ def state_of(work: Work, item: Item, outputs: list[Path], *, overwrite: bool, ou
         # The sidecar is written last: without one, an output of ours was cut off, or the file is somebody else's.
         todo = "replace it with --overwrite, or choose another --out"
         raise VolumeError(f"{outputs[0]}: exists without a localdiff sidecar; {todo}", code="exists")
-    if sidecar.get("Settings") != json.loads(json.dumps(work.settings)) or {k: sidecar.get(k) for k in SOURCES} != sources(work, item):
+    if sidecar.get("Settings") != json.loads(json.dumps(work.settings)) or not sources(work, item).told_by(sidecar):
         if overwrite:
             return "open"
         difference = _difference(sidecar.get("Settings"), work.settings)
@@ -82,20 +99,20 @@ def _check_name(path: Path) -> None:
         raise VolumeError(f"{printable(path)}: found a name that is not UTF-8; rename the file or its folder", code="name")
 
 
-def _check_unchanged(item: Item, before: dict[str, Any], after: dict[str, Any]) -> None:
+def _check_unchanged(item: Item, before: Sources, after: Sources) -> None:
     """Refuse a result whose input, or mask, map or reference, was replaced while it was made: nobody could say what it is of."""
     if before != after:
-        which = "the input" if before["SourceSHA256"] != after["SourceSHA256"] else "its mask, map or reference"
+        which = "the input" if before.source != after.source else "its mask, map or reference"
         raise VolumeError(
             f"{item.path}: {which} changed while it was worked on; the same command again, when nothing writes there", code="input-changed"
         )
 
 
 @dataclass(frozen=True)
-class VolumeJob:
-    """Every volume's work, as it is handed to a worker process or a cluster node."""
+class Recorded:
+    """A command's recipe under claims and records: the engine's :class:`~localdiff_cli.batch.work.Recipe` for volumes."""
 
-    recipe: Recipe
+    recipe: VolumeRecipe
     out: Path
     version: str
     overwrite: bool = False
@@ -105,9 +122,9 @@ class VolumeJob:
         """The volume's name in messages and tables."""
         return printable(item.relative)
 
-    def load(self, say: Say) -> VolumeWorker:
+    def load(self, say: Say) -> RecordedWork:
         """Load the networks. Raises :class:`LocaldiffError` where they cannot be used."""
-        return VolumeWorker(self, self.recipe.load(say), Claims(self.out), say)
+        return RecordedWork(self, self.recipe.load(say), Claims(self.out), say)
 
     def pause(self, record: Record, attempt: int) -> float | None:
         """Seconds after which to try again; None where the record is final."""
@@ -134,23 +151,23 @@ def _now() -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class VolumeWorker:
-    """Works on one volume after another with the networks loaded once."""
+class RecordedWork:
+    """The command's work on one volume after another, each from claim to record."""
 
-    job: VolumeJob
-    work: Work
+    recorded: Recorded
+    work: VolumeWork
     claims: Claims
     say: Say
 
     def __call__(self, item: Item, attempt: int, on_slice: OnSlice) -> Record:
         """The record of one volume. Raises :class:`LocaldiffError` only where no volume at all can be worked on."""
-        name, started = self.job.name(item), time.monotonic()
+        name, started = self.recorded.name(item), time.monotonic()
         try:
             record = self._record(item, name, attempt, on_slice)
         except Exception as error:  # whatever a library raises on one bad file must not end the run for the others
             if isinstance(error, LocaldiffError) and not isinstance(error, VolumeError):
                 raise
-            if self.job.debug:
+            if self.recorded.debug:
                 traceback.print_exc()
             code = error.code if isinstance(error, LocaldiffError) else _code_of(error)
             reason = printable(Path(str(error))) if isinstance(error, LocaldiffError) else f"{name}: {type(error).__name__}: {error}"
@@ -165,26 +182,26 @@ class VolumeWorker:
 
     def _keep(self, record: Record) -> None:
         with suppress(VolumeError, OSError):  # the sidecar says it too; the tables only lack a row
-            Records(self.job.out).write(record)
+            Records(self.recorded.out).write(record)
 
     def _record(self, item: Item, name: str, attempt: int, on_slice: OnSlice) -> Record:
         _check_name(item.path)
-        outputs, key = self.job.recipe.outputs(item), key_of(name)
+        outputs, key = self.recorded.recipe.outputs(item), key_of(name)
         unclaimed = not self.claims.path(key).exists()
-        if unclaimed and state_of(self.work, item, outputs, overwrite=self.job.overwrite) == "done":
+        if unclaimed and state_of(self.work, item, outputs, overwrite=self.recorded.overwrite) == "done":
             return self._known(outputs, name)
         try:
             claim = self.claims.take(key, name)
         except OSError as error:
             reason = f"cannot be written or locked ({error.strerror}); check its permissions, and that its file system has locks (flock)"
-            raise VolumeError(f"{self.job.out}: {reason}", code="unwritable") from error
+            raise VolumeError(f"{self.recorded.out}: {reason}", code="unwritable") from error
         if claim is None:
             return Record(name, BUSY, reason=f"in work by {self.claims.holder(key)}")
         try:
             if claim.inherited or attempt > 1:
-                for path in (*outputs, sidecar_path(outputs[0]), Records(self.job.out).path(name)):
+                for path in (*outputs, sidecar_path(outputs[0]), Records(self.recorded.out).path(name)):
                     sweep(path)
-            if state_of(self.work, item, outputs, overwrite=self.job.overwrite, ours=claim.inherited) == "done":
+            if state_of(self.work, item, outputs, overwrite=self.recorded.overwrite, ours=claim.inherited) == "done":
                 return self._known(outputs, name)
             return self._make(item, name, outputs, on_slice)
         finally:
@@ -203,10 +220,10 @@ class VolumeWorker:
             _check_unchanged(item, made_of, sources(self.work, item))
             written = {path.name: file_hash(path) for path in outputs}
             facts = {
-                "LocaldiffVersion": self.job.version,
+                "LocaldiffVersion": self.recorded.version,
                 "Sources": [name],
                 "SpatialReference": name,
-                **made_of,
+                **made_of.facts,
                 "OutputSHA256": written,
                 "Settings": self.work.settings,
                 **outcome.facts,
@@ -226,7 +243,7 @@ class VolumeWorker:
 
     def _halving(self, item: Item, name: str, on_slice: OnSlice) -> Outcome:
         """The work; where the device's memory does not hold the batch, with half of it: slower, the same result."""
-        work: Work | None = self.work
+        work: VolumeWork | None = self.work
         while True:
             assert work is not None
             try:
@@ -240,7 +257,7 @@ class VolumeWorker:
     def _known(self, outputs: list[Path], name: str) -> Record:
         """The record of a volume that was done before."""
         sidecar = read_sidecar(outputs[0])
-        records = Records(self.job.out)
+        records = Records(self.recorded.out)
         kept = records.read(records.path(name))
         described = self._described(outputs, sidecar)
         if kept is not None and kept.state == DONE and kept.output_sha256 == described["output_sha256"]:
@@ -251,7 +268,7 @@ class VolumeWorker:
 
     def _described(self, outputs: list[Path], sidecar: dict[str, Any]) -> dict[str, Any]:
         return {
-            "output": outputs[0].relative_to(self.job.out).as_posix(),
+            "output": outputs[0].relative_to(self.recorded.out).as_posix(),
             "source_sha256": str(sidecar.get("SourceSHA256", "")),
             "output_sha256": dict(sidecar.get("OutputSHA256", {})),
             "review": tuple(map(str, sidecar.get("ReviewReasons", ()))),

@@ -1,4 +1,8 @@
-"""What the engine needs to know of a command: a recipe that any process can follow, and the work on one volume it makes."""
+"""The two nouns of a run. A *recipe* can be pickled, and any process can follow it; what it loads there is the *work*, networks and all.
+
+:class:`Recipe` and :class:`Work` are what processes and clusters carry out, whatever the task is. :class:`VolumeRecipe` and
+:class:`VolumeWork` are what a command brings for its volumes; ``batch.volume`` adds claims, resume and records to them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class Estimate:
     megabytes: float
 
 
-class Work(Protocol):
+class VolumeWork(Protocol):
     """One command's work on one volume, with its networks loaded."""
 
     @property
@@ -47,7 +51,7 @@ class Work(Protocol):
         """Further files that decide this item's result: its own mask, map or reference."""
         ...
 
-    def smaller(self) -> Work | None:
+    def smaller(self) -> VolumeWork | None:
         """The same work with half the batch; None where the batch is one slice."""
         ...
 
@@ -60,15 +64,43 @@ class Work(Protocol):
         ...
 
 
-class Recipe(Protocol):
+class VolumeRecipe(Protocol):
     """How to make a command's work. It can be pickled: worker processes and cluster nodes load it themselves."""
 
     def outputs(self, item: Item) -> list[Path]:
         """All volumes that the work writes for this item; the sidecar lies beside the first."""
         ...
 
-    def load(self, say: Say) -> Work:
+    def load(self, say: Say) -> VolumeWork:
         """Load the networks. Raises :class:`LocaldiffError` where they, or the options, cannot be used."""
+        ...
+
+
+class Work(Protocol):
+    """What is ready for one task after another."""
+
+    def __call__(self, task: Any, attempt: int, on_slice: OnSlice, /) -> Any:
+        """The result of a task; tasks and results are anything that can be pickled."""
+        ...
+
+
+class Recipe(Protocol):
+    """What a run hands to its processes."""
+
+    def name(self, task: Any) -> str:
+        """The task's name in messages."""
+        ...
+
+    def load(self, say: Say) -> Work:
+        """Make the work, once a process. Raises :class:`LocaldiffError` where it cannot be made."""
+        ...
+
+    def pause(self, result: Any, attempt: int) -> float | None:
+        """Seconds after which to try a task again; None where its result is final."""
+        ...
+
+    def lost(self, task: Any, attempt: int, code: str, reason: str) -> Any:
+        """The result of a task whose worker died or hung."""
         ...
 
 

@@ -1,7 +1,6 @@
-"""Carry out a job's tasks one after another: here, or in worker processes that may crash or hang without taking the run along.
+"""Follow a recipe for one task after another: here, or in worker processes that may crash or hang without taking the run along.
 
-A *job* can be pickled; ``load`` makes the function that works on one task (networks are loaded once a process). Tasks and results are
-anything that can be pickled. Results come in the order in which they are ready.
+Networks are loaded once a process. Results come in the order in which they are ready.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -21,9 +20,8 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Protocol
 
+from localdiff_cli.batch.work import Recipe
 from localdiff_cli.errors import EXIT_SIGTERM, LocaldiffError, ModelError
-
-Act = Callable[[Any, int, Callable[[int, int], None]], Any]
 
 STOP_SECONDS = 3.0
 """What a worker gets to finish its network step and to clear up, before it is killed."""
@@ -32,26 +30,6 @@ MAX_STARTS = 2
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 _ENVIRONMENT = threading.Lock()
 """The environment belongs to the whole process: two runs in it change and restore it one after the other."""
-
-
-class Job(Protocol):
-    """What can be done with a task, in any process."""
-
-    def name(self, task: Any) -> str:
-        """The task's name in messages."""
-        ...
-
-    def load(self, say: Callable[[str], None]) -> Act:
-        """The function ``(task, attempt, on_slice) → result``."""
-        ...
-
-    def pause(self, result: Any, attempt: int) -> float | None:
-        """Seconds after which to try a task again; None where its result is final."""
-        ...
-
-    def lost(self, task: Any, attempt: int, code: str, reason: str) -> Any:
-        """The result of a task whose worker died or hung."""
-        ...
 
 
 class Listener(Protocol):
@@ -135,9 +113,9 @@ class Queue:
         return task, attempt
 
 
-def run_here(job: Job, tasks: list[Any], listener: Listener) -> Generator[Any]:
+def run_here(recipe: Recipe, tasks: list[Any], listener: Listener) -> Generator[Any]:
     """Work in this process: no isolation from crashes and hangs, and nothing to start."""
-    act = job.load(listener.line)
+    work = recipe.load(listener.line)
     queue = Queue(tasks)
     while len(queue):
         taken = queue.take()
@@ -145,9 +123,9 @@ def run_here(job: Job, tasks: list[Any], listener: Listener) -> Generator[Any]:
             time.sleep(0.05)
             continue
         task, attempt = taken
-        listener.started(job.name(task))
-        result = act(task, attempt, listener.slice)
-        pause = job.pause(result, attempt)
+        listener.started(recipe.name(task))
+        result = work(task, attempt, listener.slice)
+        pause = recipe.pause(result, attempt)
         if pause is None:
             yield result
         else:
@@ -155,7 +133,11 @@ def run_here(job: Job, tasks: list[Any], listener: Listener) -> Generator[Any]:
 
 
 def next_attempt(pause: float, attempt: int) -> int:
-    """A pause waits for somebody else: only a try at once counts as another attempt."""
+    """A pause waits for somebody else: only a try at once counts as another attempt.
+
+    >>> next_attempt(0.0, 1), next_attempt(2.0, 1)
+    (2, 1)
+    """
     return attempt if pause else attempt + 1
 
 
@@ -175,7 +157,7 @@ class _Worker:
 class _Crew:
     """The worker processes of one run."""
 
-    job: Job
+    recipe: Recipe
     listener: Listener
     size: int
     timeout: float | None
@@ -190,7 +172,7 @@ class _Crew:
         busy = sum(worker.task is not None for worker in self.workers)
         while len(self.workers) < min(self.size, busy + len(self.queue)):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, self.job), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, self.recipe), daemon=True)
             with _limited_threads(threads_for(self.size)):
                 process.start()
             theirs.close()
@@ -202,7 +184,7 @@ class _Crew:
             if worker.ready and worker.task is None and (taken := self.queue.take()):
                 worker.task, worker.attempt = taken
                 worker.since = time.monotonic()
-                self.listener.started(self.job.name(worker.task))
+                self.listener.started(self.recipe.name(worker.task))
                 with suppress(OSError):  # it died: the next look at its connection says so
                     worker.connection.send(taken)
 
@@ -236,7 +218,7 @@ class _Crew:
             yield from self._settled(task, attempt, values[0])
 
     def _settled(self, task: Any, attempt: int, result: Any) -> Iterator[Any]:
-        pause = self.job.pause(result, attempt)
+        pause = self.recipe.pause(result, attempt)
         if pause is None:
             yield result
         else:
@@ -247,7 +229,7 @@ class _Crew:
         worker.connection.close()
         self.workers.remove(worker)
         if worker.task is not None:
-            yield from self._settled(worker.task, worker.attempt, self.job.lost(worker.task, worker.attempt, code, reason))
+            yield from self._settled(worker.task, worker.attempt, self.recipe.lost(worker.task, worker.attempt, code, reason))
             return
         self.failed_starts += 1
         if self.failed_starts >= MAX_STARTS:
@@ -267,7 +249,7 @@ class _Crew:
                 worker.process.kill()
                 worker.process.join()
                 if worker.task is not None:
-                    self.job.lost(worker.task, worker.attempt, "interrupted", "the run was interrupted")
+                    self.recipe.lost(worker.task, worker.attempt, "interrupted", "the run was interrupted")
             worker.connection.close()
 
 
@@ -281,12 +263,12 @@ def _cause(process: BaseProcess) -> str:
     return f"its worker process was killed by signal {-code}"
 
 
-def run_in_workers(job: Job, tasks: list[Any], listener: Listener, *, jobs: int = 1, timeout: float | None = None) -> Generator[Any]:
+def run_in_workers(recipe: Recipe, tasks: list[Any], listener: Listener, *, jobs: int = 1, timeout: float | None = None) -> Generator[Any]:
     """Work in ``jobs`` processes, the cores divided among them. A task whose process dies, or takes ``timeout`` seconds, is lost alone.
 
     Raises the :class:`LocaldiffError` that keeps a worker from starting.
     """
-    crew = _Crew(job, listener, jobs, timeout, Queue(tasks))
+    crew = _Crew(recipe, listener, jobs, timeout, Queue(tasks))
     try:
         while len(crew.queue) or any(worker.task is not None for worker in crew.workers):
             crew.hire()
@@ -312,7 +294,7 @@ def _limited_threads(threads: int) -> Iterator[None]:
                     os.environ[name] = value
 
 
-def _serve(connection: Connection, job: Job) -> None:
+def _serve(connection: Connection, recipe: Recipe) -> None:
     """A worker process's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_leave_with_parent, daemon=True).start()
@@ -325,11 +307,11 @@ def _serve(connection: Connection, job: Job) -> None:
 
     try:
         with sigterm_raises():
-            act = job.load(lambda text: connection.send(("line", text)))
+            work = recipe.load(lambda text: connection.send(("line", text)))
             connection.send(("ready",))
             while (taken := connection.recv()) is not None:
                 task, attempt = taken
-                connection.send(("done", act(task, attempt, on_slice)))
+                connection.send(("done", work(task, attempt, on_slice)))
     except LocaldiffError as error:
         connection.send(("refused", error))
     except (EOFError, BrokenPipeError, Terminated):

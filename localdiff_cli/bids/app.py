@@ -49,7 +49,7 @@ def bids(
     ref: Annotated[Path | None, typer.Option("--ref", help="Dataset with the acquired target contrast on the translations' grid, such as derivatives. (default: BIDS_DIR) Example: --ref derivatives/coregistered", exists=True, file_okay=False, rich_help_panel=REPORT)] = None,
     truth: Annotated[Path | None, typer.Option("--truth", help="Dataset with expert lesion masks, …_mask. (default: none) Example: --truth derivatives/experts", exists=True, file_okay=False, rich_help_panel=REPORT)] = None,
     resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Resample references and masks of another grid, stated in the report; else they are refused.", rich_help_panel=REPORT)] = False,
-    fail_under: Annotated[list[str] | None, typer.Option("--fail-under", help="Leave with code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=REPORT)] = None,
+    fail_under: Annotated[list[str] | None, typer.Option("--fail-under", help="End with exit code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=REPORT)] = None,
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Hold --fail-under against the visits that have the figure; else one without it misses the limit.", rich_help_panel=REPORT)] = False,
     jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
     shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,

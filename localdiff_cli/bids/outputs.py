@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from localdiff_cli.batch.discover import Item
-from localdiff_cli.batch.work import Estimate, OnSlice, Outcome, Work
+from localdiff_cli.batch.work import Estimate, OnSlice, Outcome, VolumeWork
 from localdiff_cli.bids.dataset import DESCRIPTIONS, RAW, uri
 from localdiff_cli.bids.names import derived, parse_name
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.tasks.outputs import OutputPlan, Role
+from localdiff_cli.roles import Role
+from localdiff_cli.tasks.outputs import OutputPlan
 from localdiff_cli.volumes.contrast import sidecar_path
 from localdiff_cli.volumes.whole import write_text
 
@@ -65,7 +66,7 @@ class BidsPlan(OutputPlan):
 class BidsWork:
     """A command's work on one volume, with the sidecars that BIDS wants: each names its sources and its space."""
 
-    inner: Work
+    inner: VolumeWork
     plan: BidsPlan
 
     @property

@@ -10,7 +10,7 @@ from localdiff_cli.batch.discover import Found
 from localdiff_cli.batch.engine import of_shard, run
 from localdiff_cli.batch.plan import show_plan
 from localdiff_cli.batch.report import Reporter
-from localdiff_cli.batch.work import Recipe
+from localdiff_cli.batch.work import VolumeRecipe
 from localdiff_cli.bids.choose import Choice, choose
 from localdiff_cli.bids.dataset import write_dataset
 from localdiff_cli.bids.filters import read_filters
@@ -117,7 +117,7 @@ def _translations(recipe: BidsTranslateRecipe, items: tuple[BidsItem, ...], out:
     )
 
 
-def _carry_out(recipe: Recipe, found: Found, shared: RunOptions, reporter: Reporter) -> int:
+def _carry_out(recipe: VolumeRecipe, found: Found, shared: RunOptions, reporter: Reporter) -> int:
     """Run one command's work on one shard's volumes; the exit code."""
     how = replace(execution(shared.how), shard=None)  # the shard was cut before: a mask's name would put it elsewhere than its image
     tally = run(recipe, found, shared.out, reporter, how, version=__version__, overwrite=shared.overwrite, debug=shared.debug)

@@ -7,16 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from localdiff_cli.batch.discover import Item
-from localdiff_cli.batch.work import Say, Work
+from localdiff_cli.batch.work import Say, VolumeWork
 from localdiff_cli.bids.outputs import BidsPlan, BidsWork
 from localdiff_cli.bundle import open_bundle
-from localdiff_cli.commands.segment import SegmentRecipe
-from localdiff_cli.commands.translate import TranslateRecipe
-from localdiff_cli.tasks.outputs import Role
-
-
-def _wanted(roles: list[tuple[bool, Role]]) -> tuple[Role, ...]:
-    return tuple(role for wanted, role in roles if wanted)
+from localdiff_cli.recipes.segment import SegmentRecipe
+from localdiff_cli.recipes.translate import TranslateRecipe
 
 
 @dataclass(frozen=True)
@@ -27,13 +22,13 @@ class BidsTranslateRecipe(TranslateRecipe):
     def plan(self) -> BidsPlan:
         """What is written for a volume."""
         bundle = open_bundle(self.options.model)
-        return BidsPlan(self.out, _wanted(self.roles()), bundle.target.contrast, bundle.condition.contrast)
+        return BidsPlan(self.out, self.roles, bundle.target.contrast, bundle.condition.contrast)
 
     def outputs(self, item: Item) -> list[Path]:
         """All files written for an item, the translation first."""
         return self.plan.with_sidecars(item)
 
-    def load(self, say: Say) -> Work:
+    def load(self, say: Say) -> VolumeWork:
         """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
         return BidsWork(super().load(say), self.plan)
 
@@ -45,12 +40,12 @@ class BidsSegmentRecipe(SegmentRecipe):
     @cached_property
     def plan(self) -> BidsPlan:
         """What is written for a volume."""
-        return BidsPlan(self.out, _wanted(self.roles()))
+        return BidsPlan(self.out, self.roles)
 
     def outputs(self, item: Item) -> list[Path]:
         """All files written for an item, the mask first."""
         return self.plan.with_sidecars(item)
 
-    def load(self, say: Say) -> Work:
+    def load(self, say: Say) -> VolumeWork:
         """Load the bundle. Raises :class:`LocaldiffError` where it cannot be used."""
         return BidsWork(super().load(say), self.plan)

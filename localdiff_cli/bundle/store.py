@@ -5,6 +5,7 @@ Only JSON and safetensors are read, so a bundle cannot run code; every weight fi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from localdiff_cli.bundle.schema import CALIBRATION, FORMAT, METADATA, Bundle, Defaults, SegmenterDefaults, damaged, parse, settings_of
 from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.monai_bundle.metadata import INFERENCE, inference_config, monai_metadata
-from localdiff_cli.volumes.reader import file_hash
+from localdiff_cli.volumes.files import file_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +64,10 @@ def _is_bundle(path: Path) -> bool:
 
 
 def open_bundle(name_or_path: str) -> Bundle:
-    """A bundle by its name or folder. Raises :class:`ModelError` where it is missing, damaged or of another format."""
+    """A bundle by its name or folder, read once a process unless its metadata change.
+
+    Raises :class:`ModelError` where it is missing, damaged or of another format.
+    """
     path = Path(os.path.expanduser(name_or_path))
     if not _is_bundle(path):
         known = bundle_paths()
@@ -74,7 +78,22 @@ def open_bundle(name_or_path: str) -> Bundle:
                 code="no-model",
             )
         path = known[name_or_path]
+    return _opened(path, _stamp(path / METADATA))
+
+
+@functools.lru_cache(maxsize=32)
+def _opened(path: Path, stamp: tuple[int, ...]) -> Bundle:
+    """The bundle in ``path`` whose metadata bear this stamp."""
     return parse(path, read_metadata(path))
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """What changes whenever a file is written or replaced; empty where it cannot be asked."""
+    try:
+        found = os.lstat(file)
+    except (OSError, ValueError):
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -6,23 +6,22 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from localdiff_cli import __version__
 from localdiff_cli.batch.report import say
 from localdiff_cli.bundle import Bundle, open_bundle
 from localdiff_cli.commands.run import check_affine_from
-from localdiff_cli.commands.translate import TranslateRecipe
-from localdiff_cli.declared import check_choice, check_range
+from localdiff_cli.declared import check, check_range
 from localdiff_cli.errors import EXIT_OK, ModelError, NoInputError, NotCertifiedError, UsageError
-from localdiff_cli.options import DetectorOptions, TranslateOptions
+from localdiff_cli.options import CalibrateOptions, DetectorOptions, TranslateOptions
+from localdiff_cli.recipes.translate import TranslateRecipe
 
 if TYPE_CHECKING:
     from localdiff_cli.guarantees.certificate import Certificate
-    from localdiff_cli.guarantees.certify import Asked, Promise
-    from localdiff_cli.guarantees.intervals import Curve, Residuals
+    from localdiff_cli.guarantees.certify import Demand, Promise
+    from localdiff_cli.guarantees.intervals import Band, Curve, Intervals, Residuals
     from localdiff_cli.guarantees.losses import Record
     from localdiff_cli.tasks.calibration import Measurement
     from localdiff_cli.tasks.translation import TranslateWork
@@ -34,70 +33,30 @@ BANDS_PEOPLE = 16
 """How many people of ``--bands-from`` are measured: the shape of the bands needs no more."""
 
 
-@dataclass(frozen=True)
-class CalibrateOptions:
-    """The options of ``localdiff calibrate`` by their names; None asks for no such promise."""
-
-    model: str
-    data: tuple[Path, ...]
-    out: Path
-    max_uncovered: float | None = None
-    max_missed: float | None = None
-    max_invented: float | None = None
-    max_harm: float | None = None
-    harm_ml: float = 5.0
-    confidence: float = 0.9
-    taus: tuple[float, ...] | None = None
-    every: int = 1
-    split: str | None = None
-    exclude: tuple[str, ...] = ()
-    void_level: float = 0.05
-    work: Path | None = None
-    device: str = "auto"
-    interval: float | None = None
-    affine_from: str | None = None
-    bands_from: tuple[Path, ...] = ()
-    with_val: bool = False
-
-    @property
-    def levels(self) -> dict[str, float]:
-        """Risk → level, of what was asked for."""
-        given = {"uncovered": self.max_uncovered, "missed": self.max_missed, "invented": self.max_invented, "harm": self.max_harm}
-        return {name: level for name, level in given.items() if level is not None}
-
-
 def cuts(text: str | None) -> tuple[float, ...] | None:
     """``0.2,0.1,0.3`` as numbers. Raises :class:`UsageError` for anything else."""
     if text is None:
         return None
     try:
-        return tuple(float(word) for word in text.split(","))
+        taus = tuple(float(word) for word in text.split(","))
     except ValueError as error:
         raise UsageError(
             f"--taus {text}: expected numbers from 0 to 1 with commas between them, such as 0.2,0.1,0.3", code="range"
         ) from error
+    for tau in taus:
+        check_range("--taus", tau, 1e-6, 1.0)
+    return taus
 
 
 def _check(options: CalibrateOptions) -> None:
     check_affine_from(options.affine_from)
-    for name, level in options.levels.items():
-        check_range(f"--max-{name}", level, 1e-4, 1 - 1e-4)
+    check(options)
+    cuts(options.taus)
     if not options.levels and options.interval is None:
         asked = "--max-uncovered, --max-missed, --max-invented, --max-harm, --interval"
         raise UsageError(f"nothing to promise: give at least one of {asked}", code="missing")
-    if options.interval is not None:
-        check_range("--interval", options.interval, 0.5, 0.99)
-    for option, number, low, high in (
-        ("--harm-ml", options.harm_ml, 0, 2000),
-        ("--confidence", options.confidence, 0.5, 0.9999),
-        ("--void-below", options.void_level, 0, 0.5),
-        *(("--taus", tau, 1e-6, 1.0) for tau in options.taus or ()),
-    ):
-        check_range(option, number, low, high)
     if options.bands_from and options.interval is None:
         raise UsageError("--bands-from shapes the bands of --interval: give that too", code="conflict")
-    if options.split is not None:
-        check_choice("--split", options.split, ("train", "val", "test"))
 
 
 def calibrate(options: CalibrateOptions) -> int:
@@ -115,7 +74,7 @@ def calibrate(options: CalibrateOptions) -> int:
     chose = _refuse_known(options, cohort, bundle, work)
     curves, people = _curves(options, work, cohort, asked)
     measured = _measure(options, work, cohort, asked.taus, curves)
-    certificate = _certificate(options, work, asked, measured, curves, {"chose_settings": chose, "bands_from": people})
+    certificate = _certificate(options, work, asked, measured, curves, chose, people)
     _write(options.out, certificate)
     return EXIT_OK
 
@@ -140,18 +99,18 @@ def _subject(name: str) -> str:
     return name.split("_")[0]
 
 
-def _asked(options: CalibrateOptions, bundle: Bundle) -> Asked:
+def _asked(options: CalibrateOptions, bundle: Bundle) -> Demand:
     """The grid in order, walked from the first cut that the user gave, or from the bundle's own."""
-    from localdiff_cli.guarantees.certify import Asked
+    from localdiff_cli.guarantees.certify import Demand
 
     own = bundle.defaults.threshold
-    given = options.taus or (own, *GRID)
+    given = cuts(options.taus) or (own, *GRID)
     # Bands alone choose no cut: they are those of the first.
     taus = tuple(sorted(set(given if options.levels else given[:1])))
-    return Asked(options.levels, 1 - options.confidence, taus, taus.index(given[0]))
+    return Demand(options.levels, 1 - options.confidence, taus, taus.index(given[0]))
 
 
-def _say_affordable(options: CalibrateOptions, cohort: Sequence[Person], asked: Asked) -> None:
+def _say_affordable(options: CalibrateOptions, cohort: Sequence[Person], asked: Demand) -> None:
     from localdiff_cli.guarantees.certify import affordable
     from localdiff_cli.guarantees.losses import risks
 
@@ -202,7 +161,7 @@ def _measurement(options: CalibrateOptions, work: TranslateWork, taus: tuple[flo
 
 
 def _curves(
-    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Asked
+    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand
 ) -> tuple[dict[str, Curve], int]:
     """The curves that the bands begin with, and from how many people they were learnt: none without ``--bands-from``.
 
@@ -238,17 +197,20 @@ def _measure(
 
 
 def _certificate(
-    options: CalibrateOptions, work: TranslateWork, asked: Asked, measured: Sequence[tuple[Person, Record]], curves: Mapping[str, Curve],
-    counts: dict[str, int],
+    options: CalibrateOptions, work: TranslateWork, asked: Demand, measured: Sequence[tuple[Person, Record]], curves: Mapping[str, Curve],
+    chose: int, people: int,
 ) -> Certificate:  # fmt: skip
-    from localdiff_cli.guarantees.certificate import Certificate, comparable
+    from localdiff_cli.guarantees.certificate import Certificate, Cohort, comparable
     from localdiff_cli.guarantees.certify import certify
     from localdiff_cli.guarantees.losses import risks
 
     tau, promises = certify([record for _, record in measured], asked, risks(options.harm_ml))
     intervals = _intervals(options, [record["taus"][asked.taus.index(tau)]["residuals"] for _, record in measured], curves)
     kinds = Counter(person.kind for person, _ in measured)
-    cohort = {"patients": len(measured), "kinds": dict(sorted(kinds.items())), "every": options.every, "split": options.split} | counts
+    cohort = Cohort(
+        patients=len(measured), kinds=dict(sorted(kinds.items())), every=options.every, split=options.split,
+        chose_settings=chose, bands_from=people,
+    )  # fmt: skip
     portraits = sorted((record["portrait"] for _, record in measured), key=json.dumps)
     return Certificate(
         work.bundle.name, work.bundle.hash, comparable(work.settings), tau, asked.taus, options.confidence, tuple(promises), cohort,
@@ -258,7 +220,7 @@ def _certificate(
 
 def _intervals(
     options: CalibrateOptions, found: Sequence[Residuals | None], curves: Mapping[str, Curve]
-) -> dict[str, Any] | None:
+) -> Intervals | None:
     """The bands of patients with a true target. Raises :class:`NotCertifiedError` where no region can have one."""
     from localdiff_cli.guarantees.intervals import bands
 
@@ -288,13 +250,13 @@ def _write(path: Path, certificate: Certificate) -> None:
     say(f"certificate {certificate.hash[:12]}: {path}")
 
 
-def _bands_told(intervals: dict[str, Any] | None) -> list[str]:
+def _bands_told(intervals: Intervals | None) -> list[str]:
     if intervals is None:
         return []
     return [f"interval {intervals['level']:g}, {name} voxels: {_band_told(band)}" for name, band in intervals["bands"].items()]
 
 
-def _band_told(band: dict[str, Any] | None) -> str:
+def _band_told(band: Band | None) -> str:
     if band is None:
         return "all of the range, too few patients have any"
     about = "the drawn value" if band["curve"] is None else "the curves of --bands-from"

@@ -12,14 +12,15 @@ import numpy as np
 from localdiff_cli.batch.discover import Found, Item, check_folders
 from localdiff_cli.batch.engine import Tally
 from localdiff_cli.batch.report import Reporter
-from localdiff_cli.batch.work import Recipe, printable
+from localdiff_cli.batch.work import VolumeRecipe, printable
 from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import read_sidecar
-from localdiff_cli.volumes.dicom import open_stack
-from localdiff_cli.volumes.dicom_derived import Maker, write_derived
-from localdiff_cli.volumes.dicom_header import is_dicom
-from localdiff_cli.volumes.dicom_seg import need_highdicom, write_segmentation
-from localdiff_cli.volumes.reader import stem, suffix_of
+from localdiff_cli.volumes.files import stem
+from localdiff_cli.volumes.formats import suffix_of
+from localdiff_cli.volumes.formats.dicom.derived import Maker, write_derived
+from localdiff_cli.volumes.formats.dicom.header import is_dicom
+from localdiff_cli.volumes.formats.dicom.seg import need_highdicom, write_segmentation
+from localdiff_cli.volumes.formats.dicom.series import open_stack
 
 
 def check_dicom_out(source: str, folder: Path, found: Found) -> None:
@@ -30,7 +31,7 @@ def check_dicom_out(source: str, folder: Path, found: Found) -> None:
         raise UsageError(f"--dicom-out {folder}: a series is derived from a series; expected DICOM in --in {source}", code="no-series")
 
 
-def write_dicom(found: Found, tally: Tally, recipe: Recipe, out: Path, folder: Path, reporter: Reporter, *, overwrite: bool) -> int:
+def write_dicom(found: Found, tally: Tally, recipe: VolumeRecipe, out: Path, folder: Path, reporter: Reporter, *, overwrite: bool) -> int:
     """Derive a series from every volume that is done and has none yet; the exit code."""
     done = {*tally.done, *tally.skipped}
     written = failed = 0

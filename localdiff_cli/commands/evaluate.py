@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +10,13 @@ from localdiff_cli import __version__
 from localdiff_cli.batch.discover import check_folders
 from localdiff_cli.batch.engine import Execution, carry_out
 from localdiff_cli.batch.report import Reporter, say
-from localdiff_cli.batch.work import OnSlice, Say
 from localdiff_cli.batch.workers import sigterm_raises
 from localdiff_cli.bundle import open_bundle
 from localdiff_cli.commands.run import execution
 from localdiff_cli.declared import check
-from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, NoInputError, UsageError, VolumeError
+from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, NoInputError, UsageError
 from localdiff_cli.options import EvaluateOptions, RunOptions
+from localdiff_cli.recipes.evaluate import EvaluateRecipe, Unmeasured
 from localdiff_cli.volumes.contrast import content_of, read_sidecar
 from localdiff_cli.volumes.names import parse
 from localdiff_cli.volumes.partners import BRAIN, COMPANIONS, HIGH, IMAGE, LOW, MAP, MASK, NO_PARTNER, SOURCE, Index, Source
@@ -26,7 +24,7 @@ from localdiff_cli.volumes.partners import BRAIN, COMPANIONS, HIGH, IMAGE, LOW, 
 if TYPE_CHECKING:
     from localdiff_cli.evaluation.cohort.summary import Unpaired
     from localdiff_cli.evaluation.metrics.case import CaseResult
-    from localdiff_cli.tasks.evaluation import CaseFiles, EvaluationOptions
+    from localdiff_cli.tasks.evaluation import CaseFiles
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -151,55 +149,6 @@ def _patient(relative: Path) -> str:
     return case[0] if case else name.owner_spelt or "/".join(name.folder) or relative.name
 
 
-TRIES = 2
-
-
-@dataclass(frozen=True)
-class Unmeasured:
-    """A case that could not be evaluated, and why."""
-
-    name: str
-    reason: str
-    code: str
-
-
-@dataclass(frozen=True)
-class EvaluateJob:
-    """How any process evaluates cases."""
-
-    options: EvaluationOptions
-
-    def name(self, files: CaseFiles) -> str:
-        """The case's name in messages."""
-        return files.name
-
-    def load(self, say: Say) -> Callable[[CaseFiles, int, OnSlice], CaseResult | Unmeasured]:
-        """Load the segmenter, if there is one. Raises :class:`LocaldiffError` where it cannot be used."""
-        from localdiff_cli.tasks.evaluation import measure
-        from localdiff_cli.tasks.judges import Segmenter, SliceFeatures
-
-        segmenter = Segmenter(self.options.segmenter) if self.options.segmenter else None
-        features = SliceFeatures() if self.options.settings.realism else None
-
-        def act(files: CaseFiles, attempt: int, on_slice: OnSlice) -> CaseResult | Unmeasured:
-            try:
-                return measure(files, self.options, segmenter, features)
-            except VolumeError as error:
-                return Unmeasured(files.name, str(error), error.code)
-            except Exception as error:  # whatever a library raises on one bad case must not end the run for the others
-                return Unmeasured(files.name, f"{files.name}: {type(error).__name__}: {error}", "internal")
-
-        return act
-
-    def pause(self, result: CaseResult | Unmeasured, attempt: int) -> float | None:
-        """A crash may pass: it is tried once more."""
-        return 0.0 if isinstance(result, Unmeasured) and result.code == "crash" and attempt < TRIES else None
-
-    def lost(self, files: CaseFiles, attempt: int, code: str, reason: str) -> Unmeasured:
-        """The result of a case whose worker died or hung."""
-        return Unmeasured(files.name, f"{files.name}: {reason}", code)
-
-
 def _account(cases: list[CaseFiles], options: EvaluateOptions) -> dict[str, Any]:
     """What was run, for the report: versions, bundles, hashes, settings; names of volumes only."""
     sidecars = {role: read_sidecar(getattr(cases[0], role)) for role in ("translation", "baseline") if getattr(cases[0], role, None)}
@@ -224,11 +173,13 @@ def _nameless(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
 
 
-def _measured(job: EvaluateJob, cases: list[CaseFiles], reporter: Reporter, how: Execution) -> tuple[list[CaseResult], list[Unmeasured]]:
+def _measured(
+    recipe: EvaluateRecipe, cases: list[CaseFiles], reporter: Reporter, how: Execution
+) -> tuple[list[CaseResult], list[Unmeasured]]:
     """Every case measured, and those that could not be."""
     results, failures = [], []
     reporter.start(len(cases))
-    with carry_out(job, cases, reporter, how) as measured:
+    with carry_out(recipe, cases, reporter, how) as measured:
         for result in measured:
             if isinstance(result, Unmeasured):
                 failures.append(result)
@@ -250,8 +201,8 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
     from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
     from localdiff_cli.evaluation.report.headline import headline
     from localdiff_cli.evaluation.report.page import NO_VIEWER, write_evaluation
-    from localdiff_cli.evaluation.settings import EvaluationSettings
-    from localdiff_cli.tasks.evaluation import EvaluationOptions
+    from localdiff_cli.evaluation.settings import FigureSettings
+    from localdiff_cli.tasks.evaluation import CaseSettings
     from localdiff_cli.tasks.viewing import report_viewer
 
     parse_limits(list(options.fail_under))
@@ -263,22 +214,22 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
         raise NoInputError(
             f"no translation in {run.source} has a reference in {options.ref}: {'; '.join(u.reason for u in unpaired[:3])}", code="no-pairs"
         )
-    settings = EvaluationSettings(
+    settings = FigureSettings(
         realism=options.realism,
         judge_dice=options.judge_dice,
         misdiagnosis=MisdiagnosisSettings(delta=options.delta, lesion_share=options.lesion_share, invented_pixels=options.invented_pixels),
         resamples=options.resamples,
         seed=options.seed,
     )
-    how_read = EvaluationOptions(
+    how_read = CaseSettings(
         settings=settings, contrast=contrast, bias=options.bias, resample_reference=options.resample_ref, tau=options.tau,
         segmenter=options.segmenter, affine_from=options.affine_from,
     )  # fmt: skip
-    job = EvaluateJob(how_read)
+    recipe = EvaluateRecipe(how_read)
     with Reporter(quiet=run.quiet, verbose=run.verbose, json_log=run.json_log) as reporter, sigterm_raises():
         for text in dict.fromkeys(f"{relative}: {why}" for index in indices.values() for relative, why in index.walk.aside):
             reporter.line(text)
-        results, failures = _measured(job, cases, reporter, how)
+        results, failures = _measured(recipe, cases, reporter, how)
         unpaired += [Unpaired(failure.name, failure.reason) for failure in failures]
         if not results:
             reporter.problem("no case could be evaluated")

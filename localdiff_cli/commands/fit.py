@@ -5,57 +5,22 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from localdiff_cli.batch.report import recorded_arguments, say
-from localdiff_cli.choices import DETECTORS, DetectorName
+from localdiff_cli.choices import DetectorName
 from localdiff_cli.commands.run import check_affine_from
-from localdiff_cli.declared import check_choice, check_range
+from localdiff_cli.declared import check
 from localdiff_cli.errors import EXIT_OK, ModelError, UsageError
+from localdiff_cli.options import DetectorFit, ExpertFit, FitOptions, SegmenterFit, TrainOptions, TranslatorFit
 
 if TYPE_CHECKING:
     from localdiff_cli.bundle import Bundle
     from localdiff_cli.diffusion.schedule import Prediction
     from localdiff_cli.training.job import FitJob, Start
     from localdiff_cli.training.loop import LoopSettings
-
-SPACING, SHAPE = 1.0, (208, 176)
-MAX_SEED = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Options that every fit has; ``spacing`` (mm) and ``shape`` (rows, columns) are the network's grid."""
-
-    data: tuple[Path, ...]
-    out: Path
-    condition: str
-    target: str | None
-    work: Path | None
-    healthy: tuple[str, ...]
-    exclude: tuple[str, ...]
-    bias: str
-    device: str
-    licence: str
-    spacing: float = SPACING
-    shape: tuple[int, ...] = SHAPE
-    affine_from: str | None = None
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Options of the two fits that train a network."""
-
-    steps: int
-    batch_size: int
-    rate: float
-    seed: int
-    precision: str = "fp32"
-    accumulate: int = 1
-    tensorboard: Path | None = None
-
 
 def _job(options: FitOptions, train: TrainOptions | None = None) -> FitJob:
     from localdiff_cli.diffusion.device import choose_device
@@ -72,7 +37,7 @@ def _job(options: FitOptions, train: TrainOptions | None = None) -> FitJob:
     out = Path(os.path.abspath(options.out))
     work = options.work or out.with_name(out.name + ".work")
     prepare = PrepareSettings(
-        bias=options.bias, spacing=options.spacing, shape=(options.shape[0], options.shape[1]), affine_from=options.affine_from, advice=FIT
+        bias=options.bias, spacing=options.spacing, shape=_rows_columns(options), affine_from=options.affine_from, advice=FIT
     )
     device = choose_device(local_device(options.device))
     team = processes(device)
@@ -88,13 +53,19 @@ def _silent(_: str) -> None:
 
 
 def _check_options(options: FitOptions) -> None:
-    check_choice("--bias", options.bias, ("n4", "none"))
+    check(options)
     for option, contrast in (("--condition", options.condition), ("--target", options.target)):
         if contrast is not None and not contrast.isalnum():
             raise UsageError(f"{option} {contrast}: expected a BIDS suffix, letters and digits, such as T1w", code="choice")
-    check_range("--spacing", options.spacing, 0.3, 10)
-    if len(options.shape) != 2 or not all(32 <= n <= 1024 for n in options.shape):
-        raise UsageError(f"--shape {_joined(options.shape)}: expected rows and columns, 32 to 1024 each, such as 208,176", code="range")
+    _rows_columns(options)
+
+
+def _rows_columns(options: FitOptions) -> tuple[int, int]:
+    """The shape of the network's grid. Raises :class:`UsageError` for one that no network can have."""
+    shape = numbers("--shape", options.shape)
+    if len(shape) != 2 or not all(32 <= n <= 1024 for n in shape):
+        raise UsageError(f"--shape {options.shape}: expected rows and columns, 32 to 1024 each, such as 208,176", code="range")
+    return shape[0], shape[1]
 
 
 def _joined(values: tuple[int, ...]) -> str:
@@ -116,15 +87,6 @@ def _check_multiple(shape: tuple[int, ...], multiple: int) -> None:
         )
 
 
-def _check(train: TrainOptions) -> None:
-    check_range("--steps", train.steps, 1, 10_000_000)
-    check_range("--batch-size", train.batch_size, 1, 4096)
-    check_range("--rate", train.rate, 1e-8, 1)
-    check_range("--seed", train.seed, 0, MAX_SEED)
-    check_range("--accumulate", train.accumulate, 1, 4096)
-    check_choice("--precision", train.precision, ("fp32", "bf16"))
-
-
 def _loop(train: TrainOptions) -> LoopSettings:
     from localdiff_cli.training.loop import LoopSettings
 
@@ -134,24 +96,13 @@ def _loop(train: TrainOptions) -> LoopSettings:
     )  # fmt: skip
 
 
-def fit_translator(
-    options: FitOptions,
-    train: TrainOptions,
-    *,
-    prediction: str,
-    schedule: str,
-    channels: tuple[int, ...],
-    space_to_depth: int,
-    region_augment: float,
-    start: str | None = None,
-) -> int:
-    """Train a translator, from the weights of the bundle ``start`` where it is given; the exit code."""
+def fit_translator(options: FitOptions, train: TrainOptions, own: TranslatorFit) -> int:
+    """Train a translator, from the weights of another bundle where one is given; the exit code."""
     _check_options(options)
-    _check(train)
+    check(train)
+    check(own)
+    channels = numbers("--channels", own.channels)
     _check_channels(channels, fewest=1, unit=32)
-    check_choice("--prediction", prediction, ("epsilon", "sample", "v_prediction"))
-    check_choice("--schedule", schedule, ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine"))
-    check_range("--region-augment", region_augment, 0, 1)
     from localdiff_cli.bundle import Defaults
     from localdiff_cli.diffusion.network import NetworkSettings
     from localdiff_cli.diffusion.schedule import Schedule
@@ -159,18 +110,18 @@ def fit_translator(
     from localdiff_cli.training.augment import AugmentSettings
 
     network = NetworkSettings(
-        space_to_depth=space_to_depth, channels=channels, num_res_blocks=1, attention_levels=(*([False] * (len(channels) - 1)), True)
+        space_to_depth=own.space_to_depth, channels=channels, num_res_blocks=1, attention_levels=(*([False] * (len(channels) - 1)), True)
     )
-    _check_multiple(options.shape, network.multiple)
+    _check_multiple(_rows_columns(options), network.multiple)
     job = _job(options, train)
     bundle = translator.fit_translator(
         job,
         network,
-        Schedule(name=schedule, prediction=cast("Prediction", prediction)),
-        AugmentSettings(region=region_augment),
+        Schedule(name=own.schedule, prediction=cast("Prediction", own.prediction)),
+        AugmentSettings(region=own.region_augment),
         _loop(train),
         Defaults(),
-        None if start is None else _start(start),
+        None if own.start is None else _start(own.start),
     )
     job.say(f"wrote {bundle.path}")
     return EXIT_OK
@@ -185,27 +136,10 @@ def _start(text: str) -> Start:
     return Start(open_bundle(name), part) if colon and re.fullmatch(r"[\w.-]+", part) else Start(open_bundle(text))
 
 
-def fit_expert(
-    options: FitOptions,
-    train: TrainOptions,
-    base: str,
-    *,
-    healthy_share: float,
-    patients: int | None,
-    detector: str | None,
-    tau: float | None,
-    told: str | None = None,
-    start: str | None = None,
-) -> int:
-    """Teach the OOD branch's own network; the exit code. The base says contrasts, grid and bias of ``options``.
-
-    ``detector`` and ``tau`` become the bundle's defaults where they are given.
-    """
-    _check(train)
-    check_range("--healthy-share", healthy_share, 0.05, 0.95)
-    check_range("--patients", patients or 1, 1, 1_000_000)
-    check_choice("--detector", detector or "patchcore", tuple(DETECTORS))
-    check_range("--tau", 0.5 if tau is None else tau, 1e-6, 1)
+def fit_expert(options: FitOptions, train: TrainOptions, own: ExpertFit) -> int:
+    """Teach the OOD branch's own network; the exit code. The base says contrasts, grid and bias."""
+    check(train)
+    check(own)
     from localdiff_cli.bundle import open_bundle
     from localdiff_cli.training import expert
     from localdiff_cli.training.augment import AugmentSettings
@@ -213,20 +147,20 @@ def fit_expert(
     from localdiff_cli.training.job import Start
     from localdiff_cli.training.told import ToldSettings
 
-    bundle = open_bundle(base)
+    bundle = open_bundle(own.base)
     if bundle.task != "translate":
-        raise ModelError(f"--base {base}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
+        raise ModelError(f"--base {own.base}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
     alike = replace(
         options, condition=bundle.condition.contrast, target=bundle.target.contrast, bias=bundle.bias,
-        spacing=bundle.grid.spacing, shape=bundle.grid.shape,
+        spacing=bundle.grid.spacing, shape=_joined(bundle.grid.shape),
     )  # fmt: skip
-    regions, before = RegionSettings(healthy_share=healthy_share), bundle.defaults
-    finder = before.detector if detector is None else cast(DetectorName, detector)
-    defaults = replace(before, detector=finder, threshold=before.threshold if tau is None else tau)
-    by_map = None if told is None else expert.Told(ToldSettings(healthy_share=healthy_share), _finder(told, bundle))
-    first = None if start is None else Start(open_bundle(start), "expert")
+    regions, before = RegionSettings(healthy_share=own.healthy_share), bundle.defaults
+    finder = before.detector if own.detector is None else cast(DetectorName, own.detector)
+    defaults = replace(before, detector=finder, threshold=before.threshold if own.tau is None else own.tau)
+    by_map = None if own.told is None else expert.Told(ToldSettings(healthy_share=own.healthy_share), _finder(own.told, bundle))
+    first = None if own.start is None else Start(open_bundle(own.start), "expert")
     job = _job(alike, train)
-    made = expert.fit_expert(job, bundle, regions, patients, AugmentSettings(), _loop(train), defaults, by_map, first)
+    made = expert.fit_expert(job, bundle, regions, own.patients, AugmentSettings(), _loop(train), defaults, by_map, first)
     job.say(f"wrote {made.path}")
     return EXIT_OK
 
@@ -245,43 +179,26 @@ def _finder(name: str, base: Bundle) -> Bundle:
     return found
 
 
-def fit_detector(
-    options: FitOptions, *, backbone: str, backbone_weights: Path | None, input_scale: float, coreset: int, every: int, seed: int
-) -> int:
+def fit_detector(options: FitOptions, own: DetectorFit) -> int:
     """Fit a PatchCore detector; the exit code."""
     _check_options(options)
-    check_range("--coreset", coreset, 10, 1_000_000)
-    check_range("--every", every, 1, 1_000_000)
-    check_range("--seed", seed, 0, MAX_SEED)
+    check(own)
     from localdiff_cli.training import detector
 
-    settings = detector.DetectorSettings(backbone, backbone_weights, input_scale, coreset, every, seed)
+    settings = detector.DetectorSettings(own.backbone, own.backbone_weights, own.input_scale, own.coreset, own.every, own.seed)
     job = _job(options)
     bundle = detector.fit_detector(job, settings)
     job.say(f"wrote {bundle.path}")
     return EXIT_OK
 
 
-def fit_segmenter(
-    options: FitOptions,
-    train: TrainOptions,
-    *,
-    channels: tuple[int, ...],
-    threshold: float,
-    min_volume: float,
-    start: str | None = None,
-    healthy_share: float = 0.2,
-    doubt: float | None = None,
-    hard_negatives: bool = False,
-) -> int:
+def fit_segmenter(options: FitOptions, train: TrainOptions, own: SegmenterFit) -> int:
     """Train a lesion segmenter; the exit code."""
     _check_options(options)
-    _check(train)
+    check(train)
+    check(own)
+    channels = numbers("--channels", own.channels)
     _check_channels(channels, fewest=2, unit=1)
-    check_range("--min-volume", min_volume, 0, 1e9)
-    check_range("--threshold", threshold, 0.001, 0.999)
-    check_range("--healthy-share", healthy_share, 0, 0.95)
-    check_range("--doubt", doubt or 0.0, -10, 10)
     from localdiff_cli.bundle import SegmenterDefaults, open_bundle
     from localdiff_cli.segmentation.network import LesionNetworkSettings
     from localdiff_cli.training import segmenter
@@ -291,16 +208,16 @@ def fit_segmenter(
     from localdiff_cli.training.segmenter import LesionDraw
 
     network = LesionNetworkSettings(channels=channels)
-    _check_multiple(options.shape, network.multiple)
+    _check_multiple(_rows_columns(options), network.multiple)
     job = _job(options, train)
     bundle = segmenter.fit_segmenter(
         job,
         network,
         AugmentSettings(),
         _loop(train),
-        SegmenterDefaults(threshold=threshold, min_volume=min_volume),
-        LesionDraw(healthy_share, doubt, HardNegatives() if hard_negatives else None),
-        None if start is None else Start(open_bundle(start), "segmenter"),
+        SegmenterDefaults(threshold=own.threshold, min_volume=own.min_volume),
+        LesionDraw(own.healthy_share, own.doubt, HardNegatives() if own.hard_negatives else None),
+        None if own.start is None else Start(open_bundle(own.start), "segmenter"),
     )
     job.say(f"wrote {bundle.path}")
     return EXIT_OK

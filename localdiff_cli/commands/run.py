@@ -10,17 +10,16 @@ from localdiff_cli.batch.discover import check_folders, discover
 from localdiff_cli.batch.engine import Execution, run
 from localdiff_cli.batch.plan import show_plan
 from localdiff_cli.batch.report import Reporter
-from localdiff_cli.batch.work import Recipe, Say
+from localdiff_cli.batch.work import VolumeRecipe
 from localdiff_cli.batch.workers import Terminated
-from localdiff_cli.bundle import Bundle
 from localdiff_cli.commands.dicom_out import check_dicom_out, write_dicom
 from localdiff_cli.declared import check, check_choice
 from localdiff_cli.errors import EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, EXIT_UNUSABLE, LocaldiffError, UsageError
-from localdiff_cli.options import Asked, RunOptions
-from localdiff_cli.volumes.partners import BRAIN, Index, Source
+from localdiff_cli.options import Asked, DetectorOptions, RunOptions
+from localdiff_cli.volumes.partners import BRAIN, MAP, Index, Source
 
 
-def run_work(options: RunOptions, contrast: str, recipe: Recipe) -> int:
+def run_work(options: RunOptions, contrast: str, recipe: VolumeRecipe) -> int:
     """Run a command's work on every volume found, or show what it would be; the exit code."""
     how = execution(options.how)
     check_folders(options.source, options.out)
@@ -89,15 +88,6 @@ def _complain(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
-def batch_of(value: str, automatic: int) -> int:
-    """``--batch-size``: auto or a whole number of at least 1. Raises :class:`UsageError` for anything else."""
-    if value == "auto":
-        return automatic
-    if not value.isdecimal() or int(value) < 1:
-        raise UsageError(f"--batch-size {value}: expected auto or a whole number of at least 1", code="range")
-    return int(value)
-
-
 def check_brain(value: str) -> None:
     """``--brain`` is auto, none, a mask file or a folder. Raises :class:`UsageError` for anything else."""
     if value in ("auto", "none"):
@@ -121,6 +111,12 @@ def check_affine_from(value: str | None) -> None:
         check_choice("--affine-from", value, ("sform", "qform"))
 
 
-def announce(say: Say, bundle: Bundle, device: object) -> None:
-    """Say which model and device run."""
-    say(f"model {bundle.name} ({bundle.hash[:12]}), device {device}")
+def check_detector(options: DetectorOptions) -> None:
+    """Raise :class:`UsageError` for options out of range or that exclude one another."""
+    if options.map is not None and (options.detector or options.false_alarm is not None or options.detector_model):
+        raise UsageError("--map brings the OOD map: --detector, --detector-model and --false-alarm do not apply", code="conflict")
+    if options.map is not None and not options.map.exists():
+        raise UsageError(f"--map {options.map}: no such file or folder", code="not-found")
+    if options.map is not None:
+        check_place(Source(str(options.map), MAP, option="--map"))
+    check(options)

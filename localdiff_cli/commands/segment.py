@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from localdiff_cli.batch.discover import contrasts_in
-from localdiff_cli.batch.work import Say, Work
-from localdiff_cli.bundle import Bundle, SegmenterDefaults, bundle_paths, load_segmenter, open_bundle
-from localdiff_cli.commands.recipe import BRAIN, NetworkRecipe
-from localdiff_cli.commands.run import announce, batch_of, check_brain, run_work
+from localdiff_cli.bundle import Bundle, bundle_paths, open_bundle
+from localdiff_cli.commands.run import check_brain, run_work
 from localdiff_cli.declared import check
 from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.options import RunOptions, SegmentOptions
-from localdiff_cli.tasks.outputs import Role
+from localdiff_cli.recipes.network import batch_of
+from localdiff_cli.recipes.segment import SegmentRecipe
 
 
 def _segmenters() -> list[Bundle]:
@@ -42,47 +41,6 @@ def choose_segmenter(model: str | None, source: str) -> Bundle:
         f"--in {source}: names and sidecars say {', '.join(sorted(said)) or 'no contrast'}; choose a segmenter with --model: {listed}",
         code="no-model",
     )
-
-
-@dataclass(frozen=True)
-class SegmentRecipe(NetworkRecipe):
-    """How any process makes ready for ``segment``; ``options.model`` is chosen."""
-
-    options: SegmentOptions
-
-    def roles(self) -> list[tuple[bool, Role]]:
-        """The mask; on request probability and brain."""
-        return [
-            (True, Role("mask", "", "uint8", "localdiff lesion mask")),
-            (self.options.save_prob, Role("prob", "prob", "float32", "localdiff lesion probability")),
-            (self.options.save_brain, BRAIN),
-        ]
-
-    def load(self, say: Say) -> Work:
-        """Load the bundle. Raises :class:`LocaldiffError` where it cannot be used."""
-        from localdiff_cli.diffusion.device import automatic_batch, choose_device
-        from localdiff_cli.tasks.segmentation import SegmentWork
-        from localdiff_cli.tasks.slices import prepare_settings
-
-        options, bundle = self.options, open_bundle(self.options.model or "")
-        device = choose_device(options.device)
-        announce(say, bundle, device)
-        network, defaults = load_segmenter(bundle, device), bundle.segmenter_defaults
-        multiple = network.settings.multiple
-        return SegmentWork(
-            bundle=bundle,
-            plan=self.plan,
-            torch_device=device,
-            network=network,
-            prepare=prepare_settings(
-                bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=multiple, affine_from=options.affine_from
-            ),
-            cut=SegmenterDefaults(
-                defaults.threshold if options.threshold is None else options.threshold,
-                defaults.min_volume if options.min_volume is None else options.min_volume,
-            ),
-            batch_size=batch_of(options.batch_size, automatic_batch(device)),
-        )
 
 
 def segment_recipe(out: Path, options: SegmentOptions, bundle: Bundle) -> SegmentRecipe:

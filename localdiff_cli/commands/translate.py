@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from localdiff_cli.batch.work import Say, Work
-from localdiff_cli.bundle import Bundle, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
-from localdiff_cli.commands.detect import mask_settings
-from localdiff_cli.commands.detector import check_detector, choose_detector
-from localdiff_cli.commands.recipe import BRAIN, NetworkRecipe
-from localdiff_cli.commands.run import announce, batch_of, check_brain, check_place, run_work
-from localdiff_cli.declared import check, check_range
+from localdiff_cli.bundle import Bundle, open_bundle
+from localdiff_cli.commands.run import check_brain, check_detector, check_place, run_work
+from localdiff_cli.declared import check
 from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.options import DetectorOptions, RunOptions, TranslateOptions
-from localdiff_cli.tasks.outputs import Role
-from localdiff_cli.volumes.partners import IMAGE, Source
+from localdiff_cli.recipes.network import batch_of
+from localdiff_cli.recipes.translate import TranslateRecipe, calibration_of, match_source
 
-if TYPE_CHECKING:
-    import torch
-
-    from localdiff_cli.guarantees.certificate import Certificate
-    from localdiff_cli.tasks.detection import UnknownSettings
-    from localdiff_cli.tasks.sampling import Networks, SampleSettings, Shows
-    from localdiff_cli.tasks.translation import TranslateWork
 
 def _check(options: TranslateOptions) -> None:
     check_brain(options.brain)
@@ -34,7 +21,7 @@ def _check(options: TranslateOptions) -> None:
         raise UsageError(f"--match {options.match}: no such file or folder", code="not-found")
     if options.mode == "plain" and options.save_map:
         raise UsageError("--save-map: the plain sampler looks for no OOD region; use localdiff detect, or --mode local", code="conflict")
-    if options.mode == "plain" and not options.emphasis == options.unknown == options.unknown_tau is None:
+    if options.mode == "plain" and any(each is not None for each in (options.emphasis, options.unknown, options.unknown_tau)):
         raise UsageError("--mode plain looks for no OOD region: --emphasis, --unknown and --unknown-tau do not apply", code="conflict")
     if options.mode == "plain" and options.expert not in ("auto", "none"):
         raise UsageError("--mode plain has no OOD branch: --expert does not apply", code="conflict")
@@ -59,190 +46,6 @@ def _check_copy(options: TranslateOptions, bundle: Bundle) -> None:
         )
 
 
-def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings:
-    """The user's choices over the bundle's defaults. Raises :class:`UsageError` where they cannot be run."""
-    from localdiff_cli.diffusion.fusion import LocalSettings
-    from localdiff_cli.tasks.sampling import SampleSettings
-
-    defaults, timesteps = bundle.defaults, schedule_of(bundle).num_train_timesteps
-
-    def chosen(value: float | None, default: float) -> float:
-        return default if value is None else value
-
-    steps = int(chosen(options.steps, defaults.steps))
-    local = LocalSettings(
-        context=chosen(options.context, defaults.context),
-        branch_step=int(chosen(options.branch_step, defaults.branch_step)),
-        fusion_step=int(chosen(options.fusion_step, defaults.fusion_step)),
-        soft=defaults.soft if options.soft is None else options.soft,
-        ood_branch=options.ood_branch,
-        emphasis=chosen(options.emphasis, defaults.emphasis),
-    )
-    check_range("--steps", steps, 1, timesteps)
-    if not (local.branch_step >= 0 and local.fusion_step >= 0 and local.branch_step + local.fusion_step <= steps):
-        raise UsageError(
-            f"--branch-step {local.branch_step} and --fusion-step {local.fusion_step}: "
-            f"expected 0 or more each, together at most --steps {steps}",
-            code="range",
-        )
-    return SampleSettings(
-        options.mode, options.sampler or defaults.sampler, chosen(options.eta, defaults.eta), steps, options.samples, options.seed,
-        options.noise, local, options.guided, defaults.ood_crop if options.ood_crop is None else options.ood_crop,
-    )  # fmt: skip
-
-
-def unknown_settings(options: TranslateOptions, bundle: Bundle, tau: float) -> UnknownSettings:
-    """The user's choices over the bundle's defaults; ``tau`` is the cut of B. Raises :class:`UsageError` where unknown is not below it."""
-    from localdiff_cli.tasks.detection import UnknownSettings
-
-    defaults = bundle.defaults
-    if options.unknown_tau is not None and options.unknown_tau >= tau:
-        raise UsageError(
-            f"--unknown-tau {options.unknown_tau:g}: expected a cut below --tau {tau:g}, from which on a region is drawn", code="range"
-        )
-    threshold = defaults.unknown_threshold if options.unknown_tau is None else options.unknown_tau
-    return UnknownSettings(threshold if threshold is not None and threshold < tau else None, options.unknown or defaults.unknown)
-
-
-def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -> Networks:
-    from localdiff_cli.diffusion.device import autocast, on_device
-    from localdiff_cli.tasks.sampling import Networks
-
-    autocast(device, options.precision)
-    network = load_translator(bundle, device)
-    shows, classifier = _classifier(options, bundle, device) if options.guided else (None, None)
-    source = _expert_source(options, bundle)
-    expert = None if source is None else on_device(load_expert(source, device), device, options.precision)
-    account = None if source is None else f"{source.name} {source.hash}"
-    model = on_device(network, device, options.precision)
-    told = source is not None and source.expert_is_told
-    return Networks(model, schedule_of(bundle), device, network.settings.multiple, shows, classifier, expert, account, told)
-
-
-def _classifier(options: TranslateOptions, bundle: Bundle, device: torch.device) -> tuple[Shows, str]:
-    """The classifier of guided timing and its account."""
-    from localdiff_cli.tasks.guidance import lesion_shows
-
-    name = options.classifier or bundle.target.segmenter
-    try:
-        classifier = open_bundle(name)
-    except ModelError as error:
-        raise UsageError(f"--guided needs a classifier of {bundle.target.contrast} lesions: {error}", code="no-classifier") from error
-    if classifier.condition.contrast != bundle.target.contrast:
-        raise UsageError(
-            f"--classifier {name}: works on {classifier.condition.contrast}, the translation is {bundle.target.contrast}",
-            code="wrong-contrast",
-        )
-    shows = lesion_shows(load_segmenter(classifier, device), classifier.segmenter_defaults.threshold)
-    return shows, f"{classifier.name} {classifier.hash}"
-
-
-def match_source(options: TranslateOptions, bundle: Bundle) -> Source | None:
-    """Where ``--match`` looks for a volume's reference: images of the target contrast only."""
-    return Source(str(options.match), IMAGE, bundle.target.contrast, "--match") if options.match else None
-
-
-def _expert_source(options: TranslateOptions, bundle: Bundle) -> Bundle | None:
-    """The bundle that holds the OOD expert, None for the training-free method. Raises :class:`UsageError` for one of another kind."""
-    unasked = options.mode == "plain" or options.ood_branch == "copy"
-    if unasked or options.expert == "none" or (options.expert == "auto" and not bundle.has_expert):
-        return None
-    source = bundle if options.expert == "auto" else open_bundle(options.expert)
-
-    def kind(each: Bundle) -> tuple[object, ...]:
-        return each.condition, each.target, each.grid.spacing, schedule_of(each)
-
-    if source.task != "translate" or kind(source) != kind(bundle):
-        raise UsageError(
-            f"--expert {options.expert}: made for {source.condition.contrast} to {source.target.contrast} at {source.grid.spacing} mm; "
-            f"expected the contrasts, grid and noise schedule of {bundle.name}", code="wrong-expert",
-        )  # fmt: skip
-    return source
-
-
-@dataclass(frozen=True)
-class TranslateRecipe(NetworkRecipe):
-    """How any process makes ready for ``translate``."""
-
-    options: TranslateOptions
-    detector: DetectorOptions
-
-    @property
-    def suffix(self) -> str | None:
-        """As ``--suffix`` says."""
-        return self.options.suffix
-
-    def roles(self) -> list[tuple[bool, Role]]:
-        """The image; the spread of several samples; on request map, source and brain."""
-        options, contrast = self.options, open_bundle(self.options.model).target.contrast
-        return [
-            (True, Role("image", "", options.dtype, f"localdiff synthetic {contrast}")),
-            (options.samples > 1, Role("std", "std", "float32", "localdiff SD over samples")),
-            (options.save_map, Role("map", "ood", "float32", "localdiff OOD map")),
-            (options.save_source, Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused 4 unknown")),
-            (options.interval is not None, Role("lo", "lo", "float32", "localdiff lower limit")),
-            (options.interval is not None, Role("hi", "hi", "float32", "localdiff upper limit")),
-            (options.save_brain, BRAIN),
-        ]
-
-    def load(self, say: Say) -> Work:
-        """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
-        from localdiff_cli.diffusion.device import automatic_batch, choose_device
-        from localdiff_cli.tasks.matching import reference_scale
-        from localdiff_cli.tasks.slices import file_account, prepare_settings
-        from localdiff_cli.tasks.translation import TranslateWork
-
-        options, bundle = self.options, open_bundle(self.options.model)
-        device, local = choose_device(options.device), options.mode == "local"
-        announce(say, bundle, device)
-        networks = _networks(options, bundle, device)
-        calibration = calibration_of(options, bundle)
-        certificate = _certificate(calibration) if calibration else None
-        detector = replace(self.detector, tau=certificate.tau) if certificate else self.detector
-        bind, account = choose_detector(detector, bundle, device) if local else (None, {})
-        # What is unknown hangs on the bundle's own cut, whichever cut a certificate brings.
-        unknown = unknown_settings(options, bundle, mask_settings(bundle, self.detector).threshold)
-        prepare = prepare_settings(
-            bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple, affine_from=options.affine_from
-        )
-        target, match = replace(prepare, window=bundle.target.window), match_source(options, bundle)
-        work = TranslateWork(
-            bundle=bundle,
-            plan=self.plan,
-            torch_device=device,
-            networks=networks,
-            bind=bind,
-            prepare=prepare,
-            mask=mask_settings(bundle, detector),
-            unknown=unknown,
-            sample=sample_settings(options, bundle),
-            detector=account,
-            reference=reference_scale(match, target) if match else None,
-            reference_source=match,
-            map=self.detector.map if local else None,
-            match=file_account(options.match) if options.match else None,
-            dtype=options.dtype,
-            precision=options.precision,
-            batch_size=batch_of(options.batch_size, automatic_batch(device)),
-        )
-        return work if certificate is None or calibration is None else _certified(work, certificate, calibration)
-
-
-def calibration_of(options: TranslateOptions, bundle: Bundle) -> Path | None:
-    """The certificate to translate under: that of ``--calibration``, for an interval else the bundle's own.
-
-    Raises :class:`UsageError` for an interval without either.
-    """
-    if options.calibration is not None or options.interval is None:
-        return options.calibration
-    if bundle.calibration is None:
-        raise UsageError(
-            f"--interval: {bundle.name} ships without a calibration; give --calibration too, made by localdiff calibrate --interval",
-            code="conflict",
-        )
-    return bundle.calibration
-
-
 def _check_calibration(path: Path, detector: DetectorOptions, interval: float | None) -> None:
     """Raise :class:`UsageError` for a certificate that cannot be read, has not this interval, or beside a cut or map of the user's own."""
     from localdiff_cli.guarantees.certificate import read_certificate
@@ -253,23 +56,6 @@ def _check_calibration(path: Path, detector: DetectorOptions, interval: float | 
     if interval is not None and (found is None or found["level"] != interval):
         has = "no interval" if found is None else f"the interval {found['level']:g}"
         raise UsageError(f"--interval {interval:g}: {path} has {has}; ask for that one, or calibrate anew", code="certificate")
-
-
-def _certificate(path: Path) -> Certificate:
-    """The certificate; what reads it loads statistics that a translation without one does not need."""
-    from localdiff_cli.guarantees.certificate import read_certificate
-
-    return read_certificate(path)
-
-
-def _certified(work: TranslateWork, certificate: Certificate, path: Path) -> TranslateWork:
-    """The same work under a certificate. Raises :class:`UsageError` where it speaks of other settings or another bundle."""
-    from localdiff_cli.guarantees.certificate import check_fits
-    from localdiff_cli.guarantees.certified import Certified
-    from localdiff_cli.ood.backbone import load_backbone
-
-    check_fits(path, certificate, work.settings)
-    return replace(work, certified=Certified(certificate, load_backbone()))
 
 
 def checked_bundle(options: TranslateOptions, detector: DetectorOptions) -> Bundle:

@@ -12,26 +12,18 @@ from pathlib import Path
 from localdiff_cli.batch.report import say
 from localdiff_cli.commands.run import check_affine_from
 from localdiff_cli.errors import EXIT_OK, UsageError
+from localdiff_cli.options import ViewOptions
 from localdiff_cli.viewer.grid import on_grid
 from localdiff_cli.viewer.layers import HEAT, IMAGE, LABELS, Layer, ViewCase, layer
 from localdiff_cli.viewer.page import page
 from localdiff_cli.volumes.contrast import content_of
+from localdiff_cli.volumes.files import stem
 from localdiff_cli.volumes.placement import CaseGrid
-from localdiff_cli.volumes.reader import open_volume, stem
+from localdiff_cli.volumes.reader import open_volume
 from localdiff_cli.volumes.walk import images_in
 from localdiff_cli.volumes.whole import write_text
 
 KINDS = {"mask": LABELS, "map": HEAT}
-
-
-@dataclass(frozen=True)
-class ViewOptions:
-    """The options of ``view``: the page to write, volumes laid over the others, a browser that may open, the form of headers that holds."""
-
-    out: Path
-    overlays: tuple[str, ...] = ()
-    open_page: bool = True
-    affine_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,10 +78,10 @@ def _is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def view(volumes: Sequence[str], options: ViewOptions) -> int:
+def view(options: ViewOptions) -> int:
     """Write the page, say where it is, and open it where there is a screen; the exit code."""
     check_affine_from(options.affine_from)
-    case = view_case(volumes, options.overlays, options.affine_from)
+    case = view_case(options.volumes, options.overlays, options.affine_from)
     write_text(options.out, page([case], f"{case.name}: {len(case.layers)} volumes"))
     say(f"page: {options.out}")
     if options.open_page and has_screen():

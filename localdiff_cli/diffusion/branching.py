@@ -127,13 +127,13 @@ def branch_denoiser(
         return together
     ood = denoiser(expert or model, schedule, inside if crop is None else crop.cut(inside), clip=space.clip)
 
-    def apart(x: Tensor, t: int) -> Tensor:
+    def branched(x: Tensor, t: int) -> Tensor:
         x_ood, x_ind = x.chunk(2)
         x0_ood = ood(x_ood, t) if crop is None else crop.paste(ood(crop.cut(x_ood), t), x_ood)
         x0_ind = ind(x_ind, t)
         return torch.cat([within(x0_ood, x0_ind), x0_ind])
 
-    return apart
+    return branched
 
 
 def emphasised(x0_ood: Tensor, x0_ind: Tensor, emphasis: float) -> Tensor:

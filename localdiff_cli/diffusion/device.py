@@ -1,9 +1,10 @@
-"""Device and precision: what is asked for is what runs, or the run stops with the reason."""
+"""Device and precision: the one asked for runs, or the run stops with the reason."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """The context in which a network runs. Raises :class:`DeviceError` for reduced precision on a CPU: it is far slower there."""
     if precision == "fp32":
         return nullcontext()

@@ -9,7 +9,7 @@ from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class FigureSettings:
     """How translations are judged.
 
     ``skull_strip``: both images are set to 0 outside the brain before they are compared. ``realism``: FID and KID too.

@@ -7,17 +7,34 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from localdiff_cli.errors import UsageError
 from localdiff_cli.guarantees.certify import Promise
 from localdiff_cli.volumes.whole import write_text
+
+if TYPE_CHECKING:
+    from localdiff_cli.guarantees.intervals import Intervals
 
 FORMAT = 2
 MAX_BYTES = 64 << 20
 FREE = ("Command", "Match", "DataType", "Device", "Saved", "Calibration")
 """Settings of a translation that decide none of the risks."""
 FREE_PREPARING = ("brain", "nan")
+
+
+class Cohort(TypedDict):
+    """Who proved it: how many patients, of what kinds, of which split, judged on every n-th slice.
+
+    ``chose_settings`` of them chose settings of the bundle; ``bands_from`` others shaped the bands.
+    """
+
+    patients: int
+    kinds: dict[str, int]
+    every: int
+    split: str | None
+    chose_settings: int
+    bands_from: int
 
 
 @dataclass(frozen=True)
@@ -38,11 +55,11 @@ class Certificate:
     taus: tuple[float, ...]
     confidence: float
     promises: tuple[Promise, ...]
-    cohort: dict[str, Any]
+    cohort: Cohort
     void_level: float
     portraits: tuple[dict[str, list[float]], ...]
     version: str
-    intervals: dict[str, Any] | None = None
+    intervals: Intervals | None = None
 
     @property
     def content(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ LEARN_THEN_TEST = "Learn then Test (arXiv 2110.01052) with Hoeffding–Bentkus p
 
 
 @dataclass(frozen=True)
-class Asked:
+class Demand:
     """What is to be promised: risk → level, ``delta`` = 1 − confidence, and the grid of cuts, rising, walked from ``centre`` on."""
 
     levels: Mapping[str, float]
@@ -40,7 +40,7 @@ class Promise:
     theorem: str
 
 
-def affordable(asked: Asked, patients: int, with_lesions: int, risks: Mapping[str, Risk]) -> list[str]:
+def affordable(asked: Demand, patients: int, with_lesions: int, risks: Mapping[str, Risk]) -> list[str]:
     """What so many patients can buy, a line for each risk. Raises :class:`NotCertifiedError` where a level is beyond them."""
     lines, beyond = [], []
     for name, level in asked.levels.items():
@@ -62,7 +62,7 @@ def affordable(asked: Asked, patients: int, with_lesions: int, risks: Mapping[st
     return lines
 
 
-def certify(records: Sequence[Record], asked: Asked, risks: Mapping[str, Risk]) -> tuple[float, list[Promise]]:
+def certify(records: Sequence[Record], asked: Demand, risks: Mapping[str, Risk]) -> tuple[float, list[Promise]]:
     """The cut τ that keeps all promises, and the promises; the walk's first cut where none is asked for.
 
     Raises :class:`NotCertifiedError` where no cut keeps them.
@@ -96,7 +96,7 @@ def _best(proven: Sequence[int], found: Mapping[str, NDArray[np.float64]]) -> in
     return max(proven, key=lambda place: (0.0 if lost is None else -float(lost[:, place].mean()), place))
 
 
-def _promise(risk: Risk, own: NDArray[np.float64], asked: Asked) -> Promise:
+def _promise(risk: Risk, own: NDArray[np.float64], asked: Demand) -> Promise:
     level, measured = asked.levels[risk.name], round(float(own.mean()), 6)
     if risk.name == COVERAGE:
         return Promise(risk.name, risk.says, level, len(own), measured, None, RISK_CONTROL)
@@ -104,7 +104,7 @@ def _promise(risk: Risk, own: NDArray[np.float64], asked: Asked) -> Promise:
     return Promise(risk.name, risk.says, level, len(own), measured, float(f"{p:.6g}"), LEARN_THEN_TEST)
 
 
-def _measured(found: Mapping[str, NDArray[np.float64]], asked: Asked) -> str:
+def _measured(found: Mapping[str, NDArray[np.float64]], asked: Demand) -> str:
     """The means of every risk at the walk's first cut."""
     told = [
         f"{name} {matrix[:, asked.centre].mean():.1%} of {asked.levels[name]:.1%} in {len(matrix)} patients"

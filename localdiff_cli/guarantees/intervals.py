@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,33 @@ LEAST_PEOPLE = 3
 
 Curve = Mapping[str, Sequence[float]]
 """``low`` and ``high`` at KNOTS."""
-Residuals = dict[str, dict[str, Any]]
-"""Region → ``voxels``, and how many of them lie ``beyond`` limits that are moved by each of MARGINS."""
+
+
+class Counted(TypedDict):
+    """A patient's voxels in a region, and how many of them lie beyond limits that are moved by each of MARGINS."""
+
+    voxels: int
+    beyond: list[int]
+
+
+class Band(TypedDict):
+    """A region's band: how far its limits are moved, about which curve (None: the drawn value), and on how many patients."""
+
+    margin: float
+    curve: Curve | None
+    patients: int
+
+
+class Intervals(TypedDict):
+    """What is promised of voxels: the share of true values between the limits, each region's band, on how many patients."""
+
+    level: float
+    bands: dict[str, Band | None]
+    patients: int
+
+
+Residuals = dict[str, Counted]
+"""By region."""
 Seen = dict[str, list[list[int]]]
 """Region → how many voxels of each drawn intensity (KNOTS) had each true one (LEVELS)."""
 
@@ -48,7 +73,7 @@ class Voxels:
     lesion: NDArray[np.bool_]
 
 
-def start(image: NDArray, region: str, curves: Mapping[str, Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def start(image: NDArray[Any], region: str, curves: Mapping[str, Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The limits of a region before they are moved: its curves, or the drawn value itself."""
     drawn, curve = np.asarray(image, np.float64), curves.get(region)
     return (drawn, drawn) if curve is None else (np.interp(drawn, KNOTS, curve["low"]), np.interp(drawn, KNOTS, curve["high"]))
@@ -56,7 +81,7 @@ def start(image: NDArray, region: str, curves: Mapping[str, Curve]) -> tuple[NDA
 
 def residuals(voxels: Voxels, curves: Mapping[str, Curve]) -> Residuals:
     """A patient's residuals, counted."""
-    found = {}
+    found: Residuals = {}
     for region, labels in PARTS.items():
         inside = _among(voxels.source, labels)
         low, high = start(voxels.image[inside], region, curves)
@@ -85,8 +110,8 @@ def margin(patients: Sequence[Residuals], region: str, level: float) -> float | 
     return None if narrowest is None else float(MARGINS[::-1][narrowest])
 
 
-def bands(patients: Sequence[Residuals], level: float, curves: Mapping[str, Curve]) -> dict[str, dict[str, Any] | None]:
-    """Every region's band: its ``margin``, its ``curve`` (None: the drawn value), and on how many ``patients`` it was measured."""
+def bands(patients: Sequence[Residuals], level: float, curves: Mapping[str, Curve]) -> dict[str, Band | None]:
+    """Every region's band."""
     margins = {region: margin(patients, region, level) for region in PARTS}
     counts = {region: sum(patient[region]["voxels"] > 0 for patient in patients) for region in PARTS}
     return {
@@ -96,7 +121,7 @@ def bands(patients: Sequence[Residuals], level: float, curves: Mapping[str, Curv
 
 
 def limits(
-    image: NDArray, source: NDArray[np.uint8], found: Mapping[str, Mapping[str, Any] | None]
+    image: NDArray[Any], source: NDArray[np.uint8], found: Mapping[str, Band | None]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The band around ``image`` in [0, 1]: its lower and upper limit; all of [0, 1] where nothing is promised, 0 outside the brain."""
     low, high = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)

@@ -37,7 +37,7 @@ def slicer(
         Path | None, typer.Option("--oodmap", help="Where the input is unlike anything seen in training (local only).")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of all noise.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="What computes; what is asked for is what runs.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="What computes; a device that is not there is an error.")] = "auto",
 ) -> None:
     """Translate one volume, as 3D Slicer asks for it. For research use; not for diagnosis."""
     from localdiff_cli.commands.run import guarded
@@ -62,7 +62,7 @@ def slicer(
 
 def _hand_over(made: Path, wanted: Path) -> None:
     """Put a volume where Slicer wants it, in the format that its name asks for."""
-    from localdiff_cli.volumes.reader import suffix_of
+    from localdiff_cli.volumes.formats import suffix_of
 
     if suffix_of(made) == suffix_of(wanted):
         shutil.copyfile(made, wanted)

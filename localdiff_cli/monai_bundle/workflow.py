@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from localdiff_cli.batch.report import say
 from localdiff_cli.bundle import Bundle, load_segmenter, load_translator, open_bundle, schedule_of
-from localdiff_cli.commands.translate import sample_settings
 from localdiff_cli.diffusion.device import on_device
 from localdiff_cli.options import TranslateOptions
+from localdiff_cli.recipes.translate import sample_settings
 from localdiff_cli.segmentation.components import drop_small
 from localdiff_cli.segmentation.network import lesion_probability
+from localdiff_cli.tasks.sampling import Networks, SliceSampler
 from localdiff_cli.tasks.slices import Chunk, chunks, image_to_native, map_to_native, prepare_settings
-from localdiff_cli.tasks.translation import Networks, SliceSampler
 from localdiff_cli.volumes.contrast import renamed
 from localdiff_cli.volumes.prepare import Prepared, prepare
 from localdiff_cli.volumes.reader import open_volume

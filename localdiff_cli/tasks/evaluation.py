@@ -14,7 +14,7 @@ from localdiff_cli.errors import VolumeError
 from localdiff_cli.evaluation.metrics.case import Case, CaseResult, evaluate_case
 from localdiff_cli.evaluation.metrics.image import DataRange
 from localdiff_cli.evaluation.metrics.promised import promised_in
-from localdiff_cli.evaluation.settings import EvaluationSettings
+from localdiff_cli.evaluation.settings import FigureSettings
 from localdiff_cli.tasks.judges import Segmenter, SliceFeatures
 from localdiff_cli.volumes.advice import EVALUATE
 from localdiff_cli.volumes.brain import Brain, auto_brain, looks_stripped, support
@@ -57,10 +57,10 @@ class CaseFiles:
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class CaseSettings:
     """How cases are read: ``contrast`` of the translation, ``bias`` of the reference, resampling, τ of the OOD map, the segmenter."""
 
-    settings: EvaluationSettings
+    settings: FigureSettings
     contrast: str | None
     bias: str = "n4"
     resample_reference: bool = False
@@ -89,7 +89,7 @@ def made_here(sidecar: Mapping[str, Any]) -> bool:
 
 
 def measure(
-    files: CaseFiles, options: EvaluationOptions, segmenter: Segmenter | None = None, features: SliceFeatures | None = None
+    files: CaseFiles, options: CaseSettings, segmenter: Segmenter | None = None, features: SliceFeatures | None = None
 ) -> CaseResult:
     """Read one case and measure it. Raises :class:`VolumeError` with the file and the reason."""
     grid = CaseGrid(open_volume(files.translation, options.affine_from), options.resample_reference)
@@ -134,7 +134,7 @@ def _limits(files: CaseFiles, grid: CaseGrid) -> dict[str, OnGrid]:
 
 
 def _interval(
-    limits: Mapping[str, OnGrid], translation: OnGrid, grid: CaseGrid, brain: Brain, options: EvaluationOptions
+    limits: Mapping[str, OnGrid], translation: OnGrid, grid: CaseGrid, brain: Brain, options: CaseSettings
 ) -> tuple[Array | None, Array | None]:
     """The lower and the upper limit on the translation's own scale; None where none were given."""
     if not limits:
@@ -217,7 +217,7 @@ def _check_finite(images: Mapping[str, OnGrid], brain: Brain) -> None:
             )  # fmt: skip
 
 
-def _reference(image: OnGrid, grid: CaseGrid, brain: Brain, options: EvaluationOptions) -> tuple[Scaled, Scale]:
+def _reference(image: OnGrid, grid: CaseGrid, brain: Brain, options: CaseSettings) -> tuple[Scaled, Scale]:
     """The reference on the common scale: bias field out as asked, robust z of its own brain, 0 outside; and that scale."""
     reader = grid.reader(image)
     prepared = prepare_read(reader, PrepareSettings(bias=options.bias, window=options.window, advice=EVALUATE), brain=brain)
@@ -227,7 +227,7 @@ def _reference(image: OnGrid, grid: CaseGrid, brain: Brain, options: EvaluationO
     return Scaled(_inside(normal, brain), _inside(image.array, brain), how), prepared.scale
 
 
-def _translated(image: OnGrid, grid: CaseGrid, brain: Brain, reference: Scale, options: EvaluationOptions) -> Scaled:
+def _translated(image: OnGrid, grid: CaseGrid, brain: Brain, reference: Scale, options: CaseSettings) -> Scaled:
     """A translation on the common scale: as localdiff wrote it, a matched one taken back, another tool's by its own robust z.
 
     ``intensities`` of an unmatched localdiff output are in the units of the ``reference``'s scale, all others as stored.
@@ -239,7 +239,7 @@ def _translated(image: OnGrid, grid: CaseGrid, brain: Brain, reference: Scale, o
     return Scaled(_inside(stored, brain), _inside(units, brain), how)
 
 
-def _own_scale(image: OnGrid, grid: CaseGrid, brain: Brain, options: EvaluationOptions) -> tuple[Scale | None, str]:
+def _own_scale(image: OnGrid, grid: CaseGrid, brain: Brain, options: CaseSettings) -> tuple[Scale | None, str]:
     """The scale that brings a translation onto the common one, None where it lies there already; and how it was found."""
     sidecar = _known_sidecar(image.path)
     if not made_here(sidecar):
@@ -276,7 +276,7 @@ def _inside(image: Array, brain: Brain) -> Array:
 
 
 def _case(
-    files: CaseFiles, grid: CaseGrid, brain: Brain, scaled: Mapping[str, Scaled], masks: Mapping[str, Mask], options: EvaluationOptions
+    files: CaseFiles, grid: CaseGrid, brain: Brain, scaled: Mapping[str, Scaled], masks: Mapping[str, Mask], options: CaseSettings
 ) -> Case:
     """All arrays of a case on its grid."""
     ood_map = grid.map(files.ood) if files.ood else None

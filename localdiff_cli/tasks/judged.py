@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,11 @@ def _local(work: TranslateWork, slices: Slices, chunk: Chunk, plain: Tensor, ood
 
 
 def _drawn(
-    slices: Slices, rows: list[int], images: tuple[NDArray, NDArray, NDArray], labels: NDArray[np.uint8], brain: NDArray[np.bool_]
+    slices: Slices,
+    rows: list[int],
+    images: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    labels: NDArray[np.uint8],
+    brain: NDArray[np.bool_],
 ) -> Drawn:
     """``images``: plain, local, M."""
     true = None if slices.target is None else _unit(slices.target[rows])

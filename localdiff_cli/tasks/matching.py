@@ -12,7 +12,8 @@ from localdiff_cli.volumes.brain import check_same_grid
 from localdiff_cli.volumes.intensity import Scale
 from localdiff_cli.volumes.partners import Source, find_companion
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
-from localdiff_cli.volumes.reader import Volume, open_volume
+from localdiff_cli.volumes.reader import open_volume
+from localdiff_cli.volumes.volume import Volume
 
 
 def reference_scale(reference: Source, settings: PrepareSettings) -> Callable[[Item], tuple[Scale, Path]]:

@@ -11,19 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.batch.discover import Item
+from localdiff_cli.roles import Role
 from localdiff_cli.volumes.contrast import beside, renamed
 from localdiff_cli.volumes.prepare import Prepared
 from localdiff_cli.volumes.writer import SliceWriter, output_files
-
-
-@dataclass(frozen=True)
-class Role:
-    """One kind of output: its ``name`` in the code, the ``ending`` of its file name (the main output has none), type and header text."""
-
-    name: str
-    ending: str
-    dtype: str
-    description: str
 
 
 @dataclass(frozen=True)
@@ -99,12 +90,12 @@ class Outputs:
         """The files of the outputs that exist now, with their inodes."""
         return {path: path.stat().st_ino for o in self._wanted.values() for path in output_files(o.path) if path.exists()}
 
-    def write(self, k: int, images: dict[str, NDArray], *, later: str = "") -> None:
+    def write(self, k: int, images: dict[str, NDArray[Any]], *, later: str = "") -> None:
         """Write slice ``k`` of every output; a role without an image gets zeros. ``later`` names one whose slices come afterwards."""
         shape = self._prepared.volume.frame.shape[1:]
         for role in self._writers.keys() - {later}:
             self._writers[role].write(k, images[role] if role in images else np.zeros(shape, dtype=np.float32))
 
-    def write_one(self, role: str, k: int, image: NDArray) -> None:
+    def write_one(self, role: str, k: int, image: NDArray[Any]) -> None:
         """Write slice ``k`` of one output."""
         self._writers[role].write(k, image)

@@ -18,12 +18,13 @@ from torch import Tensor
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.bundle import Bundle
 from localdiff_cli.errors import VolumeError
+from localdiff_cli.volumes.files import file_hash
 from localdiff_cli.volumes.geometry import Grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
 from localdiff_cli.volumes.likeness import Typical, unlike
 from localdiff_cli.volumes.partners import Source, find_companion
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
-from localdiff_cli.volumes.reader import file_hash, open_volume
+from localdiff_cli.volumes.reader import open_volume
 
 CLIPPED_SHARE_TO_REVIEW = 0.05
 
@@ -100,7 +101,7 @@ def chunks(prepared: Prepared, size: int) -> Iterator[Chunk]:
         )
 
 
-def image_to_native(image: NDArray, inside: NDArray[np.bool_], grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
+def image_to_native(image: NDArray[Any], inside: NDArray[np.bool_], grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
     """A network slice in [0, 1] on the native grid, 0 outside ``brain``; ``inside`` is the brain on the network's grid, not empty.
 
     Pixels at the edge take their value from brain pixels only: the background would darken them, or let them ring.
@@ -109,12 +110,12 @@ def image_to_native(image: NDArray, inside: NDArray[np.bool_], grid: Grid, brain
     return np.where(brain, np.clip(grid.to_native(image[tuple(nearest)]), 0, 1), np.float32(0))
 
 
-def map_to_native(image: NDArray, grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
+def map_to_native(image: NDArray[Any], grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
     """A score or probability on the native grid, linear, never outside the brain."""
     return np.where(brain, np.clip(grid.to_native(image, cubic=False), 0, None), np.float32(0))
 
 
-def mask_to_native(mask: NDArray, grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def mask_to_native(mask: NDArray[Any], grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A mask on the native grid."""
     return (grid.to_native(mask, cubic=False) >= 0.5) & brain
 

@@ -47,10 +47,10 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
+from localdiff_cli.volumes.formats import format_of
 from localdiff_cli.volumes.intensity import Scale
 from localdiff_cli.volumes.partners import Source
 from localdiff_cli.volumes.prepare import Prepared
-from localdiff_cli.volumes.reader import ITK_SUFFIXES, suffix_of
 
 if TYPE_CHECKING:
     from localdiff_cli.guarantees.certified import Certified
@@ -161,7 +161,8 @@ class TranslateWork(NetworkWork):
 
         Raises :class:`VolumeError` where a kind of file stores none.
         """
-        if self.dtype == "int16" and suffix_of(item.path) in ITK_SUFFIXES:
+        kind = format_of(item.path)
+        if self.dtype == "int16" and not (kind is not None and kind.scales):
             raise VolumeError(f"{item.path}: --dtype int16 needs a slope and intercept, which only NIfTI stores; use float32", code="dtype")
         scale, path = self.reference(item) if self.reference else (None, None)
         if self.dtype != "int16":
@@ -253,8 +254,8 @@ class TranslateWork(NetworkWork):
         return millilitres
 
     def _native(
-        self, found: dict[str, NDArray], inside: NDArray[np.bool_], prepared: Prepared, brain: NDArray[np.bool_], scale: Scale | None
-    ) -> dict[str, NDArray]:
+        self, found: dict[str, NDArray[Any]], inside: NDArray[np.bool_], prepared: Prepared, brain: NDArray[np.bool_], scale: Scale | None
+    ) -> dict[str, NDArray[Any]]:
         grid = prepared.grid
         image = image_to_native(found["mean"], inside, grid, brain)
         ood_map = np.minimum(map_to_native(found["map"], grid, brain), 1)

@@ -44,7 +44,7 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder))
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """Written at once: whoever watches sees it."""
+        """Write it at once, for those who watch."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()

@@ -218,7 +218,7 @@ def _step(
     for part in range(settings.accumulate):
         number = part * team.size + team.rank
         torch.manual_seed(part_seed(settings.seed, step, number))
-        with nullcontext() if part + 1 == settings.accumulate else team.apart():
+        with nullcontext() if part + 1 == settings.accumulate else team.without_exchange():
             share = loss_of(run, step_generator(settings.seed, step, number)) / settings.accumulate
             share.backward()
         loss += float(share.detach())

@@ -10,9 +10,9 @@ from pathlib import Path
 from localdiff_cli.errors import NoInputError, UsageError
 from localdiff_cli.training.tables import Table, read_table
 from localdiff_cli.volumes.contrast import content_of
+from localdiff_cli.volumes.files import stem
 from localdiff_cli.volumes.names import parse
 from localdiff_cli.volumes.partners import BRAIN, IMAGE, MASK, NO_PARTNER, Index, Source
-from localdiff_cli.volumes.reader import stem
 
 SPLITS = ("train", "val", "test")
 TRAINED = ("train", "training")

@@ -22,8 +22,10 @@ from localdiff_cli.training.pairs import Pair, read_pairs
 from localdiff_cli.training.slices import mask_from_file_or_empty
 from localdiff_cli.training.tables import read_table
 from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid
+from localdiff_cli.volumes.files import stem
+from localdiff_cli.volumes.formats import suffixes
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
-from localdiff_cli.volumes.reader import SUFFIXES, open_volume, stem
+from localdiff_cli.volumes.reader import open_volume
 from localdiff_cli.volumes.whole import whole_file
 
 CACHE_VERSION = 1
@@ -103,7 +105,7 @@ def _person(pair: Pair, condition: str, target: str, kind: str) -> Person:
     base = stem(pair.condition).removesuffix(f"_{condition}")
 
     def near(*names: str) -> Path | None:
-        places = (pair.condition.with_name(f"{base}_{name}{suffix}") for name in names for suffix in SUFFIXES)
+        places = (pair.condition.with_name(f"{base}_{name}{suffix}") for name in names for suffix in suffixes())
         return next((place for place in places if place.is_file()), None)
 
     lesions = pair.mask or near(*LESIONS)

@@ -20,10 +20,11 @@ from localdiff_cli.errors import LocaldiffError, VolumeError
 from localdiff_cli.training.pairs import Pair
 from localdiff_cli.training.processes import Processes
 from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid
+from localdiff_cli.volumes.files import absent_content
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 from localdiff_cli.volumes.masks import read_mask
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
-from localdiff_cli.volumes.reader import absent_content, open_volume
+from localdiff_cli.volumes.reader import open_volume
 from localdiff_cli.volumes.whole import whole_file, write_text
 
 MIN_BRAIN_MM2 = 500.0
@@ -97,7 +98,7 @@ def _any(stack: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(stack.any(axis=(1, 2)))
 
 
-def prepare_settings(contrast: str, base: PrepareSettings) -> PrepareSettings:
+def as_contrast(contrast: str, base: PrepareSettings) -> PrepareSettings:
     """The settings for one contrast: its window, all else equal."""
     return replace(base, window=WINDOWS.get(contrast, DEFAULT_WINDOW))
 
@@ -199,7 +200,7 @@ def mapped_slices(stem: Path) -> tuple[dict[str, NDArray], SliceIndex]:
 def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> dict[str, Any]:
     volume = open_volume(pair.condition, settings.affine_from)
     brain = brain_from_file(pair.brain, volume) if pair.brain else None
-    condition = prepare(volume, prepare_settings(contrasts[0], settings), brain=brain)
+    condition = prepare(volume, as_contrast(contrasts[0], settings), brain=brain)
     with_brain = _any(condition.brain.mask)
     arrays = {"condition": _stack(condition, with_brain)}
     inside = _masks(condition, condition.brain.mask)
@@ -208,7 +209,7 @@ def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSet
     if pair.target is not None and contrasts[1] is not None:
         other = open_volume(pair.target, settings.affine_from)
         check_same_grid(other, volume, "target")
-        target = prepare(other, prepare_settings(contrasts[1], settings), brain=Brain(condition.brain.mask, condition.brain.source))
+        target = prepare(other, as_contrast(contrasts[1], settings), brain=Brain(condition.brain.mask, condition.brain.source))
         arrays["target"] = _stack(target, with_brain)
     kept = used[with_brain]
     arrays = {name: fit_shape(array[kept], settings.shape) for name, array in arrays.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localdiff_cli.errors import UsageError
-from localdiff_cli.volumes.reader import absent_content
+from localdiff_cli.volumes.files import absent_content
 
 MISSING = ("", "n/a", "na", "nan", "none", "null", "-")
 """What a cell without a value holds, in lower case: BIDS writes n/a."""

@@ -13,7 +13,8 @@ from localdiff_cli.errors import VolumeError
 from localdiff_cli.threads import apart
 from localdiff_cli.volumes.advice import VOLUMES, Advice
 from localdiff_cli.volumes.masks import named, read_mask
-from localdiff_cli.volumes.reader import SliceReader, Volume, open_volume
+from localdiff_cli.volumes.reader import SliceReader, open_volume
+from localdiff_cli.volumes.volume import Volume
 
 STRIPPED_MAX_LITRES = 2.2
 """A support larger than this is a head: 84 LGG patients' heads start at 2.46 l, stripped adult brains end below 2.1 l."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from localdiff_cli.volumes.dicom import series_of
-from localdiff_cli.volumes.dicom_header import Series, is_dicom
+from localdiff_cli.volumes.files import absent_content, stem
+from localdiff_cli.volumes.formats import suffix_of
+from localdiff_cli.volumes.formats.dicom.header import Series, is_dicom
+from localdiff_cli.volumes.formats.dicom.series import series_of
 from localdiff_cli.volumes.names import ALIASES, ENHANCED, IMAGES, OTHER_WORDS, parse, shown_by
-from localdiff_cli.volumes.reader import absent_content, stem, suffix_of
 
 MAX_SIDECAR_BYTES = 16 << 20
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.reader import SliceReader, Volume
+from localdiff_cli.volumes.reader import SliceReader
+from localdiff_cli.volumes.volume import Volume
 
 BINARY, LABELS, PROBABILITY, EMPTY = "binary", "labels", "probability", "empty"
 NEAR = 0.01

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from localdiff_cli.volumes.reader import stem
+from localdiff_cli.volumes.files import stem
 
 IMAGES = ("T1w", "T2w", "FLAIR", "PDw")
 ALIASES: dict[str, str] = {

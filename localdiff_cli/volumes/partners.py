@@ -11,9 +11,10 @@ from pathlib import Path
 
 from localdiff_cli.errors import UsageError, VolumeError
 from localdiff_cli.volumes.contrast import Content, content_of
+from localdiff_cli.volumes.files import files_of
 from localdiff_cli.volumes.masks import content_of_mask
 from localdiff_cli.volumes.names import ALIASES, IMAGES, LESION_WORDS, OTHER_TISSUE, REGION_WORDS, Name, parse, shown_by, unprefixed
-from localdiff_cli.volumes.reader import files_of, open_volume
+from localdiff_cli.volumes.reader import open_volume
 from localdiff_cli.volumes.walk import Walk, images_in
 
 IMAGE, MASK, BRAIN, MAP = "image", "mask", "brain", "map"

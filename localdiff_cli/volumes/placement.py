@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes.masks import mask_content
-from localdiff_cli.volumes.reader import SliceReader, Volume, open_volume
+from localdiff_cli.volumes.reader import SliceReader, open_volume
+from localdiff_cli.volumes.volume import Volume
 
 Array = NDArray[np.float32]
 

@@ -18,7 +18,8 @@ from localdiff_cli.volumes.geometry import MAX_IN_PLANE_SPACING_MM, Grid, grid_f
 from localdiff_cli.volumes.intensity import BiasField, Scale, fit_bias, robust_scale
 from localdiff_cli.volumes.likeness import quantiles_of
 from localdiff_cli.volumes.partners import BRAIN, Source, find_companion
-from localdiff_cli.volumes.reader import SliceReader, Volume
+from localdiff_cli.volumes.reader import SliceReader
+from localdiff_cli.volumes.volume import Volume
 
 SAMPLE_MM = 2.0
 SUPPORT_TOLERANCE = 0.02

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from localdiff_cli.errors import NoInputError, UsageError
 from localdiff_cli.volumes.contrast import content_of_series
-from localdiff_cli.volumes.dicom import series_below, series_of
-from localdiff_cli.volumes.dicom_header import Series, is_dicom
+from localdiff_cli.volumes.formats import format_of, suffix_of
+from localdiff_cli.volumes.formats.dicom.header import Series, is_dicom
+from localdiff_cli.volumes.formats.dicom.series import series_below, series_of
 from localdiff_cli.volumes.names import IMAGES
-from localdiff_cli.volumes.reader import pair_of, suffix_of
 from localdiff_cli.volumes.whole import PARTIAL
 
 LEFT_ALONE = ("derivatives", "sourcedata")
-"""Folders of a BIDS data set that hold other versions of the same images; whoever wants them names them."""
+"""Folders of a BIDS data set that hold other versions of the same images; they are searched where they are named."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,9 @@ class _Search:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file stands for a volume: not hidden, and of a ``.hdr``/``.img`` pair the header."""
-    suffix = suffix_of(path)
-    if suffix is None or path.name.startswith("."):
-        return False
-    return suffix != ".img" or not pair_of(path)[0].exists()
+    """Whether a file stands for a volume: not hidden, and of several files that make one up the one that names it."""
+    found = None if suffix_of(path) is None else format_of(path)
+    return found is not None and not path.name.startswith(".") and found.stands_for_volume(path)
 
 
 def images_in(given: str | Path, option: str = "--in") -> Walk:

@@ -69,7 +69,7 @@ def unwritable(path: Path, error: OSError) -> VolumeError:
 
 
 def sweep(path: Path) -> None:
-    """Remove what writers of ``path`` that were killed left beside it. Only for whoever has the sole right to write it."""
+    """Remove what writers of ``path`` that were killed left beside it. Call it only with the sole right to write that file."""
     for folder in path.parent.glob(f"{_prefix(path)}*{PARTIAL}"):
         shutil.rmtree(folder, ignore_errors=True)
 

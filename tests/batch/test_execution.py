@@ -315,7 +315,7 @@ def test_a_signal_ends_a_run_with_workers_and_the_same_command_goes_on(folder, m
     command = [sys.executable, "-m", "localdiff_cli.app", "translate", "--in", str(folder), "--out", str(tmp_path / "out"), "--steps", "99"]
     environment = {**os.environ, "LOCALDIFF_MODELS": str(models_folder), "LOCALDIFF_JOBS": "1"}
     options = {"env": environment, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    # Whoever runs these tests in the background of a shell ignores SIGINT, and so would every process they start.
+    # A shell that runs these tests in the background ignores SIGINT, and so would every process they start.
     process = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
     until = time.monotonic() + 300  # a machine that others work on too may need long for two starts of torch
     while not list((tmp_path / "out" / STATE_FOLDER / "records").glob("*.json")) and time.monotonic() < until:

@@ -51,7 +51,28 @@ def test_the_tree_is_what_git_tracks_and_the_wheel_what_it_takes(checkout):
 
 def test_words_are_counted_by_file_and_the_last_by_occurrence(checkout, monkeypatch):
     monkeypatch.setattr(house, "import_seconds", lambda folder: 0.1)
+    monkeypatch.setattr(house, "walk", lambda folder: ([("batch/a.py", "commands/b.py"), ("commands/b.py", "tasks/c.py")], 2, 1.0))
     made = house.figures(checkout)
     assert made["files that name the sampler dpmpp"] == "1"
     assert made["dict[str, Any]"] == "1"
     assert made["parameters of a function: most"] == "3"
+    assert (made["modules on a volume's way through translate"], made["calls back up into a room above"]) == ("3", "1")
+
+
+def test_a_call_returns_where_it_goes_to_a_room_above_its_own():
+    edges = [
+        ("app.py", "commands/translate.py"),
+        ("commands/run.py", "batch/engine.py"),
+        ("batch/volume.py", "recipes/translate.py"),
+        ("volumes/reader.py", "volumes/files.py"),
+        ("tasks/translation.py", "batch/report.py"),
+    ]
+    assert house.returns(edges) == [("tasks/translation.py", "batch/report.py")]
+
+
+def test_what_any_process_loads_knows_nothing_of_the_commands():
+    root = house.Path(__file__).resolve().parents[2]
+    rooms = ("recipes", "tasks", "batch", "volumes")
+    below = [path for path in house.sources(root) if path.relative_to(root / "localdiff_cli").parts[0] in rooms]
+    assert len(below) > 50
+    assert house.climbs(below, root) == 0

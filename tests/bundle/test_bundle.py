@@ -18,6 +18,7 @@ from localdiff_cli.bundle import (
     Defaults,
     bundle_folders,
     bundle_paths,
+    copy_bundle,
     detector_bundle,
     load_detector,
     load_segmenter,
@@ -26,8 +27,10 @@ from localdiff_cli.bundle import (
     open_bundle,
     save_bundle,
     schedule_of,
+    store,
     verify,
     weight_file,
+    with_defaults,
 )
 from localdiff_cli.errors import ModelError
 from localdiff_cli.ood.patchcore import MemoryBank
@@ -539,3 +542,13 @@ def test_a_message_about_damage_stays_short_whatever_is_found(bundle):
     with pytest.raises(ModelError, match="unknown settings") as caught:
         _ = open_bundle(str(bundle)).defaults
     assert len(str(caught.value)) < 2_000
+
+
+def test_a_bundle_is_read_once_a_process_until_its_metadata_change(bundle, monkeypatch):
+    read = []
+    monkeypatch.setattr(store, "read_metadata", lambda path, real=store.read_metadata: read.append(path) or real(path))
+    copied = copy_bundle(open_bundle(str(bundle)), bundle.parent / "copy")
+    assert open_bundle(str(copied.path)) is open_bundle(str(copied.path))
+    assert read.count(copied.path) == 1
+    changed = with_defaults(copied, {"steps": 2})
+    assert open_bundle(str(copied.path)).defaults.steps == changed.defaults.steps == 2

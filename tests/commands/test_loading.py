@@ -10,7 +10,7 @@ from localdiff_cli.commands import translate, segment, detect, evaluate
 from localdiff_cli.batch import engine
 parent = [name for name in ("torch", "monai", "skimage", "matplotlib", "faiss") if name in sys.modules]
 from localdiff_cli.tasks import translation, sampling
-from localdiff_cli.commands.detector import choose_detector
+from localdiff_cli.recipes.detector import choose_detector
 worker = [name for name in ("monai", "skimage", "matplotlib", "pandas", "scipy.stats", "torch._dynamo") if name in sys.modules]
 print(parent, worker)
 """

@@ -11,7 +11,7 @@ from scipy import ndimage
 from localdiff_cli.evaluation.cohort.summary import Summary, Unpaired, summarise
 from localdiff_cli.evaluation.metrics.case import Case, CaseResult, evaluate_case
 from localdiff_cli.evaluation.metrics.image import DataRange
-from localdiff_cli.evaluation.settings import EvaluationSettings
+from localdiff_cli.evaluation.settings import FigureSettings
 
 SHAPE = (13, 40, 36)
 SPACING = (4.0, 1.0, 1.5)
@@ -59,8 +59,8 @@ def without(case: Case, *fields: str) -> Case:
 
 
 @pytest.fixture(scope="session")
-def settings() -> EvaluationSettings:
-    return EvaluationSettings(resamples=500, seed=7)
+def settings() -> FigureSettings:
+    return FigureSettings(resamples=500, seed=7)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The worked pages of CONTRIBUTING.md: their code runs as it stands, in the places that they name."""
 
 import re
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -11,8 +12,11 @@ import torch
 
 from localdiff_cli import choices
 from localdiff_cli.choices import DETECTORS, SAMPLERS
-from localdiff_cli.commands.detector import MAKERS
 from localdiff_cli.diffusion.samplers import STEPS
+from localdiff_cli.errors import VolumeError
+from localdiff_cli.recipes.detector import MAKERS
+from localdiff_cli.volumes import formats
+from localdiff_cli.volumes.reader import open_volume
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -60,8 +64,39 @@ def test_the_metric_of_the_page_counts_and_says_why_there_is_none():
     assert empty_share(image, brain & False).reason == "the brain mask is empty"
 
 
+@pytest.fixture
+def npz(tmp_path, monkeypatch):
+    """The format of the page, as the one new file that it is."""
+    (code,) = re.findall(r"```python format\n(.*?)```", TEXT, re.S)
+    (tmp_path / "formats").mkdir()
+    (tmp_path / "formats" / "npz.py").write_text(code)
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path / "formats")])
+    formats.formats.cache_clear()
+    yield
+    formats.formats.cache_clear()
+    sys.modules.pop(f"{formats.__name__}.npz", None)
+
+
+def test_the_format_of_the_page_is_translated_as_the_same_voxels_in_nifti(cli, folder, tmp_path, npz):
+    image = nib.load(folder / IMAGE)
+    (tmp_path / "arrays").mkdir()
+    np.savez(tmp_path / "arrays" / "sub-01_T1w.npz", voxels=np.asarray(image.dataobj), affine=image.affine)
+    for given, out in ((tmp_path / "arrays", "npz"), (folder / IMAGE, "nifti")):
+        assert cli("translate", "--in", given, "--out", tmp_path / out, "--mode", "plain", "--steps", 2, "--jobs", 0).exit_code == 0
+    with np.load(tmp_path / "npz" / "sub-01_T1w.npz") as made:
+        np.testing.assert_array_equal(made["voxels"], voxels(tmp_path / "nifti" / "sub-01_T1w.nii.gz"))
+        np.testing.assert_array_equal(made["affine"], image.affine)
+    assert (tmp_path / "npz" / "sub-01_T1w.json").is_file()
+
+
+def test_a_damaged_file_of_the_format_of_the_page_is_refused(tmp_path, npz):
+    (tmp_path / "a_T1w.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(VolumeError, match="expected voxels and affine"):
+        open_volume(tmp_path / "a_T1w.npz")
+
+
 def test_every_page_with_code_is_run():
-    assert re.findall(r"```python (\w+)", TEXT) == ["sampler", "detector", "metric"]
+    assert re.findall(r"```python (\w+)", TEXT) == ["sampler", "detector", "metric", "format"]
     assert "```python\n" not in TEXT
 
 
@@ -71,7 +106,8 @@ def test_what_the_choices_name_is_what_the_registries_make():
 
 
 def test_every_file_that_the_page_names_exists():
-    named = set(re.findall(r"`((?:localdiff_cli|tests|examples)/[\w/.]+)`", TEXT)) - {"localdiff_cli/ood/darkness.py"}
+    new = {"localdiff_cli/ood/darkness.py", "localdiff_cli/volumes/formats/npz.py"}
+    named = set(re.findall(r"`((?:localdiff_cli|tests|examples)/[\w/.]+)`", TEXT)) - new
     assert len(named) > 5
     assert not [name for name in named if not (ROOT / name).exists()]
 

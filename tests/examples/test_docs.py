@@ -61,6 +61,8 @@ def test_every_page_is_in_the_navigation_and_every_file_of_the_folder_is_a_page(
     listed = {page for part in build.NAVIGATION for pages in part.values() for page in pages}
     assert listed == set(build.pages())
     assert {path.name for path in build.HERE.glob("*.md")} <= listed
+    shown = {ROOT / source for source in build.COPIED.values()}
+    assert {*(ROOT / "examples").glob("*.md"), *ROOT.glob("*.md")} <= shown
 
 
 def test_links_lead_to_pages_or_stay_what_they_are():

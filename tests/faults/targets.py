@@ -37,7 +37,8 @@ from localdiff_cli.bundle import (
 )
 from localdiff_cli.errors import LocaldiffError
 from localdiff_cli.volumes.contrast import content_of, sidecar_path
-from localdiff_cli.volumes.reader import SliceReader, file_hash, open_volume
+from localdiff_cli.volumes.files import file_hash
+from localdiff_cli.volumes.reader import SliceReader, open_volume
 
 from .mutators import damaged, damaged_fields, damaged_json, damaged_lines, damaged_value
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from localdiff_cli.errors import EXIT_NOT_CERTIFIED, NotCertifiedError
-from localdiff_cli.guarantees.certify import Asked, affordable, certify
+from localdiff_cli.guarantees.certify import Demand, affordable, certify
 from localdiff_cli.guarantees.losses import losses, risks
 from localdiff_cli.tasks.calibration import known_patients
 
@@ -20,7 +20,7 @@ def record(covered=(), lesions=((), (), ()), spotted=((0, 10),) * 3, false=(0, 0
 
 
 def asked(levels, centre=1, delta=0.1):
-    return Asked(levels, delta, TAUS, centre)
+    return Demand(levels, delta, TAUS, centre)
 
 
 def test_the_losses_of_a_patient_at_each_cut():

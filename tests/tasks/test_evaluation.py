@@ -11,14 +11,14 @@ import pytest
 
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.evaluation.metrics.own_maximum import own_maximum_figures
-from localdiff_cli.evaluation.settings import EvaluationSettings
-from localdiff_cli.tasks.evaluation import CaseFiles, EvaluationOptions, measure
+from localdiff_cli.evaluation.settings import FigureSettings
+from localdiff_cli.tasks.evaluation import CaseFiles, CaseSettings, measure
 from localdiff_cli.volumes.intensity import WINDOWS, Scale
 from tests.volumes.test_placement import oblique
 
 SHAPE, AFFINE = (56, 60, 24), np.array([[-2.5, 0, 0, 70], [0, -2.5, 0, 80], [0, 0, 4, -40], [0, 0, 0, 1.0]])
 SCALE = Scale(400.0, 60.0, WINDOWS["FLAIR"])
-OPTIONS = EvaluationOptions(EvaluationSettings(resamples=100), "FLAIR", bias="none")
+OPTIONS = CaseSettings(FigureSettings(resamples=100), "FLAIR", bias="none")
 KIND = {"translation": "FLAIR", "reference": "FLAIR"}
 EVERY = ("reference", "truth", "segmentation", "reference_segmentation", "brain")
 SHIFTED = AFFINE + np.array([[0, 0, 0, 3.1], [0, 0, 0, -1.7], [0, 0, 0, -6.3], [0, 0, 0, 0]])

@@ -15,6 +15,7 @@ from localdiff_cli.app import app
 from localdiff_cli.bundle import DETECTOR, METADATA, TRANSLATOR, load_detector, load_translator, open_bundle
 from localdiff_cli.commands import fit as command
 from localdiff_cli.errors import UsageError
+from localdiff_cli.options import DetectorFit, TranslatorFit
 from localdiff_cli.training.detector import _healthy_only
 from localdiff_cli.training.job import check_held_out
 
@@ -228,11 +229,11 @@ def test_no_training_pairs_is_no_input(fit, data):
 
 def test_a_translator_starts_from_anothers_weights_and_says_so(data, tmp_path):
     still = command.TrainOptions(steps=1, batch_size=2, rate=1e-8, seed=0)
-    network = {"prediction": "sample", "schedule": "cosine", "channels": (32, 64), "space_to_depth": 2, "region_augment": 0.0}
-    small = {"spacing": 4.0, "shape": (48, 48)}
-    assert command.fit_translator(options(data, tmp_path, **small), command.TrainOptions(3, 2, 1e-3, 0), **network) == 0
+    network = {"prediction": "sample", "schedule": "cosine", "channels": "32,64", "space_to_depth": 2, "region_augment": 0.0}
+    small = {"spacing": 4.0, "shape": "48,48"}
+    assert command.fit_translator(options(data, tmp_path, **small), command.TrainOptions(3, 2, 1e-3, 0), TranslatorFit(**network)) == 0
     first, second = str(tmp_path / "bundle"), options(data, tmp_path / "second", **small)
-    assert command.fit_translator(second, still, **network, start=first) == 0
+    assert command.fit_translator(second, still, TranslatorFit(**network, start=first)) == 0
     begun, made = (load_translator(open_bundle(str(path)), torch.device("cpu")) for path in (first, second.out))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(begun.parameters(), made.parameters(), strict=True))
     told = open_bundle(str(second.out)).metadata["training"]["translator"]["start"]
@@ -243,10 +244,12 @@ def test_a_translator_starts_from_anothers_weights_and_says_so(data, tmp_path):
     with pytest.raises(UsageError, match="now in the val split"):
         check_held_out([slices(learnt[0], "val")], told)
     with pytest.raises(UsageError, match="no such weights"):
-        command.fit_translator(options(data, tmp_path / "third", **small), still, **network, start=f"{first}:expert-5")
-    assert command.fit_translator(options(data, tmp_path / "third", **small), still, **network, start=f"{first}:translator") == 0
+        command.fit_translator(options(data, tmp_path / "third", **small), still, TranslatorFit(**network, start=f"{first}:expert-5"))
+    named = TranslatorFit(**network, start=f"{first}:translator")
+    assert command.fit_translator(options(data, tmp_path / "third", **small), still, named) == 0
+    other = TranslatorFit(**(network | {"channels": "32,32"}), start=first)
     with pytest.raises(UsageError, match="--start bundle"):
-        command.fit_translator(options(data, tmp_path / "fourth", **small), still, **(network | {"channels": (32, 32)}), start=first)
+        command.fit_translator(options(data, tmp_path / "fourth", **small), still, other)
 
 
 def options(data, tmp_path, **more):
@@ -255,8 +258,8 @@ def options(data, tmp_path, **more):
 
 def test_a_grid_of_ones_own_is_trained_stored_and_used(cli, data, tmp_path):
     train = command.TrainOptions(steps=2, batch_size=2, rate=1e-3, seed=0)
-    network = {"prediction": "v_prediction", "schedule": "cosine", "channels": (32, 64), "space_to_depth": 2, "region_augment": 0.5}
-    assert command.fit_translator(options(data, tmp_path, spacing=4.0, shape=(48, 48)), train, **network) == 0
+    network = {"prediction": "v_prediction", "schedule": "cosine", "channels": "32,64", "space_to_depth": 2, "region_augment": 0.5}
+    assert command.fit_translator(options(data, tmp_path, spacing=4.0, shape="48,48"), train, TranslatorFit(**network)) == 0
     bundle = open_bundle(str(tmp_path / "bundle"))
     assert (bundle.grid.spacing, bundle.grid.shape) == (4.0, (48, 48))
     assert bundle.metadata["schedule"]["prediction"] == "v_prediction"
@@ -267,8 +270,8 @@ def test_a_grid_of_ones_own_is_trained_stored_and_used(cli, data, tmp_path):
     assert result.exit_code == 0, result.output
     detector = {"backbone": "efficientnet-lite0", "backbone_weights": None, "input_scale": 1.0, "coreset": 20, "every": 1, "seed": 0}
     with pytest.raises(UsageError, match="grid"):
-        command.fit_detector(options(data, tmp_path), **detector)
-    assert command.fit_detector(options(data, tmp_path, spacing=4.0, shape=(48, 48)), **detector) == 0
+        command.fit_detector(options(data, tmp_path), DetectorFit(**detector))
+    assert command.fit_detector(options(data, tmp_path, spacing=4.0, shape="48,48"), DetectorFit(**detector)) == 0
     assert load_detector(open_bundle(str(tmp_path / "bundle")), 0.1, torch.device("cpu")).tau_a > 0
 
 
@@ -276,16 +279,16 @@ def test_a_grid_of_ones_own_is_trained_stored_and_used(cli, data, tmp_path):
     ("grid", "word"),
     [
         ({"spacing": 0.0}, "--spacing"),
-        ({"shape": (48,)}, "--shape"),
-        ({"shape": (50, 48)}, "multiples of 4"),
-        ({"shape": (8, 8)}, "--shape"),
+        ({"shape": "48"}, "--shape"),
+        ({"shape": "50,48"}, "multiples of 4"),
+        ({"shape": "8,8"}, "--shape"),
     ],
 )
 def test_a_grid_that_the_network_cannot_have_is_refused(data, tmp_path, grid, word):
     train = command.TrainOptions(steps=2, batch_size=2, rate=1e-3, seed=0)
-    network = {"prediction": "sample", "schedule": "cosine", "channels": (32, 64), "space_to_depth": 2, "region_augment": 0.0}
+    network = {"prediction": "sample", "schedule": "cosine", "channels": "32,64", "space_to_depth": 2, "region_augment": 0.0}
     with pytest.raises(UsageError, match=word):
-        command.fit_translator(options(data, tmp_path, **grid), train, **network)
+        command.fit_translator(options(data, tmp_path, **grid), train, TranslatorFit(**network))
 
 
 def test_three_training_people_are_enough_to_say_what_is_typical_and_two_are_not(cli, fit, data, tmp_path):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.reader import SliceReader, Volume, open_volume
+from localdiff_cli.volumes.reader import SliceReader, open_volume
+from localdiff_cli.volumes.volume import Volume
 from localdiff_cli.volumes.writer import SliceWriter
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

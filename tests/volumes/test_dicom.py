@@ -14,7 +14,8 @@ import pytest
 from localdiff_cli.batch.discover import discover
 from localdiff_cli.errors import NoInputError, UsageError, VolumeError
 from localdiff_cli.volumes.contrast import content_of
-from localdiff_cli.volumes.reader import SliceReader, file_hash, open_volume
+from localdiff_cli.volumes.files import file_hash
+from localdiff_cli.volumes.reader import SliceReader, open_volume
 from localdiff_cli.volumes.walk import images_in
 from tests.volumes.dicom_series import COLUMN, OBLIQUE, ROW, SECRETS, classic, enhanced, head
 from tests.volumes.synthetic import canonical, write_like
@@ -80,7 +81,7 @@ def test_every_voxel_lies_where_gdcm_puts_it(tmp_path, plane):
         place = np.array([-1, -1, 1]) * image.TransformIndexToPhysicalPoint(index)
         ours = np.rint(np.linalg.solve(volume.affine, [*place, 1]))[:3].astype(int)
         np.testing.assert_allclose(volume.affine @ [*ours, 1], [*place, 1], atol=1e-4)
-        stored = np.take(SliceReader(volume)._source, ours[2], axis=2)[ours[0], ours[1]]
+        stored = SliceReader(volume)._stored.plane(2, ours[2])[ours[0], ours[1]]
         assert stored == array[index]
 
 
@@ -88,9 +89,9 @@ def test_slope_and_intercept_count_frame_by_frame(tmp_path):
     array = head()
     slopes = [1 + k / 4 for k in range(len(array))]
     by_frame = SliceReader(open_volume(first(enhanced(tmp_path / "e", array, slopes=slopes, order=range(11, -1, -1)))))
-    np.testing.assert_array_equal(by_frame._source, (array * np.array(slopes)[:, None, None]).transpose(2, 1, 0).astype(np.float32))
+    np.testing.assert_array_equal(by_frame._stored.array, (array * np.array(slopes)[:, None, None]).transpose(2, 1, 0).astype(np.float32))
     plain = SliceReader(open_volume(first(classic(tmp_path / "c", array, slope=0.25))))
-    np.testing.assert_array_equal(plain._source, (array * 0.25 - 8).transpose(2, 1, 0).astype(np.float32))
+    np.testing.assert_array_equal(plain._stored.array, (array * 0.25 - 8).transpose(2, 1, 0).astype(np.float32))
 
 
 @pytest.mark.parametrize("codec", ["JPEG", "JPEG2000", "RLE"])
@@ -117,7 +118,7 @@ def test_compressed_pixels_are_decoded_by_gdcm(tmp_path, codec):
         data["PixelData"].VR = "OB"
 
     folder = classic(tmp_path / "in", array, change=packed)
-    np.testing.assert_array_equal(SliceReader(open_volume(first(folder)))._source, array.transpose(2, 1, 0).astype(np.float32))
+    np.testing.assert_array_equal(SliceReader(open_volume(first(folder)))._stored.array, array.transpose(2, 1, 0).astype(np.float32))
 
 
 def change(name, value, where=lambda k: True):

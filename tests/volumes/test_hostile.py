@@ -14,7 +14,9 @@ import SimpleITK as sitk
 
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes import limits
-from localdiff_cli.volumes.reader import MAX_EXTENSION_BYTES, files_of, open_volume
+from localdiff_cli.volumes.files import files_of
+from localdiff_cli.volumes.formats.nifti.read import MAX_EXTENSION_BYTES
+from localdiff_cli.volumes.reader import open_volume
 
 from .synthetic import brain_array, canonical, save_nifti
 
@@ -73,7 +75,7 @@ def test_a_stream_that_goes_on_after_its_voxels_is_refused_at_the_limit(tmp_path
 def test_a_header_that_promises_more_than_the_limit_is_refused_unread(tmp_path: Path, small_limit: int, monkeypatch) -> None:
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(nifti((1024, 1024, 21))) + packed_zeros(50))
-    monkeypatch.setattr("localdiff_cli.volumes.reader._check_gzip", lambda *_: pytest.fail("the stream was read"))
+    monkeypatch.setattr("localdiff_cli.volumes.formats.nifti.read._unpacked", lambda *_: pytest.fail("the stream was read"))
     assert f"{small_limit:,}" in str(refused(path))
 
 

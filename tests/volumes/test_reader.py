@@ -16,8 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localdiff_cli.errors import VolumeError
+from localdiff_cli.volumes.files import file_hash, files_of, stem
+from localdiff_cli.volumes.formats import suffix_of
+from localdiff_cli.volumes.formats.nifti import read as nifti
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
-from localdiff_cli.volumes.reader import SliceReader, file_hash, files_of, open_volume, stem, suffix_of
+from localdiff_cli.volumes.reader import SliceReader, open_volume
 from tests.volumes.canonical import to_canonical
 
 from .synthetic import ORIENTATIONS, affine_of, brain_array, canonical, error_of, real, save_nifti
@@ -216,6 +219,44 @@ def test_gathered_layout_reads_slices_in_any_order(tmp_path):
     reader, whole = SliceReader(open_volume(path)), canonical(path)
     for k in (3, 0, 2, 3):
         np.testing.assert_array_equal(reader.read(k), whole[k])
+
+
+@pytest.mark.parametrize("affine", [np.eye(4), SLICES_FIRST], ids=["slices last", "slices first"])
+def test_a_compressed_volume_is_unpacked_once_to_be_prepared_and_read(tmp_path, monkeypatch, affine):
+    path = save_nifti(tmp_path / "a.nii.gz", brain_array((20, 22, 12)).astype(np.int16), affine)
+    whole, opened = canonical(path), []
+    monkeypatch.setattr(nifti.igzip, "open", lambda *given, real=nifti.igzip.open: opened.append(given) or real(*given))
+    prepared = prepare(open_volume(path), PrepareSettings(brain="none", bias="none"))
+    for k in prepared.reader.order():
+        np.testing.assert_array_equal(prepared.reader.read(k), whole[k])
+    # Twice its header alone, to know which NIfTI it is.
+    assert len(opened) == 3
+
+
+@pytest.mark.parametrize("scale", [(1.0, 0.0), (0.5, 10.0)], ids=str)
+def test_a_compressed_volume_too_large_to_hold_is_checked_by_the_first_pass(tmp_path, monkeypatch, scale):
+    image = nib.Nifti1Image(brain_array((20, 22, 12)).astype(np.int16), np.eye(4))
+    image.header.set_slope_inter(*scale)
+    nib.save(image, tmp_path / "a.nii.gz")
+    whole = canonical(tmp_path / "a.nii.gz")
+    monkeypatch.setattr(nifti, "HELD_BYTES", 0)
+    monkeypatch.setattr(nifti, "_check_gzip", lambda *_: pytest.fail("unpacked once more"))
+    reader = SliceReader(open_volume(tmp_path / "a.nii.gz"))
+    for _ in range(2):
+        np.testing.assert_array_equal(np.stack([image for _, image in sorted(dict(reader).items())]), whole)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_damaged_volume_too_large_to_hold_is_refused(tmp_path, monkeypatch, ordered):
+    noise = np.random.default_rng(0).integers(0, 30_000, (200, 200, 80)).astype(np.int16)
+    raw = bytearray(gzip.compress(nib.Nifti1Image(noise, np.eye(4)).to_bytes()))
+    raw[-6] ^= 255  # of the checksum
+    (tmp_path / "a.nii.gz").write_bytes(raw)
+    monkeypatch.setattr(nifti, "HELD_BYTES", 0)
+    reader = SliceReader(open_volume(tmp_path / "a.nii.gz"))
+    error = error_of(lambda: list(reader) if ordered else reader.read(reader.order()[-1]))
+    assert error is not None
+    assert error.code == "truncated"
 
 
 def test_nifti_without_any_form_says_that_its_orientation_is_unknown(tmp_path):

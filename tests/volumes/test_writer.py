@@ -17,7 +17,8 @@ import pytest
 import SimpleITK as sitk
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.reader import Volume, open_volume
+from localdiff_cli.volumes.reader import open_volume
+from localdiff_cli.volumes.volume import Volume
 from localdiff_cli.volumes.whole import PARTIAL, sweep, whole_file, write_text
 from localdiff_cli.volumes.writer import SliceWriter, output_files
 

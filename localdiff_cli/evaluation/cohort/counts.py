@@ -12,7 +12,7 @@ from localdiff_cli.evaluation.cohort.statistics import Bootstrap, Interval, boot
 from localdiff_cli.evaluation.metrics.case import CaseResult
 from localdiff_cli.evaluation.metrics.misdiagnosis import (
     MisdiagnosisSettings,
-    Tally,
+    SliceCounts,
     judge_slices,
     patient_missed,
     relative_reduction,
@@ -109,10 +109,10 @@ def _missed_pairs(group: list[list[CaseResult]], arm: str, settings: Misdiagnosi
     return np.array([(each.missed, each.found) for each in tallies], np.float64)
 
 
-def _tally_of(cases: list[CaseResult], arm: str, settings: MisdiagnosisSettings, delta: float | None = None) -> Tally:
+def _tally_of(cases: list[CaseResult], arm: str, settings: MisdiagnosisSettings, delta: float | None = None) -> SliceCounts:
     """One patient's slices counted over all its volumes."""
     tallies = [tally(judge_slices(case.evidence[arm], settings, delta)) for case in cases]
-    return Tally(*(sum(getattr(each, name) for each in tallies) for name in Tally.__dataclass_fields__))
+    return SliceCounts(*(sum(getattr(each, name) for each in tallies) for name in SliceCounts.__dataclass_fields__))
 
 
 def _patient_pair(cases: list[CaseResult], arm: str, settings: MisdiagnosisSettings) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from localdiff_cli.evaluation.metrics.case import CaseResult
 from localdiff_cli.evaluation.metrics.catalogue import JUDGED, in_table_order, split_arm
 from localdiff_cli.evaluation.metrics.lesion import ContrastAgreement, contrast_agreement
 from localdiff_cli.evaluation.metrics.measure import Measure, measured, missing, rounded, values_of
-from localdiff_cli.evaluation.settings import EvaluationSettings
+from localdiff_cli.evaluation.settings import FigureSettings
 
 NOT_GIVEN = "not computed for this volume: an input it takes was not given"
 
@@ -63,7 +63,7 @@ class Summary:
     volumes: tuple[CaseResult, ...]
     patients: tuple[str, ...]
     unpaired: tuple[Unpaired, ...]
-    settings: EvaluationSettings
+    settings: FigureSettings
     run: Mapping[str, Any]
     metrics: tuple[MetricSummary, ...]
     comparisons: tuple[Comparison, ...]
@@ -88,7 +88,7 @@ class Summary:
 
 
 def summarise(
-    results: Sequence[CaseResult], settings: EvaluationSettings, unpaired: Sequence[Unpaired] = (), run: Mapping[str, Any] | None = None
+    results: Sequence[CaseResult], settings: FigureSettings, unpaired: Sequence[Unpaired] = (), run: Mapping[str, Any] | None = None
 ) -> Summary:
     """Aggregate the results of all volumes. Raises :class:`NoInputError` when there is none."""
     if not results:

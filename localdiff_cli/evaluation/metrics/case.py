@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.evaluation.metrics.image import DataRange, Region, region_figures, ssim_maps
+from localdiff_cli.evaluation.metrics.image import Compartment, DataRange, region_figures, ssim_maps
 from localdiff_cli.evaluation.metrics.intervals import check_limits, interval_figures, interval_regions
 from localdiff_cli.evaluation.metrics.lesion import ContrastAgreement, contrast_agreement, lesion_contrast, ring_around
 from localdiff_cli.evaluation.metrics.lesions import LesionResult, LesionSettings, lesion_counts, single_lesions
@@ -22,7 +22,7 @@ from localdiff_cli.evaluation.metrics.promised import Promised
 from localdiff_cli.evaluation.metrics.ring_correlation import RingCorrelation, scan
 from localdiff_cli.evaluation.metrics.segmentation import compare_masks
 from localdiff_cli.evaluation.metrics.slices import Arm, SliceResult, slice_results
-from localdiff_cli.evaluation.settings import EvaluationSettings
+from localdiff_cli.evaluation.settings import FigureSettings
 
 MIRROR_MARGIN = 0.05
 
@@ -89,7 +89,7 @@ class CaseResult:
     promised: Promised | None = None
 
 
-def evaluate_case(case: Case, settings: EvaluationSettings) -> CaseResult:
+def evaluate_case(case: Case, settings: FigureSettings) -> CaseResult:
     """Judge one volume. Raises :class:`VolumeError` where grids differ or an image holds values that are not finite."""
     check_case(case)
     case = _prepared(case, settings.skull_strip)
@@ -202,21 +202,21 @@ def _lesion_of(case: Case) -> tuple[NDArray[np.bool_] | None, str]:
 
 def _regions(
     case: Case, inside: NDArray[np.bool_] | None, ring: NDArray[np.bool_] | None, lesion_name: str, strip: bool
-) -> tuple[Region, ...]:
-    whole = Region("whole", None, f"whole volume, 0 outside {case.brain_name}" if strip else "whole volume")
-    brain = Region("brain", case.brain, case.brain_name)
+) -> tuple[Compartment, ...]:
+    whole = Compartment("whole", None, f"whole volume, 0 outside {case.brain_name}" if strip else "whole volume")
+    brain = Compartment("brain", case.brain, case.brain_name)
     if inside is None:
         return whole, brain
     return (
         whole,
         brain,
-        Region("lesion", inside, f"{lesion_name} inside {case.brain_name}"),
-        Region("ring", ring, f"ring around {lesion_name} inside {case.brain_name}"),
-        Region("outside", case.brain & ~inside, f"{case.brain_name} minus {lesion_name}"),
+        Compartment("lesion", inside, f"{lesion_name} inside {case.brain_name}"),
+        Compartment("ring", ring, f"ring around {lesion_name} inside {case.brain_name}"),
+        Compartment("outside", case.brain & ~inside, f"{case.brain_name} minus {lesion_name}"),
     )
 
 
-def _arms(case: Case, regions: tuple[Region, ...]) -> tuple[Arm, ...]:
+def _arms(case: Case, regions: tuple[Compartment, ...]) -> tuple[Arm, ...]:
     """The images to judge, each with its figures in all regions."""
     arms = []
     for prefix, image in (("", case.translation), ("baseline_", case.baseline)):
@@ -261,7 +261,7 @@ def _agreement_metrics(prefix: str, agreement: ContrastAgreement) -> dict[str, M
     return {f"{prefix}slice_contrast_{name}": getattr(agreement, name) for name in ("slope", "correlation", "bias")}
 
 
-def _mask_metrics(case: Case, lesion: NDArray[np.bool_], settings: EvaluationSettings) -> dict[str, Measure]:
+def _mask_metrics(case: Case, lesion: NDArray[np.bool_], settings: FigureSettings) -> dict[str, Measure]:
     """Segmentation figures of each arm, and the OOD map's, against the lesion."""
     metrics: dict[str, Measure] = {}
     for prefix, mask in _segmentations(case).items():
@@ -297,7 +297,7 @@ def _evidence(case: Case, lesion: NDArray[np.bool_] | None) -> dict[str, SliceEv
     }
 
 
-def _count_metrics(evidence: Mapping[str, SliceEvidence], settings: EvaluationSettings) -> dict[str, Measure]:
+def _count_metrics(evidence: Mapping[str, SliceEvidence], settings: FigureSettings) -> dict[str, Measure]:
     metrics: dict[str, Measure] = {}
     for prefix, each in evidence.items():
         counts = tally(judge_slices(each, settings.misdiagnosis))
@@ -317,13 +317,13 @@ def _judged_images(case: Case) -> dict[str, NDArray]:
     return {arm: image for arm, image in images.items() if image is not None}
 
 
-def _single_lesions(case: Case, lesion: NDArray[np.bool_], settings: EvaluationSettings) -> tuple[LesionResult, ...]:
+def _single_lesions(case: Case, lesion: NDArray[np.bool_], settings: FigureSettings) -> tuple[LesionResult, ...]:
     how = LesionSettings(settings.ring_gap_mm, settings.ring_mm, case.spacing, case.data_range)
     images = _judged_images(case) | {"reference_": case.reference}
     return single_lesions(lesion & case.brain, _segmentations(case), images, case.brain, how)
 
 
-def _scans(case: Case, settings: EvaluationSettings) -> dict[str, RingCorrelation]:
+def _scans(case: Case, settings: FigureSettings) -> dict[str, RingCorrelation]:
     span = case.data_range.value
     return {
         arm: scan(image, case.reference, case.brain, span, settings.frc_threshold, settings.frc_frequency)
@@ -349,7 +349,7 @@ def _own_maximum_metrics(case: Case) -> dict[str, Measure]:
 
 
 def _pictures(
-    case: Case, lesion: NDArray[np.bool_] | None, settings: EvaluationSettings, scanned: RingCorrelation
+    case: Case, lesion: NDArray[np.bool_] | None, settings: FigureSettings, scanned: RingCorrelation
 ) -> Pictures | None:
     images = {
         "condition": case.condition,

@@ -43,7 +43,7 @@ class DataRange:
 
 
 @dataclass(frozen=True)
-class Region:
+class Compartment:
     """A named part of the volume: ``mask`` bool of the volume's shape, ``mask_name`` says whose mask. Without a mask: ``reason``."""
 
     name: str
@@ -107,7 +107,7 @@ def ssim_of_slices(maps: SsimMaps, mask: NDArray[np.bool_] | None, shape: Sequen
 
 
 def region_figures(
-    translation: NDArray, reference: NDArray, region: Region, data_range: DataRange, maps: SsimMaps
+    translation: NDArray, reference: NDArray, region: Compartment, data_range: DataRange, maps: SsimMaps
 ) -> RegionFigures:
     """PSNR, SSIM, MAE and NRMSE of one region; an empty or absent mask, or a constant image, gives a reason instead of a number."""
     absent = region.reason or ("" if region.mask is None or region.mask.any() else f"the mask is empty: no voxel of {region.mask_name}")

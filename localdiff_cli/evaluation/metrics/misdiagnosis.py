@@ -8,7 +8,7 @@
 * **Invented**: among the lesion-free slices, the share in which it marks more than ``invented_pixels`` pixels of the translation.
 * **Relative reduction** against a baseline: 1 − share / baseline's share.
 
-Missed and invented belong together: whoever paints lesions everywhere misses none.
+Missed and invented belong together: a network that paints lesions everywhere misses none.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Verdicts:
 
 
 @dataclass(frozen=True)
-class Tally:
+class SliceCounts:
     """Slices counted: ``missed`` of ``found`` of ``lesion_bearing``, ``invented`` of ``lesion_free``."""
 
     lesion_bearing: int
@@ -101,13 +101,13 @@ def judge_slices(evidence: SliceEvidence, settings: MisdiagnosisSettings, delta:
     )
 
 
-def tally(verdicts: Verdicts) -> Tally:
+def tally(verdicts: Verdicts) -> SliceCounts:
     """Count the verdicts of one volume."""
     masks = (verdicts.lesion_bearing, verdicts.found, verdicts.missed, verdicts.lesion_free, verdicts.invented)
-    return Tally(*(int(np.count_nonzero(mask)) for mask in masks))
+    return SliceCounts(*(int(np.count_nonzero(mask)) for mask in masks))
 
 
-def patient_missed(tally_: Tally, dice: float, reference_dice: float, delta: float) -> tuple[bool, bool]:
+def patient_missed(tally_: SliceCounts, dice: float, reference_dice: float, delta: float) -> tuple[bool, bool]:
     """Whether a patient counts (lesion-bearing and found on the true contrast), and whether the translation loses the lesion."""
     counts = tally_.lesion_bearing > 0 and reference_dice >= delta
     return counts, counts and dice < delta

@@ -13,7 +13,7 @@ from localdiff_cli.evaluation.metrics.case import evaluate_case
 from localdiff_cli.evaluation.metrics.catalogue import split_arm
 from localdiff_cli.evaluation.metrics.image import DataRange
 from localdiff_cli.evaluation.metrics.segmentation import dice
-from localdiff_cli.evaluation.settings import EvaluationSettings
+from localdiff_cli.evaluation.settings import FigureSettings
 from tests.evaluation.conftest import make_case, without
 
 
@@ -55,8 +55,8 @@ def test_only_slices_that_show_brain_have_rows(results):
 def test_skull_is_set_to_zero_by_default_and_kept_on_request():
     case = make_case(0)
     skull = replace(case, translation=case.translation + 0.5 * ~case.brain)
-    stripped, whole = (evaluate_case(skull, EvaluationSettings(skull_strip=strip)).metrics for strip in (True, False))
-    assert stripped["psnr_whole"] == evaluate_case(case, EvaluationSettings()).metrics["psnr_whole"]
+    stripped, whole = (evaluate_case(skull, FigureSettings(skull_strip=strip)).metrics for strip in (True, False))
+    assert stripped["psnr_whole"] == evaluate_case(case, FigureSettings()).metrics["psnr_whole"]
     assert whole["psnr_whole"].value < stripped["psnr_whole"].value
     assert whole["psnr_brain"].value == stripped["psnr_brain"].value
 

@@ -5,8 +5,8 @@ import pytest
 
 from localdiff_cli.evaluation.metrics.misdiagnosis import (
     MisdiagnosisSettings,
+    SliceCounts,
     SliceEvidence,
-    Tally,
     collect_evidence,
     judge_slices,
     patient_missed,
@@ -44,8 +44,8 @@ def test_invented_is_more_than_the_pixels_on_a_truth_free_brain_slice():
 def test_all_three_can_be_set():
     case = evidence(truth_pixels=[0, 50], segmented_pixels=[5, 50], dice=[0.0, 0.4], reference_dice=[1.0, 0.9])
     strict = MisdiagnosisSettings(delta=0.5, lesion_share=0.01, invented_pixels=4)
-    assert tally(judge_slices(case, strict)) == Tally(1, 1, 1, 1, 1)
-    assert tally(judge_slices(case, SETTINGS)) == Tally(1, 1, 0, 1, 0)
+    assert tally(judge_slices(case, strict)) == SliceCounts(1, 1, 1, 1, 1)
+    assert tally(judge_slices(case, SETTINGS)) == SliceCounts(1, 1, 0, 1, 0)
     assert tally(judge_slices(case, MisdiagnosisSettings(lesion_share=0.05))).lesion_bearing == 0
 
 
@@ -70,7 +70,7 @@ def test_evidence_comes_from_the_masks():
     [(1, 0.05, 0.8, (True, True)), (1, 0.1, 0.8, (True, False)), (1, 0.0, 0.05, (False, False)), (0, 0.0, 1.0, (False, False))],
 )
 def test_a_patient_counts_when_bearing_and_found(bearing, dice, reference_dice, expected):
-    assert patient_missed(Tally(bearing, 0, 0, 0, 0), dice, reference_dice, 0.1) == expected
+    assert patient_missed(SliceCounts(bearing, 0, 0, 0, 0), dice, reference_dice, 0.1) == expected
 
 
 def test_relative_reduction():

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import NoInputError, UsageError, VolumeError
-from localdiff_cli.volumes.dicom_header import Plane, Series, all_series, discreet, is_dicom, need_pydicom
-from localdiff_cli.volumes.dicom_stack import Stack, stack
+from localdiff_cli.volumes.formats.dicom.header import Plane, Series, all_series, discreet, is_dicom, need_pydicom
+from localdiff_cli.volumes.formats.dicom.stack import Stack, stack
 
 
 def series_below(folder: Path) -> list[Series]:

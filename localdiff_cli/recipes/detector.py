@@ -1,4 +1,4 @@
-"""Choose a detector by name, or the map that the user brings; used by ``detect`` and ``translate`` alike."""
+"""Make a detector by name, or of the map that the user brings; used by ``detect`` and ``translate`` alike."""
 
 from __future__ import annotations
 
@@ -7,31 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localdiff_cli.bundle import Bundle, detector_bundle, load_detector, load_segmenter, open_bundle
-from localdiff_cli.commands.run import check_place
-from localdiff_cli.declared import check
 from localdiff_cli.errors import UsageError
 from localdiff_cli.options import DetectorOptions
-from localdiff_cli.volumes.partners import MAP, Source
-from localdiff_cli.volumes.reader import file_hash
+from localdiff_cli.volumes.files import file_hash
 
 if TYPE_CHECKING:
     import torch
 
-    from localdiff_cli.tasks.detection import SliceDetector
+    from localdiff_cli.tasks.detection import MaskSettings, SliceDetector
     from localdiff_cli.volumes.prepare import Prepared
 
 Bind = Callable[["Prepared", Path], "SliceDetector"]
-
-
-def check_detector(options: DetectorOptions) -> None:
-    """Raise :class:`UsageError` for options out of range or that exclude one another."""
-    if options.map is not None and (options.detector or options.false_alarm is not None or options.detector_model):
-        raise UsageError("--map brings the OOD map: --detector, --detector-model and --false-alarm do not apply", code="conflict")
-    if options.map is not None and not options.map.exists():
-        raise UsageError(f"--map {options.map}: no such file or folder", code="not-found")
-    if options.map is not None:
-        check_place(Source(str(options.map), MAP, option="--map"))
-    check(options)
 
 
 def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
@@ -85,6 +71,29 @@ def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -
     _check_same_input(source, bundle)
     detector = SegmenterDetector(load_segmenter(source, device))
     return DetectorBinding(detector, device), {"Name": "segmenter", "Bundle": source.name, "BundleHash": source.hash}
+
+
+def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
+    """The user's τ, radii and peak over the bundle's; a segmenter bundle's own threshold, and no radii.
+
+    The bundle's peak was chosen with its default detector: other detectors and maps from files are taken as they are.
+    """
+    from localdiff_cli.tasks.detection import MaskSettings
+
+    translates = bundle.task == "translate"
+    threshold = bundle.defaults.threshold if translates else bundle.segmenter_defaults.threshold
+    open_mm, dilate_mm = (bundle.defaults.open_mm, bundle.defaults.dilate_mm) if translates else (0.0, 0.0)
+    return MaskSettings(
+        threshold if detector.tau is None else detector.tau,
+        open_mm if detector.open_mm is None else detector.open_mm,
+        dilate_mm if detector.dilate_mm is None else detector.dilate_mm,
+        _default_peak(bundle, detector) if detector.peak is None else detector.peak,
+    )
+
+
+def _default_peak(bundle: Bundle, detector: DetectorOptions) -> float:
+    by_default = bundle.task == "translate" and detector.map is None and detector.detector in (None, bundle.defaults.detector)
+    return bundle.defaults.peak if by_default else 0.0
 
 
 MAKERS: dict[str, Callable[[DetectorOptions, Bundle, torch.device], tuple[Bind, dict[str, Any]]]] = {

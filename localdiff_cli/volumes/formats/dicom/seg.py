@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import UsageError, VolumeError
-from localdiff_cli.volumes.dicom_derived import NUMBER_OFFSET, Maker, is_there, new_uid
-from localdiff_cli.volumes.dicom_header import discreet, need_pydicom, read_header
-from localdiff_cli.volumes.dicom_stack import Stack
+from localdiff_cli.volumes.formats.dicom.derived import NUMBER_OFFSET, Maker, is_there, new_uid
+from localdiff_cli.volumes.formats.dicom.header import discreet, need_pydicom, read_header
+from localdiff_cli.volumes.formats.dicom.stack import Stack
 from localdiff_cli.volumes.whole import whole_folder
 
 SEGMENT_OFFSET = 500

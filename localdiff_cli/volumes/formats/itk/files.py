@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.itk_header import NRRD_END, TEXT, Storage, checked_storage, is_file, is_nrrd, storage_of
+from localdiff_cli.volumes.formats.itk.header import NRRD_END, TEXT, Storage, checked_storage, is_nrrd
 from localdiff_cli.volumes.limits import check_promise, check_unpacked
 
 BLOCK_BYTES = 1 << 16
@@ -50,15 +50,6 @@ def _sitk() -> Any:
 def _image_io(path: Path) -> str:
     """The one reader of SimpleITK that may see the file: by its content alone, others would take it for their own."""
     return "NrrdImageIO" if is_nrrd(path) else "MetaImageIO"
-
-
-def data_files(path: Path) -> tuple[Path, ...]:
-    """The header file and, where it names another file for the voxels that exists, that one."""
-    try:
-        file = storage_of(path).file
-    except (VolumeError, FileNotFoundError):
-        return (path,)
-    return (path, file) if file != path and is_file(file) else (path,)
 
 
 def read_header(path: Path) -> ItkHeader:

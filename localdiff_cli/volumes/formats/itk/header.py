@@ -146,3 +146,12 @@ def _refused(path: Path, found: str, expected: str) -> VolumeError:
     return VolumeError(
         f"{path}: found {found} in its {kind} header; expected {expected}. It is damaged or another kind of file", code="not-an-image"
     )
+
+
+def data_files(path: Path) -> tuple[Path, ...]:
+    """The header file and, where it names another file for the voxels that exists, that one."""
+    try:
+        file = storage_of(path).file
+    except (VolumeError, FileNotFoundError):
+        return (path,)
+    return (path, file) if file != path and is_file(file) else (path,)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.dicom_header import Plane, Series
+from localdiff_cli.volumes.formats.dicom.header import Plane, Series
 
 ORIENTATION_TOLERANCE = 1e-3
 SPACING_TOLERANCE_MM = 1e-3

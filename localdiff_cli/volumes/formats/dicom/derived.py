@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.dicom_header import CLASSIC, Plane, discreet, need_pydicom, read_header
-from localdiff_cli.volumes.dicom_stack import Stack
+from localdiff_cli.volumes.formats.dicom.header import CLASSIC, Plane, discreet, need_pydicom, read_header
+from localdiff_cli.volumes.formats.dicom.stack import Stack
 from localdiff_cli.volumes.whole import whole_folder
 
 STEPS = 32000

@@ -1,0 +1,219 @@
+"""The recipe of ``translate``: from options and bundle to networks, detector and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from localdiff_cli.batch.work import Say, VolumeWork
+from localdiff_cli.bundle import Bundle, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
+from localdiff_cli.declared import check_range
+from localdiff_cli.errors import ModelError, UsageError
+from localdiff_cli.options import DetectorOptions, TranslateOptions
+from localdiff_cli.recipes.detector import choose_detector, mask_settings
+from localdiff_cli.recipes.network import NetworkRecipe, announce, batch_of
+from localdiff_cli.roles import Role
+from localdiff_cli.volumes.partners import IMAGE, Source
+
+if TYPE_CHECKING:
+    import torch
+
+    from localdiff_cli.guarantees.certificate import Certificate
+    from localdiff_cli.tasks.detection import UnknownSettings
+    from localdiff_cli.tasks.sampling import Networks, SampleSettings, Shows
+    from localdiff_cli.tasks.translation import TranslateWork
+
+
+def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings:
+    """The user's choices over the bundle's defaults. Raises :class:`UsageError` where they cannot be run."""
+    from localdiff_cli.diffusion.fusion import LocalSettings
+    from localdiff_cli.tasks.sampling import SampleSettings
+
+    defaults, timesteps = bundle.defaults, schedule_of(bundle).num_train_timesteps
+
+    def chosen(value: float | None, default: float) -> float:
+        return default if value is None else value
+
+    steps = int(chosen(options.steps, defaults.steps))
+    local = LocalSettings(
+        context=chosen(options.context, defaults.context),
+        branch_step=int(chosen(options.branch_step, defaults.branch_step)),
+        fusion_step=int(chosen(options.fusion_step, defaults.fusion_step)),
+        soft=defaults.soft if options.soft is None else options.soft,
+        ood_branch=options.ood_branch,
+        emphasis=chosen(options.emphasis, defaults.emphasis),
+    )
+    check_range("--steps", steps, 1, timesteps)
+    if not (local.branch_step >= 0 and local.fusion_step >= 0 and local.branch_step + local.fusion_step <= steps):
+        raise UsageError(
+            f"--branch-step {local.branch_step} and --fusion-step {local.fusion_step}: "
+            f"expected 0 or more each, together at most --steps {steps}",
+            code="range",
+        )
+    return SampleSettings(
+        options.mode, options.sampler or defaults.sampler, chosen(options.eta, defaults.eta), steps, options.samples, options.seed,
+        options.noise, local, options.guided, defaults.ood_crop if options.ood_crop is None else options.ood_crop,
+    )  # fmt: skip
+
+
+def unknown_settings(options: TranslateOptions, bundle: Bundle, tau: float) -> UnknownSettings:
+    """The user's choices over the bundle's defaults; ``tau`` is the cut of B. Raises :class:`UsageError` where unknown is not below it."""
+    from localdiff_cli.tasks.detection import UnknownSettings
+
+    defaults = bundle.defaults
+    if options.unknown_tau is not None and options.unknown_tau >= tau:
+        raise UsageError(
+            f"--unknown-tau {options.unknown_tau:g}: expected a cut below --tau {tau:g}, from which on a region is drawn", code="range"
+        )
+    threshold = defaults.unknown_threshold if options.unknown_tau is None else options.unknown_tau
+    return UnknownSettings(threshold if threshold is not None and threshold < tau else None, options.unknown or defaults.unknown)
+
+
+def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -> Networks:
+    from localdiff_cli.diffusion.device import autocast, on_device
+    from localdiff_cli.tasks.sampling import Networks
+
+    autocast(device, options.precision)
+    network = load_translator(bundle, device)
+    shows, classifier = _classifier(options, bundle, device) if options.guided else (None, None)
+    source = _expert_source(options, bundle)
+    expert = None if source is None else on_device(load_expert(source, device), device, options.precision)
+    account = None if source is None else f"{source.name} {source.hash}"
+    model = on_device(network, device, options.precision)
+    told = source is not None and source.expert_is_told
+    return Networks(model, schedule_of(bundle), device, network.settings.multiple, shows, classifier, expert, account, told)
+
+
+def _classifier(options: TranslateOptions, bundle: Bundle, device: torch.device) -> tuple[Shows, str]:
+    """The classifier of guided timing and its account."""
+    from localdiff_cli.tasks.guidance import lesion_shows
+
+    name = options.classifier or bundle.target.segmenter
+    try:
+        classifier = open_bundle(name)
+    except ModelError as error:
+        raise UsageError(f"--guided needs a classifier of {bundle.target.contrast} lesions: {error}", code="no-classifier") from error
+    if classifier.condition.contrast != bundle.target.contrast:
+        raise UsageError(
+            f"--classifier {name}: works on {classifier.condition.contrast}, the translation is {bundle.target.contrast}",
+            code="wrong-contrast",
+        )
+    shows = lesion_shows(load_segmenter(classifier, device), classifier.segmenter_defaults.threshold)
+    return shows, f"{classifier.name} {classifier.hash}"
+
+
+def match_source(options: TranslateOptions, bundle: Bundle) -> Source | None:
+    """Where ``--match`` looks for a volume's reference: images of the target contrast only."""
+    return Source(str(options.match), IMAGE, bundle.target.contrast, "--match") if options.match else None
+
+
+def _expert_source(options: TranslateOptions, bundle: Bundle) -> Bundle | None:
+    """The bundle that holds the OOD expert, None for the training-free method. Raises :class:`UsageError` for one of another kind."""
+    unasked = options.mode == "plain" or options.ood_branch == "copy"
+    if unasked or options.expert == "none" or (options.expert == "auto" and not bundle.has_expert):
+        return None
+    source = bundle if options.expert == "auto" else open_bundle(options.expert)
+
+    def kind(each: Bundle) -> tuple[object, ...]:
+        return each.condition, each.target, each.grid.spacing, schedule_of(each)
+
+    if source.task != "translate" or kind(source) != kind(bundle):
+        raise UsageError(
+            f"--expert {options.expert}: made for {source.condition.contrast} to {source.target.contrast} at {source.grid.spacing} mm; "
+            f"expected the contrasts, grid and noise schedule of {bundle.name}", code="wrong-expert",
+        )  # fmt: skip
+    return source
+
+
+@dataclass(frozen=True)
+class TranslateRecipe(NetworkRecipe):
+    """How any process makes ready for ``translate``."""
+
+    options: TranslateOptions
+    detector: DetectorOptions
+
+    @property
+    def suffix(self) -> str | None:
+        """As ``--suffix`` says."""
+        return self.options.suffix
+
+    @property
+    def main(self) -> Role:
+        """The image."""
+        contrast = open_bundle(self.options.model).target.contrast
+        return Role("image", "", self.options.dtype, f"localdiff synthetic {contrast}")
+
+    def load(self, say: Say) -> VolumeWork:
+        """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
+        from localdiff_cli.diffusion.device import automatic_batch, choose_device
+        from localdiff_cli.tasks.matching import reference_scale
+        from localdiff_cli.tasks.slices import file_account, prepare_settings
+        from localdiff_cli.tasks.translation import TranslateWork
+
+        options, bundle = self.options, open_bundle(self.options.model)
+        device, local = choose_device(options.device), options.mode == "local"
+        announce(say, bundle, device)
+        networks = _networks(options, bundle, device)
+        calibration = calibration_of(options, bundle)
+        certificate = _certificate(calibration) if calibration else None
+        detector = replace(self.detector, tau=certificate.tau) if certificate else self.detector
+        bind, account = choose_detector(detector, bundle, device) if local else (None, {})
+        # What is unknown hangs on the bundle's own cut, whichever cut a certificate brings.
+        unknown = unknown_settings(options, bundle, mask_settings(bundle, self.detector).threshold)
+        prepare = prepare_settings(
+            bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple, affine_from=options.affine_from
+        )
+        target, match = replace(prepare, window=bundle.target.window), match_source(options, bundle)
+        work = TranslateWork(
+            bundle=bundle,
+            plan=self.plan,
+            torch_device=device,
+            networks=networks,
+            bind=bind,
+            prepare=prepare,
+            mask=mask_settings(bundle, detector),
+            unknown=unknown,
+            sample=sample_settings(options, bundle),
+            detector=account,
+            reference=reference_scale(match, target) if match else None,
+            reference_source=match,
+            map=self.detector.map if local else None,
+            match=file_account(options.match) if options.match else None,
+            dtype=options.dtype,
+            precision=options.precision,
+            batch_size=batch_of(options.batch_size, automatic_batch(device)),
+        )
+        return work if certificate is None or calibration is None else _certified(work, certificate, calibration)
+
+
+def calibration_of(options: TranslateOptions, bundle: Bundle) -> Path | None:
+    """The certificate to translate under: that of ``--calibration``, for an interval else the bundle's own.
+
+    Raises :class:`UsageError` for an interval without either.
+    """
+    if options.calibration is not None or options.interval is None:
+        return options.calibration
+    if bundle.calibration is None:
+        raise UsageError(
+            f"--interval: {bundle.name} ships without a calibration; give --calibration too, made by localdiff calibrate --interval",
+            code="conflict",
+        )
+    return bundle.calibration
+
+
+def _certificate(path: Path) -> Certificate:
+    """The certificate; what reads it loads statistics that a translation without one does not need."""
+    from localdiff_cli.guarantees.certificate import read_certificate
+
+    return read_certificate(path)
+
+
+def _certified(work: TranslateWork, certificate: Certificate, path: Path) -> TranslateWork:
+    """The same work under a certificate. Raises :class:`UsageError` where it speaks of other settings or another bundle."""
+    from localdiff_cli.guarantees.certificate import check_fits
+    from localdiff_cli.guarantees.certified import Certified
+    from localdiff_cli.ood.backbone import load_backbone
+
+    check_fits(path, certificate, work.settings)
+    return replace(work, certified=Certified(certificate, load_backbone()))
