@@ -252,10 +252,9 @@ def settings_for(one: Training, steps: int, batch: int, *, compiled: bool) -> Lo
     )  # fmt: skip
 
 
-def cost_of(one: Training, network: nn.Module, loss: LossOf, batch: int, folder: Path, *, compiled: bool) -> float:
-    """Seconds of a step, of a copy of the network; what compiling takes is not among them."""
+def cost_of(one: Training, network: nn.Module, loss: LossOf, batch: int, folder: Path, *, steps: int, compiled: bool) -> float:
+    """Seconds of a step, tried on a copy of the network by ``steps`` of them; what compiling takes, in the first, is not among them."""
     times: list[float] = []
-    steps = PROBE if compiled else 3
     probe = replace(settings_for(one, steps, batch, compiled=compiled), report_every=1)
     train(copy.deepcopy(network), loss, probe, folder / "probe.pt", lambda p: times.append(time.monotonic()))
     return float(np.median(np.diff(times)[steps // 3 :]))
@@ -268,7 +267,8 @@ def carry_out(one: Training, box: Box, seconds: float, device: torch.device, bat
     before, loss = one.figure(network.eval()), drawn_there(one.loss(size), device)
     name = f"{one.bundle}.{one.part}"
     with tempfile.TemporaryDirectory() as folder:  # a checkpoint of a run that was cut off is no business of this one
-        step = cost_of(one, network, loss, size, Path(folder), compiled=compiled)
+        probed = PROBE if compiled and seconds else 3
+        step = cost_of(one, network, loss, size, Path(folder), steps=probed, compiled=compiled)
         steps = max(2, int((seconds - (time.monotonic() - started)) / step))
         settings = settings_for(one, steps, size, compiled=compiled)
         average, curve = train(network, loss, settings, Path(folder) / "checkpoint.pt", lambda p: None)
