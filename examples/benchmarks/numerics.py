@@ -88,6 +88,7 @@ def middle(source: Path, into: Path, slices: int) -> Path:
 def through_the_commands(variant: str, pair: Pair, bundle: Bundle, slices: int) -> Results:
     """A volume's reasons to review, by ``translate`` and ``segment``, and the lesions found on its translation ``(I, J, K)``."""
     from localdiff_cli.api import segment_volume
+    from localdiff_cli.tasks.translation import TranslateWork
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -95,7 +96,7 @@ def through_the_commands(variant: str, pair: Pair, bundle: Bundle, slices: int) 
         brain = str(middle(pair.brain, folder / "in_brain.nii.gz", slices)) if pair.brain else "auto"
         recipe = TranslateRecipe(folder / "out", TranslateOptions(model=bundle.name, brain=brain), DetectorOptions())
         work, (item,) = recipe.load(lambda text: None), discover(str(source), bundle.condition.contrast).items
-        if variant == "bf16":
+        if variant == "bf16" and isinstance(work, TranslateWork):
             work = replace(work, networks=reduced(work.networks, work.bundle))
         with path_of(variant):
             outcome = work(item, lambda done, total: None)
