@@ -4,12 +4,17 @@
 as it is, without oneDNN's kernels (``mkldnn off``), with the vector instructions of older processors (``AVX2``, ``no vectors``), with two
 threads, and the networks in bfloat16. Each is compared with the first: the share of the brain decided otherwise by the detector, the
 difference of translations, and the Dice of the lesions that the segmenter finds on both.
+
+The same for verdicts: the middle slices of every patient go as a volume through ``translate`` with the bundle's defaults and through
+``segment``. Of the reasons to review (``qc.tsv``) it is counted how many are said by one alone, with and without the numbers in them; of
+the lesions, in three dimensions, how many the other finds too.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,15 +24,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from examples.benchmarks.table import to_tsv
-from localdiff_cli.bundle import Bundle, load_expert, load_translator
+from localdiff_cli.batch.discover import discover
+from localdiff_cli.bundle import Bundle, load_expert, load_translator, open_bundle
+from localdiff_cli.commands.translate import TranslateRecipe
 from localdiff_cli.diffusion.device import on_device
+from localdiff_cli.options import DetectorOptions, SegmentOptions, TranslateOptions
 from localdiff_cli.tasks.sampling import Networks
 from localdiff_cli.training.loop import ReducedPrecision
+from localdiff_cli.training.pairs import Pair, read_pairs
 
 AS_IS = "as it is"
 VARIANTS: dict[str, dict[str, str]] = {
@@ -63,6 +74,44 @@ def reduced(networks: Networks, bundle: Bundle) -> Networks:
     model = on_device(ReducedPrecision(load_translator(bundle, networks.device)), networks.device, "fp32")
     expert = load_expert(bundle, networks.device) if networks.expert is not None else None
     return replace(networks, model=model, expert=expert and on_device(ReducedPrecision(expert), networks.device, "fp32"))
+
+
+def middle(source: Path, into: Path, slices: int) -> Path:
+    """The middle ``slices`` of a NIfTI volume as a volume of its own."""
+    image = nib.load(source)
+    assert isinstance(image, nib.Nifti1Image)
+    first = max(0, (image.shape[2] - slices) // 2)
+    nib.save(image.slicer[:, :, first : first + slices], into)
+    return into
+
+
+def through_the_commands(variant: str, pair: Pair, bundle: Bundle, slices: int) -> Results:
+    """A volume's reasons to review, by ``translate`` and ``segment``, and the lesions found on its translation ``(I, J, K)``."""
+    from localdiff_cli.api import segment_volume
+    from localdiff_cli.tasks.translation import TranslateWork
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = middle(pair.condition, folder / f"in_{bundle.condition.contrast}.nii.gz", slices)
+        brain = str(middle(pair.brain, folder / "in_brain.nii.gz", slices)) if pair.brain else "auto"
+        recipe = TranslateRecipe(folder / "out", TranslateOptions(model=bundle.name, brain=brain), DetectorOptions())
+        work, (item,) = recipe.load(lambda text: None), discover(str(source), bundle.condition.contrast).items
+        if variant == "bf16" and isinstance(work, TranslateWork):
+            work = replace(work, networks=reduced(work.networks, work.bundle))
+        with path_of(variant):
+            outcome = work(item, lambda done, total: None)
+            image = nib.load(recipe.plan.wanted(item)["image"].path)
+            assert isinstance(image, nib.Nifti1Image)
+            lesions = segment_volume(image.get_fdata(), image.affine, options=SegmentOptions(model=bundle.target.segmenter, brain=brain))
+    return {"reasons": np.array([*outcome.review, *lesions.review], dtype=str), "lesions": lesions.mask}
+
+
+def verdicts(variant: str, options: argparse.Namespace) -> Results:
+    """What the commands say of every patient: ``name/reasons`` and ``name/lesions``."""
+    bundle = open_bundle(options.model)
+    pairs = read_pairs(options.data, bundle.condition.contrast, bundle.target.contrast)
+    found = {p.name: through_the_commands(variant, p, bundle, options.slices) for p in pairs if p.split == options.split}
+    return {f"{name}/{key}": value for name, said in found.items() for key, value in said.items()}
 
 
 def results(variant: str, options: argparse.Namespace) -> Results:
@@ -101,6 +150,29 @@ def compared(variant: str, ours: Results, theirs: Results) -> dict[str, str]:
     return row | {f"lesions {mode}, Dice": f"{dice(ours[f'lesions {mode}'], theirs[f'lesions {mode}']):.4f}" for mode in ("plain", "local")}
 
 
+def compared_verdicts(ours: Results, theirs: Results) -> dict[str, str]:
+    """A row's columns on verdicts: patients, reasons that one alone says, lesions that one alone finds, and their number."""
+    names = [key.removesuffix("/reasons") for key in ours if key.endswith("/reasons")]
+    said = [(set(ours[f"{name}/reasons"].tolist()), set(theirs[f"{name}/reasons"].tolist())) for name in names]
+    kinds = [tuple({re.sub(r"[\d.,]+", "#", reason) for reason in one} for one in pair) for pair in said]
+    lost = [alone(ours[f"{name}/lesions"], theirs[f"{name}/lesions"]) for name in names]
+    new = [alone(theirs[f"{name}/lesions"], ours[f"{name}/lesions"])[0] for name in names]
+    return {
+        "patients": str(len(names)),
+        "review for one alone": str(sum(bool(a) != bool(b) for a, b in said)),
+        "reasons of one alone": str(sum(len(a ^ b) for a, b in kinds)),
+        "with other numbers": str(sum(len(a ^ b) for a, b in said)),
+        "lesions": str(sum(count for _, count in lost)),
+        "of one alone": str(sum(count for count, _ in lost) + sum(new)),
+    }
+
+
+def alone(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int]:
+    """How many lesions of mask ``a`` share no voxel with ``b``, and how many ``a`` has; touching by a corner is one lesion."""
+    labels, count = ndimage.label(a, structure=np.ones((3,) * a.ndim))
+    return count - len(set(np.unique(labels[b]).tolist()) - {0}), count
+
+
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """1 where both are empty."""
     total = a.sum() + b.sum()
@@ -120,7 +192,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help="internal: file for the results")
     options = parser.parse_args()
     if options.variant:
-        np.savez(options.into, **results(options.variant, options))  # type: ignore[arg-type]
+        np.savez(options.into, **(results(options.variant, options) | verdicts(options.variant, options)))  # type: ignore[arg-type]
         return
     with tempfile.TemporaryDirectory() as folder:
         held: dict[str, Results] = {}
@@ -130,7 +202,7 @@ def main() -> None:
             subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment)
             held[variant] = dict(np.load(into))
             print(to_tsv([compared(variant, held[AS_IS], held[variant])]).splitlines()[-1], flush=True)
-    print(to_tsv([compared(variant, held[AS_IS], found) for variant, found in held.items()]))
+    print(to_tsv([compared(variant, held[AS_IS], found) | compared_verdicts(held[AS_IS], found) for variant, found in held.items()]))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""PatchCore, ours against anomalib's, on the same embedded patches: the coreset's time, the search's time, and what each then finds."""
+"""PatchCore, ours against anomalib's, on the same embedded patches: the coreset's time, the search's time, and what each then finds.
+
+Two lines are floors, not programs: the backbone's pass over the same slices, which every PatchCore pays before it searches, and the one
+matrix product of patches and bank that a search cannot do without. What a search takes beyond that product is its own.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +35,7 @@ MAX_FIT_PATCHES = 20_000
 RATIO = 0.1
 """anomalib's default: a tenth of the patches becomes the bank."""
 SEED = 0
+BACKBONE, PRODUCT = "predict's floor: the backbone, the same slices", "predict's floor: one matrix product a slice"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +45,8 @@ class Patches:
     fit: Tensor
     query: list[Tensor]
     lesion: list[NDArray[np.bool_]]
+    asked: tuple[tuple[Tensor, Tensor], ...] = ()
+    """Condition and brain of each slice that was embedded into ``query``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +60,17 @@ class Scored:
 
 def patches_of(detector: PatchCoreDetector, cases: list[PatientSlices]) -> Patches:
     """Every other slice's lesion-free patches to fit on, the patches of the slices between as queries."""
-    embedded = []
+    embedded, slices = [], []
     for patient in cases:
         chunk, _, lesion = chunk_of(patient, 1)
         for condition, brain, marked in zip(chunk.condition, chunk.brain, torch.from_numpy(lesion), strict=True):
             cells, embeddings = brain_patches(detector.backbone, condition, brain)
             touched = cells_in_brain(marked[None, None], (cells.shape[0], cells.shape[1]))[0][cells]
             embedded.append((embeddings, touched))
+            slices.append((condition, brain))
     healthy = (embeddings[~touched] for embeddings, touched in embedded[::2])
     fit = sample_rows(healthy, MAX_FIT_PATCHES, np.random.default_rng(SEED))
-    return Patches(fit, [e for e, _ in embedded[1::2]], [t.numpy() for _, t in embedded[1::2]])
+    return Patches(fit, [e for e, _ in embedded[1::2]], [t.numpy() for _, t in embedded[1::2]], tuple(slices[1::2]))
 
 
 def our_fit(patches: Patches) -> Tensor:
@@ -81,6 +89,21 @@ def our_scores(bank: MemoryBank, query: list[Tensor]) -> Scored:
     return Scored(len(bank.embeddings), torch.cat([s for s, _ in found]).numpy(), torch.stack([s for _, s in found]).numpy())
 
 
+def floors(detector: PatchCoreDetector, patches: Patches) -> dict[str, Clocked[Scored]]:
+    """What predict cannot do without, slices side by side as there: the backbone, and the search's matrix product."""
+    none = Scored(len(detector.bank.embeddings), np.empty(0), np.empty(0))
+
+    def backbone() -> Scored:
+        apart(lambda one: brain_patches(detector.backbone, *one), patches.asked)
+        return none
+
+    def product() -> Scored:
+        apart(lambda embeddings: embeddings @ detector.bank.embeddings.T, patches.query)
+        return none
+
+    return {BACKBONE: clocked(backbone), PRODUCT: clocked(product)}
+
+
 def _asked(other: Anomalib, work: Path, **request: Any) -> tuple[float, Scored]:
     """One turn of anomalib, with the seconds it took by its own clock."""
     path = work / f"anomalib-{request['do']}.npz"
@@ -89,14 +112,17 @@ def _asked(other: Anomalib, work: Path, **request: Any) -> tuple[float, Scored]:
         return answer["seconds"], Scored(answer["entries"], arrays["patches"], arrays["slices"])
 
 
-def timings_of(patches: Patches, bank: MemoryBank, work: Path, repeats: int) -> tuple[dict[str, Timing[Scored]], str]:
-    """Fit and predict of both by turns; where anomalib does not run, ours alone and the reason."""
+def timings_of(
+    patches: Patches, bank: MemoryBank, work: Path, repeats: int, beside: Mapping[str, Clocked[Scored]] | None = None
+) -> tuple[dict[str, Timing[Scored]], str]:
+    """Fit and predict of both, and what else is timed ``beside`` them, by turns; where anomalib does not run, the reason too."""
     work.mkdir(parents=True, exist_ok=True)
     arrays = work / "patches.npz"
     lengths = np.array([len(q) for q in patches.query])
     np.savez(arrays, fit=patches.fit.numpy(), bank=bank.embeddings.numpy(), query=torch.cat(patches.query).numpy(), lengths=lengths)
     our_scores(bank, patches.query[:1])  # the index is built when it is first asked
     runs: dict[str, Clocked[Scored]] = {"fit, localdiff": _fit_and_score(patches), "predict, localdiff": _predict(bank, patches.query)}
+    runs |= beside or {}
     try:
         with anomalib(work, arrays, torch.get_num_threads()) as other:
             theirs: dict[str, Clocked[Scored]] = {
@@ -127,7 +153,7 @@ def table(bundle: Bundle, cases: list[PatientSlices], work: Path, repeats: int) 
     """The table ``speed-patchcore-…``; a row of anomalib that could not be measured says why."""
     detector = load_detector(bundle, bundle.defaults.false_alarm, torch.device("cpu"))
     patches = patches_of(detector, cases)
-    timings, reason = timings_of(patches, detector.bank, work, repeats)
+    timings, reason = timings_of(patches, detector.bank, work, repeats, floors(detector, patches))
     lines = lines_of(timings, patches, reason)
     count = sum(len(q) for q in patches.query)
     about = (
@@ -148,22 +174,27 @@ def lines_of(timings: dict[str, Timing[Scored]], patches: Patches, reason: str) 
         for name in (f"{what}, localdiff", f"{what}, anomalib {VERSION}"):
             one = timings.get(name)
             lines.append({"row": name} | (_figures(one, ours, labels) if one else _nothing(reason)))
-    return lines
+    known = [name for name in (BACKBONE, PRODUCT) if name in timings]
+    return lines + [{"row": name} | _nothing("") | _cost(timings[name], timings["predict, localdiff"]) for name in known]
+
+
+def _cost(one: Timing[Scored], ours: Timing[Scored]) -> dict[str, str]:
+    return {
+        "bank entries": str(one.result.entries), "s": f"{one.seconds:.3f}", "spread %": f"{100 * one.spread:.0f}",
+        "times ours": f"{one.seconds / ours.seconds:.2f}",
+    }  # fmt: skip
 
 
 def _figures(one: Timing[Scored], ours: Timing[Scored], labels: NDArray[np.bool_]) -> dict[str, str]:
     scores = one.result.patches
     ranked = f"{auroc(scores[labels], np.sort(scores[~labels])):.4f}" if 0 < labels.mean() < 1 else "n/a (no lesion)"
     difference = max(np.abs(scores - ours.result.patches).max(), np.abs(one.result.slices - ours.result.slices).max())
-    return {
-        "bank entries": str(one.result.entries), "s": f"{one.seconds:.3f}", "spread %": f"{100 * one.spread:.0f}",
-        "times ours": f"{one.seconds / ours.seconds:.2f}", "patch AUROC": ranked, "largest difference of scores": f"{difference:.2g}",
-    }  # fmt: skip
+    return _cost(one, ours) | {"patch AUROC": ranked, "largest difference of scores": f"{difference:.2g}"}
 
 
 def _nothing(reason: str) -> dict[str, str]:
     keys = ("bank entries", "s", "spread %", "times ours", "patch AUROC", "largest difference of scores")
-    return dict.fromkeys(keys, "") | {"s": f"n/a ({reason})"}
+    return dict.fromkeys(keys, "") | ({"s": f"n/a ({reason})"} if reason else {})
 
 
 def _draw(lines: list[dict[str, str]], canvas: Any) -> None:

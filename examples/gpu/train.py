@@ -4,7 +4,8 @@
 there, the network runs compiled and in bfloat16; each training has a share of the time, and as many steps as fit into it. Every
 network starts from the shipped weights and is kept as ``<bundle>.<part>.safetensors`` (at most 16 MiB) with its figure on the val split
 beside the shipped one's, in ``<out>/gpu-train.tsv`` as they come. ``python -m examples.gpu.adopt`` puts those that are better into bundles.
-``--rehearse`` does the same on the CPU with a pack of the packaged patient, tiny batches and no compiling.
+``--rehearse`` does the same on the CPU with tiny batches and few val slices: with the pack that ``--pack`` names, or one of the packaged
+patient; ``--compile`` compiles there too.
 """
 
 from __future__ import annotations
@@ -123,6 +124,11 @@ def watched(device: torch.device) -> tuple[int, int]:
     return (32, 8) if device.type != "cpu" else (2, 1)
 
 
+def thinned_out(planes: Tensor, most: int = 8) -> Tensor:
+    """At most ``most`` slices, drawn once for all: where only the way is tried. Every so-manieth would be the same of every patient."""
+    return planes[torch.randperm(len(planes), generator=torch.Generator().manual_seed(0))[:most]]
+
+
 def denoising(bundle: Bundle, patients: list[PatientSlices], device: torch.device) -> Callable[[nn.Module], float]:
     """The denoising loss on lesion-free val slices, the same noise and timesteps for every network."""
     held, (batch, batches) = on_card(of(patients, "val"), lambda p: p.lesion_free, device), watched(device)
@@ -214,7 +220,7 @@ def segmenter(name: str, patients: list[PatientSlices], hard: HardNegatives | No
     @torch.inference_mode()
     def figure(network: nn.Module) -> float:
         hits, total = 0.0, 0.0
-        for part in held.planes.split(64):
+        for part in (held.planes if device.type != "cpu" else thinned_out(held.planes)).split(64):
             image, _, brain, lesion = part.float().split(1, dim=1)
             found = lesion_probability(network, image, brain) >= bundle.segmenter_defaults.threshold  # type: ignore[arg-type]
             hits, total = hits + 2 * float((found * lesion).sum()), total + float(found.sum() + lesion.sum())
@@ -246,10 +252,9 @@ def settings_for(one: Training, steps: int, batch: int, *, compiled: bool) -> Lo
     )  # fmt: skip
 
 
-def cost_of(one: Training, network: nn.Module, loss: LossOf, batch: int, folder: Path, *, compiled: bool) -> float:
-    """Seconds of a step, of a copy of the network; what compiling takes is not among them."""
+def cost_of(one: Training, network: nn.Module, loss: LossOf, batch: int, folder: Path, *, steps: int, compiled: bool) -> float:
+    """Seconds of a step, tried on a copy of the network by ``steps`` of them; what compiling takes, in the first, is not among them."""
     times: list[float] = []
-    steps = PROBE if compiled else 3
     probe = replace(settings_for(one, steps, batch, compiled=compiled), report_every=1)
     train(copy.deepcopy(network), loss, probe, folder / "probe.pt", lambda p: times.append(time.monotonic()))
     return float(np.median(np.diff(times)[steps // 3 :]))
@@ -262,7 +267,8 @@ def carry_out(one: Training, box: Box, seconds: float, device: torch.device, bat
     before, loss = one.figure(network.eval()), drawn_there(one.loss(size), device)
     name = f"{one.bundle}.{one.part}"
     with tempfile.TemporaryDirectory() as folder:  # a checkpoint of a run that was cut off is no business of this one
-        step = cost_of(one, network, loss, size, Path(folder), compiled=compiled)
+        probed = PROBE if compiled and seconds else 3
+        step = cost_of(one, network, loss, size, Path(folder), steps=probed, compiled=compiled)
         steps = max(2, int((seconds - (time.monotonic() - started)) / step))
         settings = settings_for(one, steps, size, compiled=compiled)
         average, curve = train(network, loss, settings, Path(folder) / "checkpoint.pt", lambda p: None)
@@ -284,19 +290,22 @@ def carry_out(one: Training, box: Box, seconds: float, device: torch.device, bat
 def main() -> int:
     """All trainings within the time; 1 where one stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pack", type=Path, default=Path("gpu.work/pack.npz"), help="T1w and FLAIR")
+    parser.add_argument("--pack", type=Path, help="T1w and FLAIR (default: pack.npz in the folder of --out)")
     parser.add_argument("--pack-t2", type=Path, help="T1w and T2w; without it t1-to-t2 is left out")
     parser.add_argument("--out", type=Path, default=Path("gpu.work"), help="folder of the table and the weights")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--batch", type=int, help="slices a step (default: each network's own)")
-    parser.add_argument("--rehearse", action="store_true", help="on the CPU, tiny")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU, tiny; without --pack on the packaged patient")
+    parser.add_argument("--compile", action="store_true", help="compile in a rehearsal too")
     options = parser.parse_args()
     small, device = options.rehearse, choose_device("cpu" if options.rehearse else options.device)
     box = Box(options.out, "gpu-train", 60 * options.minutes)
-    if small:
-        write_pack(rehearsed(options.out), options.pack, 9)
-    flair, t2 = read_pack(options.pack), read_pack(options.pack_t2) if options.pack_t2 else None
+    pack = options.pack or options.out / "pack.npz"
+    if small and options.pack is None:
+        pack = options.out / "rehearsal.npz"
+        write_pack(rehearsed(options.out), pack, 9)
+    flair, t2 = read_pack(pack), read_pack(options.pack_t2) if options.pack_t2 else None
     box.row("pack", "patients", len(flair))
     torch.set_float32_matmul_precision("high")
     planned, shares = trainings(flair, t2, device), SHARES if t2 else SHARES[:-1]
@@ -304,7 +313,7 @@ def main() -> int:
 
         def work(make: Callable[[], Training] = make, number: int = number) -> None:
             seconds = 0.0 if small else 0.95 * box.left * shares[number] / sum(shares[number:])
-            carry_out(make(), box, seconds, device, 2 if small else options.batch, compiled=not small)
+            carry_out(make(), box, seconds, device, 2 if small else options.batch, compiled=not small or options.compile)
 
         box.run(f"training {number + 1} of {len(planned)}", 0 if small else 30, work)
     print(f"{box.path}: {box.failures} failures")

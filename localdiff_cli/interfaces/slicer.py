@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -100,22 +101,25 @@ def _group(root: ET.Element, label: str, text: str, parameters: list[Described])
     group = ET.SubElement(root, "parameters")
     ET.SubElement(group, "label").text = label
     ET.SubElement(group, "description").text = text
-    index = 0
+    arguments = [each for each in parameters if each.flag is None]
     for each in parameters:
         element = _element(group, each)
-        for tag, value in (("name", each.name), ("label", each.name.replace("_", " ")), ("description", each.help)):
+        for tag, value in _parts(each, arguments):
             ET.SubElement(element, tag).text = value
-        if each.flag is None:
-            ET.SubElement(element, "index").text = str(index)
-            index += 1
-        else:
-            ET.SubElement(element, "longflag").text = each.flag.removeprefix("--")
-        if each.kind is Path:
-            ET.SubElement(element, "channel").text = "output" if each.name in ("output_volume", "ood_map") else "input"
-        elif each.default is not None:
-            ET.SubElement(element, "default").text = str(each.default)
-        for choice in CHOICES.get(each.name, ()):
-            ET.SubElement(element, "element").text = choice
+
+
+def _parts(each: Described, arguments: list[Described]) -> Iterator[tuple[str, str]]:
+    """What a parameter's element holds, in the order that the schema of command-line modules asks for."""
+    yield "name", each.name
+    yield ("index", str(arguments.index(each))) if each.flag is None else ("longflag", each.flag.removeprefix("--"))
+    yield "description", each.help
+    yield "label", each.name.replace("_", " ")
+    if each.kind is Path:
+        yield "channel", "output" if each.name in ("output_volume", "ood_map") else "input"
+    elif each.default is not None:
+        yield "default", str(each.default)
+    for choice in CHOICES.get(each.name, ()):
+        yield "element", choice
 
 
 def _element(group: ET.Element, each: Described) -> ET.Element:

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
-from examples.benchmarks.numerics import AS_IS, VARIANTS, compared, dice, path_of
+from examples.benchmarks.numerics import AS_IS, VARIANTS, alone, compared, compared_verdicts, dice, middle, path_of, through_the_commands
 from localdiff_cli.bundle import load_translator, open_bundle
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.training.loop import ReducedPrecision
+from localdiff_cli.training.pairs import Pair
+from tests.brains import write_brain
 
 
 def found(**changes):
@@ -74,3 +77,44 @@ def test_a_shipped_network_in_bf16_keeps_the_bound_that_the_help_of_precision_st
 def test_every_variant_is_a_process_that_says_how_it_differs():
     assert next(iter(VARIANTS)) == AS_IS
     assert VARIANTS["AVX2"]["ATEN_CPU_CAPABILITY"] == "avx2"
+
+
+def test_lesions_of_one_mask_alone_are_counted_in_three_dimensions():
+    ours = np.zeros((6, 6, 3), bool)
+    ours[0, 0, 0] = ours[1, 1, 1] = ours[4, 4, :] = True  # two lesions: the first two voxels touch by a corner
+    theirs = np.zeros_like(ours)
+    theirs[1, 1, 1] = theirs[0, 5, 2] = True
+    assert alone(ours, theirs) == (1, 2)
+    assert alone(theirs, ours) == (1, 2)
+    assert alone(ours & False, theirs) == (0, 0)
+
+
+def test_reasons_to_review_are_compared_with_and_without_their_numbers():
+    def said(*reasons, lesion=False):
+        return {"a/reasons": np.array(reasons, dtype=str), "a/lesions": np.full((2, 2, 2), lesion)}
+
+    ours = said("expert used: 3 slices", "OOD: 12 %")
+    same = compared_verdicts(ours, ours)
+    assert {key for key, value in same.items() if value != "0"} == {"patients"}
+    other = compared_verdicts(ours, said("expert used: 4 slices", "OOD: 12 %", lesion=True))
+    assert (other["reasons of one alone"], other["with other numbers"], other["of one alone"]) == ("0", "2", "1")
+    silent = compared_verdicts(ours, said())
+    assert (silent["review for one alone"], silent["reasons of one alone"]) == ("1", "2")
+
+
+def test_the_middle_of_a_volume_is_where_it_was(tmp_path):
+    whole = nib.load(write_brain(tmp_path / "a_T1w.nii.gz", 1))
+    cut = nib.load(middle(tmp_path / "a_T1w.nii.gz", tmp_path / "b_T1w.nii.gz", 2))
+    first = (whole.shape[2] - 2) // 2
+    assert np.array_equal(cut.get_fdata(), whole.get_fdata()[:, :, first : first + 2])
+    assert np.allclose(cut.affine[:3, 3], (whole.affine @ [0, 0, first, 1])[:3])
+
+
+def test_the_commands_say_the_same_of_a_volume_without_onednn_and_nearly_so_in_bf16(models_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCALDIFF_MODELS", str(models_folder))
+    pair, bundle = Pair("a", write_brain(tmp_path / "a_T1w.nii.gz", 1)), open_bundle("t1-to-t2")
+    ours, off, half = (through_the_commands(variant, pair, bundle, 4) for variant in (AS_IS, "mkldnn off", "bf16"))
+    assert ours["reasons"].tolist() == off["reasons"].tolist()
+    assert np.array_equal(ours["lesions"], off["lesions"])
+    assert half["lesions"].shape == ours["lesions"].shape
+    assert bool(len(half["reasons"])) == bool(len(ours["reasons"]))

@@ -6,7 +6,18 @@ import torch
 
 from examples.benchmarks import speed_patchcore
 from examples.benchmarks.anomalib_process import VERSION
-from examples.benchmarks.speed_patchcore import Patches, Scored, lines_of, our_fit, our_scores, patches_of, timings_of
+from examples.benchmarks.speed_patchcore import (
+    BACKBONE,
+    PRODUCT,
+    Patches,
+    Scored,
+    floors,
+    lines_of,
+    our_fit,
+    our_scores,
+    patches_of,
+    timings_of,
+)
 from examples.benchmarks.timing import Timing
 from localdiff_cli.bundle import load_detector, open_bundle
 from localdiff_cli.errors import UsageError
@@ -56,6 +67,24 @@ def test_rows_give_ratios_auroc_and_the_difference_of_scores(patches):
     assert [line["times ours"] for line in lines] == ["1.00", "4.00", "1.00", "1.50"]
     assert {line["patch AUROC"] for line in lines} == {"0.7143"}
     assert [line["largest difference of scores"] for line in lines] == ["0", "0.5"] * 2
+
+
+def test_the_floors_of_predict_stand_beside_it(models_folder, tmp_path, monkeypatch):
+    def refused(*_):
+        raise UsageError("anomalib cannot be installed: no network", code="anomalib")
+
+    monkeypatch.setattr(speed_patchcore, "anomalib", refused)
+    detector = load_detector(open_bundle(str(models_folder / "t1-to-t2")), 0.02, torch.device("cpu"))
+    found = patches_of(detector, [slices("a", n=4)])
+    assert len(found.asked) == len(found.query) == 2
+    timings, reason = timings_of(found, detector.bank, tmp_path, 1, floors(detector, found))
+    *programs, backbone, product = lines_of(timings, found, reason)
+    assert [line["row"] for line in (backbone, product)] == [BACKBONE, PRODUCT]
+    for line in (backbone, product):
+        assert float(line["s"]) >= 0
+        assert float(line["times ours"]) >= 0
+        assert line["patch AUROC"] == ""
+        assert line.keys() == programs[0].keys() == programs[1].keys()
 
 
 def test_without_anomalib_its_rows_say_why(patches, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from examples.gpu import adopt, check, missing
+from examples.gpu import adopt, check, missing, train
 from examples.gpu.box import Box
 from examples.gpu.pack import fitting, loosened, read_pack, squeezed, thinned, write_pack
 from examples.gpu.train import KINDS, SHARES, OnCard, Training, carry_out, data_of, drawn_there, on_card, shared_out, swapped
@@ -127,6 +127,25 @@ def test_a_network_is_trained_from_the_pack_in_bfloat16_and_kept_with_both_figur
     assert account["shipped"] == figure(make())
     assert account["trained"] != account["shipped"]
     assert [row["verdict"] for row in table(box)] == ["", "holds", "better" if account["better"] else "not better"]
+
+
+def test_a_rehearsal_takes_the_pack_that_is_named_and_leaves_it_as_it_is(tmp_path, monkeypatch):
+    write_pack([slices("a", n=3)], tmp_path / "p.npz", 9)
+    before, seen = (tmp_path / "p.npz").read_bytes(), []
+    monkeypatch.setattr(train, "trainings", lambda flair, t2, device: seen.append([(p.name, len(p.condition)) for p in flair]) or [])
+    monkeypatch.setattr("sys.argv", ["train", "--rehearse", "--pack", str(tmp_path / "p.npz"), "--out", str(tmp_path / "out")])
+    assert train.main() == 0
+    assert seen == [[("a", 3)]]
+    assert (tmp_path / "p.npz").read_bytes() == before
+
+
+def test_of_many_val_slices_a_few_are_watched_where_only_the_way_is_tried():
+    planes = torch.arange(17 * 16)  # seventeen slices of each of sixteen people
+    few = train.thinned_out(planes)
+    assert len(set(few.tolist())) == 8
+    assert torch.equal(few, train.thinned_out(planes))
+    assert len({int(k) % 17 for k in few}) > 4
+    assert sorted(train.thinned_out(planes[:5]).tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_the_loop_s_seed_decides_what_a_card_draws():

@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nibabel as nib
 import numpy as np
@@ -78,6 +80,25 @@ def test_slicers_description_is_read_by_the_module_reader_of_ctk():
     assert [parameter.name for parameter in module.parameters() if parameter.index is not None] == ["input_volume", "output_volume"]
     assert (by_name["input_volume"].channel, by_name["output_volume"].channel, by_name["ood_map"].channel) == ("input", "output", "output")
     assert tuple(by_name["mode"].elements) == ("local", "plain")
+
+
+def test_the_description_keeps_the_order_and_forms_that_the_schema_of_command_line_modules_asks_for():
+    executable = ElementTree.fromstring(description())
+    about = ["category", "title", "description", "version", "documentation-url", "license", "contributor"]
+    assert [part.tag for part in executable] == [*about, "parameters", "parameters"]
+    names = []
+    for group in executable.findall("parameters"):
+        label, text, *parameters = group
+        assert (label.tag, text.tag) == ("label", "description")
+        for parameter in parameters:
+            order = " ".join(part.tag for part in parameter)
+            assert re.fullmatch(r"name (longflag|index) description label( default)?( channel)?( element)*", order), order
+            assert parameter.tag in {"image", "integer", "string-enumeration"}
+            assert ("element" in order) == (parameter.tag == "string-enumeration")
+            assert ("channel" in order) == (parameter.tag == "image")
+            assert set(parameter.attrib) <= ({"type"} if parameter.tag == "image" else set())
+            names += [parameter.findtext("name"), parameter.findtext("longflag", "none")]
+    assert all(re.fullmatch(r"[_a-zA-Z][_a-zA-Z0-9]*", name) for name in names)
 
 
 def test_nipypes_generator_makes_a_class_from_the_description(monkeypatch):

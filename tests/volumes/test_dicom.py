@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +23,7 @@ from tests.volumes.synthetic import canonical, write_like
 
 pydicom = pytest.importorskip("pydicom", reason="pip install 'localdiff[dicom]'")
 sitk = pytest.importorskip("SimpleITK")
+PYDICOMS = Path(pydicom.__file__).parent / "data" / "test_files"
 DCM2NIIX = shutil.which("dcm2niix")
 PLANES = {"axial": (ROW, COLUMN), "sagittal": (COLUMN, (0.0, 0.0, -1.0)), "coronal": (ROW, (0.0, 0.0, -1.0)), "oblique": OBLIQUE}
 
@@ -83,6 +85,35 @@ def test_every_voxel_lies_where_gdcm_puts_it(tmp_path, plane):
         np.testing.assert_allclose(volume.affine @ [*ours, 1], [*place, 1], atol=1e-4)
         stored = SliceReader(volume)._stored.plane(2, ours[2])[ours[0], ours[1]]
         assert stored == array[index]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in PYDICOMS.glob("MR_small*.dcm")))
+def test_an_image_of_pydicoms_is_read_to_its_values_however_it_is_encoded(tmp_path, name):
+    (tmp_path / "s").mkdir()
+    shutil.copy(PYDICOMS / name, tmp_path / "s")
+    truth = pydicom.dcmread(PYDICOMS / "MR_small.dcm")
+    image = as_nifti(tmp_path / "s", tmp_path)
+    i, j = np.meshgrid(*map(np.arange, image.shape[:2]), indexing="ij")
+    places = nib.affines.apply_affine(image.affine, np.stack([i, j, np.zeros_like(i)], axis=-1)) * (-1, -1, 1)  # to DICOM's axes
+    along, down = np.array(truth.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    from_corner = (places - np.array(truth.ImagePositionPatient, dtype=float)) / float(truth.PixelSpacing[0])
+    rows, columns = np.rint(from_corner @ down).astype(int), np.rint(from_corner @ along).astype(int)
+    assert np.array_equal(np.asarray(image.dataobj)[:, :, 0], truth.pixel_array[rows, columns])
+
+
+def test_pydicoms_localizers_and_projections_are_refused_and_its_broken_image_too(tmp_path):
+    person = PYDICOMS / "dicomdirtests" / "98892003"
+    series = [path for folder in ("MR2", "MR700") for path, _ in images_in(person / folder).images]
+    found = []
+    for path in series:
+        try:
+            open_volume(path)
+        except VolumeError as error:
+            found.append(error.code)
+    assert (len(series), found) == (4, ["dicom-mixed"] * 3)  # two pilots of three planes, projections round the head; one single image
+    shutil.copy(PYDICOMS / "MR_truncated.dcm", tmp_path)
+    with pytest.raises(VolumeError, match="cannot be decoded"):
+        SliceReader(open_volume(first(tmp_path)))
 
 
 def test_slope_and_intercept_count_frame_by_frame(tmp_path):
