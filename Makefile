@@ -1,7 +1,7 @@
 # make demo   set up, run the whole chain on a real brain, say where the pictures and the report are
 # make test   set up, run the tests
 # make fuzz   100,000 hostile files: each read or refused; a finding names the command that repeats it
-# make lint   ruff and mypy
+# make lint   ruff (rules and format) and mypy
 # make schema   models/schema.json, the JSON schema of a bundle's metadata, anew from the code
 # make docs   the documentation as a site in build/site, every link checked
 # make mutants   a hundred small mutations of the core, each with the tests that must fail by it: caught or survived (a quarter of an hour)
@@ -46,6 +46,7 @@ fuzz: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 docs: $(STAMP)

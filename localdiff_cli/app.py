@@ -82,7 +82,12 @@ def segment(run: o.RunOptions, options: o.SegmentOptions) -> None:
     _finish(guarded(lambda: work(run, options), debug=run.debug))
 
 
-REPORT = Annotated[Path, typer.Option("--out", help="Folder for report.html, metrics.tsv, slices.tsv and summary.json. Example: --out report/", rich_help_panel=o.FILES)]
+REPORT = Annotated[
+    Path,
+    typer.Option(
+        "--out", help="Folder for report.html, metrics.tsv, slices.tsv and summary.json. Example: --out report/", rich_help_panel=o.FILES
+    ),
+]
 NOT_IN_EVALUATE = ("overwrite", "max_failures", "fail_fast", "shard", "cluster", "dry_run", "dicom_out")
 
 

@@ -33,7 +33,9 @@ Model = Annotated[str, typer.Option("--model", help="Bundle by name or folder. E
 Device = Annotated[
     str,
     typer.Option(
-        "--device", help="auto, cpu, cuda, cuda:N or mps; a device that is not there is an error. Example: --device cuda:1", rich_help_panel=MODEL
+        "--device",
+        help="auto, cpu, cuda, cuda:N or mps; a device that is not there is an error. Example: --device cuda:1",
+        rich_help_panel=MODEL,
     ),
 ]
 BatchSize = Annotated[
@@ -62,7 +64,11 @@ Bias = Annotated[
 ]
 Nan = Annotated[
     str,
-    typer.Option("--nan", help="NaN and infinite voxels in the brain: refuse, or zero to take them as 0 (outside it they never matter). Example: --nan zero", rich_help_panel=INPUT),
+    typer.Option(
+        "--nan",
+        help="NaN and infinite voxels in the brain: refuse, or zero to take them as 0 (outside it they never matter). Example: --nan zero",
+        rich_help_panel=INPUT,
+    ),
     OneOf(("refuse", "zero")),
 ]
 AffineFrom = Annotated[
@@ -160,7 +166,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Errors only.", rich_help_p
 Verbose = Annotated[bool, typer.Option("--verbose", help="One line for every volume, skipped files named.", rich_help_panel=RUN)]
 JsonLog = Annotated[
     Path | None,
-    typer.Option("--json-log", "--log-file", help="Append events as JSON lines to this file. Example: --json-log run.jsonl", rich_help_panel=RUN),
+    typer.Option(
+        "--json-log", "--log-file", help="Append events as JSON lines to this file. Example: --json-log run.jsonl", rich_help_panel=RUN
+    ),
 ]
 Jobs = Annotated[
     int,
@@ -261,8 +269,16 @@ class DetectOptions:
     brain: Brain = "auto"
     bias: Bias = None
     nan: Nan = "refuse"
-    save_mask: Annotated[bool, typer.Option("--save-mask", help="Also write the OOD mask B, <name>_oodmask.", rich_help_panel=OUTPUT), Writes(Role("mask", "oodmask", "uint8", "localdiff OOD mask"))] = False
-    save_score: Annotated[bool, typer.Option("--save-score", help="Also write the raw score A, <name>_score.", rich_help_panel=OUTPUT), Writes(Role("score", "score", "float32", "localdiff anomaly score"))] = False
+    save_mask: Annotated[
+        bool,
+        typer.Option("--save-mask", help="Also write the OOD mask B, <name>_oodmask.", rich_help_panel=OUTPUT),
+        Writes(Role("mask", "oodmask", "uint8", "localdiff OOD mask")),
+    ] = False
+    save_score: Annotated[
+        bool,
+        typer.Option("--save-score", help="Also write the raw score A, <name>_score.", rich_help_panel=OUTPUT),
+        Writes(Role("score", "score", "float32", "localdiff anomaly score")),
+    ] = False
     save_brain: SaveBrain = False
     device: Device = "auto"
     batch_size: BatchSize = "auto"
@@ -274,39 +290,209 @@ class TranslateOptions:
     """The options of ``translate`` beyond the shared ones; None means the bundle's default."""
 
     model: Model = "t1-to-t2"
-    mode: Annotated[str, typer.Option("--mode", help="local: Local Diffusion; plain: the ordinary sampler, for comparison. Example: --mode plain", rich_help_panel=LOCAL), OneOf(("local", "plain"))] = "local"
-    context: Annotated[float | None, typer.Option("--lambda", help="λ: how much of the OOD region the IND branch still sees, 0 to 1. (default: the bundle's) Example: --lambda 0.95", rich_help_panel=LOCAL), Range(0, 1)] = None
-    branch_step: Annotated[int | None, typer.Option("--branch-step", help="Plain steps before the branches part. (default: the bundle's) Example: --branch-step 0", rich_help_panel=LOCAL)] = None
-    fusion_step: Annotated[int | None, typer.Option("--fusion-step", help="Joint steps after fusion, counted from the end. (default: the bundle's) Example: --fusion-step 1", rich_help_panel=LOCAL)] = None
-    soft: Annotated[bool | None, typer.Option("--soft/--hard", help="Fuse by the OOD map M, or by the mask B. (default: the bundle's)", rich_help_panel=LOCAL)] = None
-    expert: Annotated[str, typer.Option("--expert", help="Network of the OOD branch: auto (the bundle's expert, where it has one), none (training-free, as published) or a bundle with an expert. Example: --expert none", rich_help_panel=LOCAL)] = "auto"
-    ood_branch: Annotated[str, typer.Option("--ood-branch", help="Where the OOD branch's image comes from: network, copy (the condition itself inside B) or mean (half of each); the last two only where condition and target share a contrast. Example: --ood-branch copy", rich_help_panel=LOCAL), OneOf(OOD_BRANCHES)] = "network"
-    emphasis: Annotated[float | None, typer.Option("--emphasis", help="How far the OOD branch goes beyond the ordinary one, 0 to 10; 1: as its network draws, more: bolder, and more is invented. (default: the bundle's) Example: --emphasis 1.5", rich_help_panel=LOCAL), Range(0, 10)] = None
-    unknown: Annotated[str | None, typer.Option("--unknown", metavar="<str>", help="What stands where the input looks like neither healthy tissue nor a known lesion: plain (what the ordinary process draws) or blank (0). (default: the bundle's) Example: --unknown blank", rich_help_panel=LOCAL), OneOf(("plain", "blank"))] = None
-    unknown_tau: Annotated[float | None, typer.Option("--unknown-tau", help="OOD probability from which a region is called unknown, below --tau, 0 to 1. (default: the bundle's) Example: --unknown-tau 0.1", rich_help_panel=LOCAL), Range(1e-6, 1)] = None
-    guided: Annotated[bool, typer.Option("--guided", help="Guided timing: from the fusion step on, fuse as soon as a classifier still sees the anomaly.", rich_help_panel=LOCAL)] = False
-    classifier: Annotated[str | None, typer.Option("--classifier", help="Segmenter bundle of the target contrast for --guided. (default: lesion-<target>) Example: --classifier lesion-flair", rich_help_panel=LOCAL)] = None
-    ood_crop: Annotated[bool | None, typer.Option("--ood-crop/--ood-full", help="Run the OOD branch on a window around B (faster), or on the whole slice. (default: the bundle's)", rich_help_panel=LOCAL)] = None
-    sampler: Annotated[str | None, typer.Option("--sampler", help=f"{listed(SAMPLERS)}. (default: the bundle's) Example: --sampler dpmpp", rich_help_panel=SAMPLING), OneOf(SAMPLERS)] = None
-    eta: Annotated[float | None, typer.Option("--eta", help="DDIM's η, 0 (deterministic) to 1. (default: the bundle's) Example: --eta 0", rich_help_panel=SAMPLING), Range(0, 1)] = None
-    steps: Annotated[int | None, typer.Option("--steps", help="Reverse steps. (default: the bundle's) Example: --steps 10", rich_help_panel=SAMPLING)] = None
-    samples: Annotated[int, typer.Option("--samples", help="Samples a slice; more than one gives their mean, and <name>_std. Example: --samples 10", rich_help_panel=SAMPLING), Range(1, 1000), Writes(Role("std", "std", "float32", "localdiff SD over samples"), above=1)] = 1
-    seed: Annotated[int, typer.Option("--seed", help="Seed of all noise. Example: --seed 7", rich_help_panel=SAMPLING), Range(0, 2**63 - 1)] = 0
-    noise: Annotated[str, typer.Option("--noise", help="shared by all slices (no flicker between them) or independent. Example: --noise independent", rich_help_panel=SAMPLING), OneOf(("shared", "independent"))] = "shared"
+    mode: Annotated[
+        str,
+        typer.Option(
+            "--mode",
+            help="local: Local Diffusion; plain: the ordinary sampler, for comparison. Example: --mode plain",
+            rich_help_panel=LOCAL,
+        ),
+        OneOf(("local", "plain")),
+    ] = "local"
+    context: Annotated[
+        float | None,
+        typer.Option(
+            "--lambda",
+            help="λ: how much of the OOD region the IND branch still sees, 0 to 1. (default: the bundle's) Example: --lambda 0.95",
+            rich_help_panel=LOCAL,
+        ),
+        Range(0, 1),
+    ] = None
+    branch_step: Annotated[
+        int | None,
+        typer.Option(
+            "--branch-step",
+            help="Plain steps before the branches part. (default: the bundle's) Example: --branch-step 0",
+            rich_help_panel=LOCAL,
+        ),
+    ] = None
+    fusion_step: Annotated[
+        int | None,
+        typer.Option(
+            "--fusion-step",
+            help="Joint steps after fusion, counted from the end. (default: the bundle's) Example: --fusion-step 1",
+            rich_help_panel=LOCAL,
+        ),
+    ] = None
+    soft: Annotated[
+        bool | None,
+        typer.Option("--soft/--hard", help="Fuse by the OOD map M, or by the mask B. (default: the bundle's)", rich_help_panel=LOCAL),
+    ] = None
+    expert: Annotated[
+        str,
+        typer.Option(
+            "--expert",
+            help="Network of the OOD branch: auto (the bundle's expert, where it has one), none (training-free, as published) or a bundle with an expert. Example: --expert none",
+            rich_help_panel=LOCAL,
+        ),
+    ] = "auto"
+    ood_branch: Annotated[
+        str,
+        typer.Option(
+            "--ood-branch",
+            help="Where the OOD branch's image comes from: network, copy (the condition itself inside B) or mean (half of each); the last two only where condition and target share a contrast. Example: --ood-branch copy",
+            rich_help_panel=LOCAL,
+        ),
+        OneOf(OOD_BRANCHES),
+    ] = "network"
+    emphasis: Annotated[
+        float | None,
+        typer.Option(
+            "--emphasis",
+            help="How far the OOD branch goes beyond the ordinary one, 0 to 10; 1: as its network draws, more: bolder, and more is invented. (default: the bundle's) Example: --emphasis 1.5",
+            rich_help_panel=LOCAL,
+        ),
+        Range(0, 10),
+    ] = None
+    unknown: Annotated[
+        str | None,
+        typer.Option(
+            "--unknown",
+            metavar="<str>",
+            help="What stands where the input looks like neither healthy tissue nor a known lesion: plain (what the ordinary process draws) or blank (0). (default: the bundle's) Example: --unknown blank",
+            rich_help_panel=LOCAL,
+        ),
+        OneOf(("plain", "blank")),
+    ] = None
+    unknown_tau: Annotated[
+        float | None,
+        typer.Option(
+            "--unknown-tau",
+            help="OOD probability from which a region is called unknown, below --tau, 0 to 1. (default: the bundle's) Example: --unknown-tau 0.1",
+            rich_help_panel=LOCAL,
+        ),
+        Range(1e-6, 1),
+    ] = None
+    guided: Annotated[
+        bool,
+        typer.Option(
+            "--guided",
+            help="Guided timing: from the fusion step on, fuse as soon as a classifier still sees the anomaly.",
+            rich_help_panel=LOCAL,
+        ),
+    ] = False
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            "--classifier",
+            help="Segmenter bundle of the target contrast for --guided. (default: lesion-<target>) Example: --classifier lesion-flair",
+            rich_help_panel=LOCAL,
+        ),
+    ] = None
+    ood_crop: Annotated[
+        bool | None,
+        typer.Option(
+            "--ood-crop/--ood-full",
+            help="Run the OOD branch on a window around B (faster), or on the whole slice. (default: the bundle's)",
+            rich_help_panel=LOCAL,
+        ),
+    ] = None
+    sampler: Annotated[
+        str | None,
+        typer.Option("--sampler", help=f"{listed(SAMPLERS)}. (default: the bundle's) Example: --sampler dpmpp", rich_help_panel=SAMPLING),
+        OneOf(SAMPLERS),
+    ] = None
+    eta: Annotated[
+        float | None,
+        typer.Option("--eta", help="DDIM's η, 0 (deterministic) to 1. (default: the bundle's) Example: --eta 0", rich_help_panel=SAMPLING),
+        Range(0, 1),
+    ] = None
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Reverse steps. (default: the bundle's) Example: --steps 10", rich_help_panel=SAMPLING)
+    ] = None
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples",
+            help="Samples a slice; more than one gives their mean, and <name>_std. Example: --samples 10",
+            rich_help_panel=SAMPLING,
+        ),
+        Range(1, 1000),
+        Writes(Role("std", "std", "float32", "localdiff SD over samples"), above=1),
+    ] = 1
+    seed: Annotated[
+        int, typer.Option("--seed", help="Seed of all noise. Example: --seed 7", rich_help_panel=SAMPLING), Range(0, 2**63 - 1)
+    ] = 0
+    noise: Annotated[
+        str,
+        typer.Option(
+            "--noise",
+            help="shared by all slices (no flicker between them) or independent. Example: --noise independent",
+            rich_help_panel=SAMPLING,
+        ),
+        OneOf(("shared", "independent")),
+    ] = "shared"
     brain: Brain = "auto"
     bias: Bias = None
     nan: Nan = "refuse"
-    match: Annotated[Path | None, typer.Option("--match", help="Reference volume of the target contrast, or a folder with one for each volume: the output takes its intensity units. Example: --match t2_ref.nii.gz", rich_help_panel=OUTPUT)] = None
-    suffix: Annotated[str | None, typer.Option("--suffix", help="Replace the names' BIDS suffix. Example: --suffix T2w", rich_help_panel=OUTPUT)] = None
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, float64, or int16 with slope and intercept. Example: --dtype int16", rich_help_panel=OUTPUT), OneOf(DTYPES)] = "float32"
-    save_map: Annotated[bool, typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=OUTPUT), Writes(Role("map", "ood", "float32", "localdiff OOD map"))] = False
-    save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused, 4 unknown.", rich_help_panel=OUTPUT), Writes(Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused 4 unknown"))] = False
-    interval: Annotated[float | None, typer.Option("--interval", help="Also write <name>_lo and <name>_hi: between them lies the true value in this share of a new patient's voxels, 0.5 to 0.99, by region; the level that --calibration, or the bundle's own calibration, was made with. (default: none) Example: --interval 0.9", rich_help_panel=OUTPUT), Writes(Role("lo", "lo", "float32", "localdiff lower limit")), Writes(Role("hi", "hi", "float32", "localdiff upper limit"))] = None
+    match: Annotated[
+        Path | None,
+        typer.Option(
+            "--match",
+            help="Reference volume of the target contrast, or a folder with one for each volume: the output takes its intensity units. Example: --match t2_ref.nii.gz",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    suffix: Annotated[
+        str | None, typer.Option("--suffix", help="Replace the names' BIDS suffix. Example: --suffix T2w", rich_help_panel=OUTPUT)
+    ] = None
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", help="float32, float64, or int16 with slope and intercept. Example: --dtype int16", rich_help_panel=OUTPUT),
+        OneOf(DTYPES),
+    ] = "float32"
+    save_map: Annotated[
+        bool,
+        typer.Option("--save-map", help="Also write the OOD map, <name>_ood.", rich_help_panel=OUTPUT),
+        Writes(Role("map", "ood", "float32", "localdiff OOD map")),
+    ] = False
+    save_source: Annotated[
+        bool,
+        typer.Option(
+            "--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused, 4 unknown.", rich_help_panel=OUTPUT
+        ),
+        Writes(Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused 4 unknown")),
+    ] = False
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            "--interval",
+            help="Also write <name>_lo and <name>_hi: between them lies the true value in this share of a new patient's voxels, 0.5 to 0.99, by region; the level that --calibration, or the bundle's own calibration, was made with. (default: none) Example: --interval 0.9",
+            rich_help_panel=OUTPUT,
+        ),
+        Writes(Role("lo", "lo", "float32", "localdiff lower limit")),
+        Writes(Role("hi", "hi", "float32", "localdiff upper limit")),
+    ] = None
     save_brain: SaveBrain = False
     device: Device = "auto"
-    precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 or fp16 on a GPU, which move a voxel in [0, 1] by less than 0.001 on average and 0.01 at most. Example: --precision bf16", rich_help_panel=MODEL), OneOf(PRECISIONS)] = "fp32"
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="fp32, or bf16 or fp16 on a GPU, which move a voxel in [0, 1] by less than 0.001 on average and 0.01 at most. Example: --precision bf16",
+            rich_help_panel=MODEL,
+        ),
+        OneOf(PRECISIONS),
+    ] = "fp32"
     batch_size: BatchSize = "auto"
-    calibration: Annotated[Path | None, typer.Option("--calibration", help="Certificate of localdiff calibrate: its cut τ is used, its promises go into every sidecar, and volumes unlike its patients are said to be outside them. (default: none) Example: --calibration site.json", rich_help_panel=MODEL)] = None
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            help="Certificate of localdiff calibrate: its cut τ is used, its promises go into every sidecar, and volumes unlike its patients are said to be outside them. (default: none) Example: --calibration site.json",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
     affine_from: AffineFrom = None
 
 
@@ -314,13 +500,36 @@ class TranslateOptions:
 class SegmentOptions:
     """The options of ``segment`` beyond the shared ones; None means the bundle's default."""
 
-    model: Annotated[str | None, typer.Option("--model", help="Segmenter bundle by name or folder. (default: by the input's sidecar or name) Example: --model lesion-flair", rich_help_panel=MODEL)] = None
-    threshold: Annotated[float | None, typer.Option("--threshold", help="Probability cut, 0 to 1. (default: the bundle's) Example: --threshold 0.5", rich_help_panel=OUTPUT), Range(0.001, 0.999)] = None
-    min_volume: Annotated[float | None, typer.Option("--min-volume", help="Smallest 3D lesion kept, mm³. (default: the bundle's) Example: --min-volume 50", rich_help_panel=OUTPUT), Range(0, 1e7)] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Segmenter bundle by name or folder. (default: by the input's sidecar or name) Example: --model lesion-flair",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold", help="Probability cut, 0 to 1. (default: the bundle's) Example: --threshold 0.5", rich_help_panel=OUTPUT
+        ),
+        Range(0.001, 0.999),
+    ] = None
+    min_volume: Annotated[
+        float | None,
+        typer.Option(
+            "--min-volume", help="Smallest 3D lesion kept, mm³. (default: the bundle's) Example: --min-volume 50", rich_help_panel=OUTPUT
+        ),
+        Range(0, 1e7),
+    ] = None
     brain: Brain = "auto"
     bias: Bias = None
     nan: Nan = "refuse"
-    save_prob: Annotated[bool, typer.Option("--save-prob", help="Also write the lesion probability, <name>_prob.", rich_help_panel=OUTPUT), Writes(Role("prob", "prob", "float32", "localdiff lesion probability"))] = False
+    save_prob: Annotated[
+        bool,
+        typer.Option("--save-prob", help="Also write the lesion probability, <name>_prob.", rich_help_panel=OUTPUT),
+        Writes(Role("prob", "prob", "float32", "localdiff lesion probability")),
+    ] = False
     save_brain: SaveBrain = False
     device: Device = "auto"
     batch_size: BatchSize = "auto"
@@ -331,53 +540,278 @@ class SegmentOptions:
 class EvaluateOptions:
     """The options of ``evaluate`` beyond the shared ones."""
 
-    ref: Annotated[str, typer.Option("--ref", help="True target contrast: a file, or a folder paired by relative name or BIDS entities. Example: --ref t2_true/", rich_help_panel=FILES)]
-    truth: Annotated[str | None, typer.Option("--truth", help="Expert lesion masks. Example: --truth lesions_true/", rich_help_panel=REFERENCE)] = None
-    baseline: Annotated[str | None, typer.Option("--baseline", help="The same volumes translated another way, to compare with. Example: --baseline t2_plain/", rich_help_panel=REFERENCE)] = None
-    segmenter: Annotated[str | None, typer.Option("--segmenter", help="Segmenter bundle of the target contrast, run on translation, reference and baseline alike. Example: --segmenter lesion-flair", rich_help_panel=REFERENCE)] = None
-    seg: Annotated[str | None, typer.Option("--seg", help="Lesion masks found on the translations. Example: --seg seg/", rich_help_panel=REFERENCE)] = None
-    ref_seg: Annotated[str | None, typer.Option("--ref-seg", help="Lesion masks found on the references. Example: --ref-seg seg_ref/", rich_help_panel=REFERENCE)] = None
-    baseline_seg: Annotated[str | None, typer.Option("--baseline-seg", help="Lesion masks found on the baseline. Example: --baseline-seg seg_plain/", rich_help_panel=REFERENCE)] = None
-    ood: Annotated[str | None, typer.Option("--ood", help="OOD maps of detect, to score against the expert masks. Example: --ood ood/", rich_help_panel=REFERENCE)] = None
-    lo: Annotated[str | None, typer.Option("--lo", help="Lower limits of an interval, of any tool, in the translations' units, paired by name; <name>_lo of translate --interval. Example: --lo t2/", rich_help_panel=REFERENCE)] = None
-    hi: Annotated[str | None, typer.Option("--hi", help="Upper limits: how many true voxels lie between, and how far apart the limits are, by region. Example: --hi t2/", rich_help_panel=REFERENCE)] = None
-    source_map: Annotated[str | None, typer.Option("--source-map", help="Who made each voxel, <name>_source of translate --save-source: coverage also of ordinary, drawn and unknown voxels. Example: --source-map t2/", rich_help_panel=REFERENCE)] = None
-    condition: Annotated[str | None, typer.Option("--condition", help="The source volumes, for the pictures. Example: --condition t1/", rich_help_panel=REFERENCE)] = None
-    brain: Annotated[str | None, typer.Option("--brain", help="Brain masks. (default: where the translation is not 0; a translation with its skull gets the reference's brain) Example: --brain masks/", rich_help_panel=INPUT)] = None
-    bias: Annotated[str, typer.Option("--bias", help="Bias field correction of the reference: n4 or none. Example: --bias none", rich_help_panel=INPUT), OneOf(("n4", "none"))] = "n4"
-    resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Interpolate references, baselines, masks and maps of another grid onto the translation's, stated in the report; else they are refused.", rich_help_panel=INPUT)] = False
-    tau: Annotated[float, typer.Option("--tau", help="Cut of the OOD map for its Dice, 0 to 1. Example: --tau 0.5", rich_help_panel=OOD), Range(1e-6, 1)] = 0.5
-    delta: Annotated[float, typer.Option("--delta", help="A lesion is missed below this Dice. Example: --delta 0.1", rich_help_panel=MISS), Range(0, 1)] = 0.1
-    lesion_share: Annotated[float, typer.Option("--lesion-share", help="A slice bears a lesion above this share of its brain. Example: --lesion-share 0.02", rich_help_panel=MISS), Range(0, 1)] = 0.02
-    invented_pixels: Annotated[int, typer.Option("--invented-pixels", help="A lesion is invented above this many pixels in a lesion-free slice. Example: --invented-pixels 30", rich_help_panel=MISS), Range(0, 1e6)] = 30
-    resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples over patients. Example: --resamples 5000", rich_help_panel=RUN), Range(100, 1_000_000)] = 5000
+    ref: Annotated[
+        str,
+        typer.Option(
+            "--ref",
+            help="True target contrast: a file, or a folder paired by relative name or BIDS entities. Example: --ref t2_true/",
+            rich_help_panel=FILES,
+        ),
+    ]
+    truth: Annotated[
+        str | None, typer.Option("--truth", help="Expert lesion masks. Example: --truth lesions_true/", rich_help_panel=REFERENCE)
+    ] = None
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            help="The same volumes translated another way, to compare with. Example: --baseline t2_plain/",
+            rich_help_panel=REFERENCE,
+        ),
+    ] = None
+    segmenter: Annotated[
+        str | None,
+        typer.Option(
+            "--segmenter",
+            help="Segmenter bundle of the target contrast, run on translation, reference and baseline alike. Example: --segmenter lesion-flair",
+            rich_help_panel=REFERENCE,
+        ),
+    ] = None
+    seg: Annotated[
+        str | None, typer.Option("--seg", help="Lesion masks found on the translations. Example: --seg seg/", rich_help_panel=REFERENCE)
+    ] = None
+    ref_seg: Annotated[
+        str | None,
+        typer.Option("--ref-seg", help="Lesion masks found on the references. Example: --ref-seg seg_ref/", rich_help_panel=REFERENCE),
+    ] = None
+    baseline_seg: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline-seg", help="Lesion masks found on the baseline. Example: --baseline-seg seg_plain/", rich_help_panel=REFERENCE
+        ),
+    ] = None
+    ood: Annotated[
+        str | None,
+        typer.Option("--ood", help="OOD maps of detect, to score against the expert masks. Example: --ood ood/", rich_help_panel=REFERENCE),
+    ] = None
+    lo: Annotated[
+        str | None,
+        typer.Option(
+            "--lo",
+            help="Lower limits of an interval, of any tool, in the translations' units, paired by name; <name>_lo of translate --interval. Example: --lo t2/",
+            rich_help_panel=REFERENCE,
+        ),
+    ] = None
+    hi: Annotated[
+        str | None,
+        typer.Option(
+            "--hi",
+            help="Upper limits: how many true voxels lie between, and how far apart the limits are, by region. Example: --hi t2/",
+            rich_help_panel=REFERENCE,
+        ),
+    ] = None
+    source_map: Annotated[
+        str | None,
+        typer.Option(
+            "--source-map",
+            help="Who made each voxel, <name>_source of translate --save-source: coverage also of ordinary, drawn and unknown voxels. Example: --source-map t2/",
+            rich_help_panel=REFERENCE,
+        ),
+    ] = None
+    condition: Annotated[
+        str | None,
+        typer.Option("--condition", help="The source volumes, for the pictures. Example: --condition t1/", rich_help_panel=REFERENCE),
+    ] = None
+    brain: Annotated[
+        str | None,
+        typer.Option(
+            "--brain",
+            help="Brain masks. (default: where the translation is not 0; a translation with its skull gets the reference's brain) Example: --brain masks/",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    bias: Annotated[
+        str,
+        typer.Option("--bias", help="Bias field correction of the reference: n4 or none. Example: --bias none", rich_help_panel=INPUT),
+        OneOf(("n4", "none")),
+    ] = "n4"
+    resample_ref: Annotated[
+        bool,
+        typer.Option(
+            "--resample-ref",
+            help="Interpolate references, baselines, masks and maps of another grid onto the translation's, stated in the report; else they are refused.",
+            rich_help_panel=INPUT,
+        ),
+    ] = False
+    tau: Annotated[
+        float,
+        typer.Option("--tau", help="Cut of the OOD map for its Dice, 0 to 1. Example: --tau 0.5", rich_help_panel=OOD),
+        Range(1e-6, 1),
+    ] = 0.5
+    delta: Annotated[
+        float, typer.Option("--delta", help="A lesion is missed below this Dice. Example: --delta 0.1", rich_help_panel=MISS), Range(0, 1)
+    ] = 0.1
+    lesion_share: Annotated[
+        float,
+        typer.Option(
+            "--lesion-share",
+            help="A slice bears a lesion above this share of its brain. Example: --lesion-share 0.02",
+            rich_help_panel=MISS,
+        ),
+        Range(0, 1),
+    ] = 0.02
+    invented_pixels: Annotated[
+        int,
+        typer.Option(
+            "--invented-pixels",
+            help="A lesion is invented above this many pixels in a lesion-free slice. Example: --invented-pixels 30",
+            rich_help_panel=MISS,
+        ),
+        Range(0, 1e6),
+    ] = 30
+    resamples: Annotated[
+        int,
+        typer.Option("--resamples", help="Bootstrap resamples over patients. Example: --resamples 5000", rich_help_panel=RUN),
+        Range(100, 1_000_000),
+    ] = 5000
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap. Example: --seed 1", rich_help_panel=RUN)] = 0
-    fail_under: Annotated[tuple[str, ...], typer.Option("--fail-under", help="End with exit code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=RUN)] = ()
-    realism: Annotated[bool, typer.Option("--realism", help="Also FID and KID of the brain's slices, in the features of the packaged EfficientNet-Lite0 (not Inception: compare within one tool only).", rich_help_panel=REFERENCE)] = False
-    contrast: Annotated[str | None, typer.Option("--contrast", help="Contrast of translations and references, where neither sidecar nor name says it. Example: --contrast FLAIR", rich_help_panel=INPUT)] = None
-    judge_dice: Annotated[float, typer.Option("--judge-dice", help="The segmenter must reach this mean Dice with the expert masks on the true contrast, 0 to 1; below it, its figures are withheld. Example: --judge-dice 0.3", rich_help_panel=MISS), Range(0, 1)] = 0.3
-    viewer: Annotated[bool, typer.Option("--viewer/--no-viewer", help="Put the volumes of the two worst and the two best cases into the report, to scroll through: at most 25 MB.", rich_help_panel=OUTPUT)] = True
+    fail_under: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--fail-under",
+            help="End with exit code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7",
+            rich_help_panel=RUN,
+        ),
+    ] = ()
+    realism: Annotated[
+        bool,
+        typer.Option(
+            "--realism",
+            help="Also FID and KID of the brain's slices, in the features of the packaged EfficientNet-Lite0 (not Inception: compare within one tool only).",
+            rich_help_panel=REFERENCE,
+        ),
+    ] = False
+    contrast: Annotated[
+        str | None,
+        typer.Option(
+            "--contrast",
+            help="Contrast of translations and references, where neither sidecar nor name says it. Example: --contrast FLAIR",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    judge_dice: Annotated[
+        float,
+        typer.Option(
+            "--judge-dice",
+            help="The segmenter must reach this mean Dice with the expert masks on the true contrast, 0 to 1; below it, its figures are withheld. Example: --judge-dice 0.3",
+            rich_help_panel=MISS,
+        ),
+        Range(0, 1),
+    ] = 0.3
+    viewer: Annotated[
+        bool,
+        typer.Option(
+            "--viewer/--no-viewer",
+            help="Put the volumes of the two worst and the two best cases into the report, to scroll through: at most 25 MB.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = True
     affine_from: AffineFrom = None
-    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Hold --fail-under against the cases that have the figure; else one case without it misses the limit.", rich_help_panel=RUN)] = False
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Hold --fail-under against the cases that have the figure; else one case without it misses the limit.",
+            rich_help_panel=RUN,
+        ),
+    ] = False
 
-Data = Annotated[tuple[Path, ...], typer.Option("--data", help="A TSV (condition, target, mask, brain, split; paths relative to it) or a BIDS-like folder with participants.tsv; may be repeated. Example: --data pairs.tsv", rich_help_panel=FILES)]
-BundleOut = Annotated[Path, typer.Option("--out", help="Bundle folder to make or to add to. Example: --out models/t1-to-t2", rich_help_panel=FILES)]
-Work = Annotated[Path | None, typer.Option("--work", help="Folder for caches and checkpoints; an interrupted fit goes on from there. (default: <out>.work) Example: --work scratch/", rich_help_panel=FILES)]
-Condition = Annotated[str, typer.Option("--condition", help="BIDS suffix of the source contrast. Example: --condition T1w", rich_help_panel=FILES)]
-Target = Annotated[str | None, typer.Option("--target", help="BIDS suffix of the target contrast. Example: --target T2w", rich_help_panel=FILES)]
-Healthy = Annotated[tuple[str, ...], typer.Option("--healthy", help="A patient without a mask who is known to bear no lesion; may be repeated. Example: --healthy sub-01", rich_help_panel=FILES)]
-FitBias = Annotated[str, typer.Option("--bias", help="Bias field correction: n4 or none. Example: --bias none", rich_help_panel=INPUT), OneOf(("n4", "none"))]
-Exclude = Annotated[tuple[str, ...], typer.Option("--exclude", help="A patient to leave out, such as one who is in two data sets; may be repeated. Example: --exclude sub-07", rich_help_panel=FILES)]
-Spacing = Annotated[float, typer.Option("--spacing", help="Pixel size of the network's grid, mm. Example: --spacing 1.0", rich_help_panel=INPUT), Range(0.3, 10)]
-Shape = Annotated[str, typer.Option("--shape", help="Rows and columns of the network's grid, pixels. Example: --shape 208,176", rich_help_panel=INPUT)]
-Licence = Annotated[str, typer.Option("--licence", help="Terms of the weights, for the card. Example: --licence 'CC BY 4.0'", rich_help_panel=FILES)]
-FitSteps = Annotated[int, typer.Option("--steps", help="Optimiser steps. Example: --steps 4000", rich_help_panel=TRAINING), Range(1, 10_000_000)]
-FitBatch = Annotated[int, typer.Option("--batch-size", help="Slices a step. Example: --batch-size 8", rich_help_panel=TRAINING), Range(1, 4096)]
+
+Data = Annotated[
+    tuple[Path, ...],
+    typer.Option(
+        "--data",
+        help="A TSV (condition, target, mask, brain, split; paths relative to it) or a BIDS-like folder with participants.tsv; may be repeated. Example: --data pairs.tsv",
+        rich_help_panel=FILES,
+    ),
+]
+BundleOut = Annotated[
+    Path, typer.Option("--out", help="Bundle folder to make or to add to. Example: --out models/t1-to-t2", rich_help_panel=FILES)
+]
+Work = Annotated[
+    Path | None,
+    typer.Option(
+        "--work",
+        help="Folder for caches and checkpoints; an interrupted fit goes on from there. (default: <out>.work) Example: --work scratch/",
+        rich_help_panel=FILES,
+    ),
+]
+Condition = Annotated[
+    str, typer.Option("--condition", help="BIDS suffix of the source contrast. Example: --condition T1w", rich_help_panel=FILES)
+]
+Target = Annotated[
+    str | None, typer.Option("--target", help="BIDS suffix of the target contrast. Example: --target T2w", rich_help_panel=FILES)
+]
+Healthy = Annotated[
+    tuple[str, ...],
+    typer.Option(
+        "--healthy",
+        help="A patient without a mask who is known to bear no lesion; may be repeated. Example: --healthy sub-01",
+        rich_help_panel=FILES,
+    ),
+]
+FitBias = Annotated[
+    str,
+    typer.Option("--bias", help="Bias field correction: n4 or none. Example: --bias none", rich_help_panel=INPUT),
+    OneOf(("n4", "none")),
+]
+Exclude = Annotated[
+    tuple[str, ...],
+    typer.Option(
+        "--exclude",
+        help="A patient to leave out, such as one who is in two data sets; may be repeated. Example: --exclude sub-07",
+        rich_help_panel=FILES,
+    ),
+]
+Spacing = Annotated[
+    float,
+    typer.Option("--spacing", help="Pixel size of the network's grid, mm. Example: --spacing 1.0", rich_help_panel=INPUT),
+    Range(0.3, 10),
+]
+Shape = Annotated[
+    str, typer.Option("--shape", help="Rows and columns of the network's grid, pixels. Example: --shape 208,176", rich_help_panel=INPUT)
+]
+Licence = Annotated[
+    str, typer.Option("--licence", help="Terms of the weights, for the card. Example: --licence 'CC BY 4.0'", rich_help_panel=FILES)
+]
+FitSteps = Annotated[
+    int, typer.Option("--steps", help="Optimiser steps. Example: --steps 4000", rich_help_panel=TRAINING), Range(1, 10_000_000)
+]
+FitBatch = Annotated[
+    int, typer.Option("--batch-size", help="Slices a step. Example: --batch-size 8", rich_help_panel=TRAINING), Range(1, 4096)
+]
 Rate = Annotated[float, typer.Option("--rate", help="Peak learning rate. Example: --rate 4e-4", rich_help_panel=TRAINING), Range(1e-8, 1)]
-FitPrecision = Annotated[str, typer.Option("--precision", help="fp32, or bf16 for the network's passes: faster on a GPU and on CPUs with AVX512-BF16 or AMX, many times slower on others. Example: --precision bf16", rich_help_panel=TRAINING), OneOf(("fp32", "bf16"))]
-Accumulate = Annotated[int, typer.Option("--accumulate", help="Batches of --batch-size slices that make a step in each process. Example: --accumulate 4", rich_help_panel=TRAINING), Range(1, 4096)]
-Board = Annotated[Path | None, typer.Option("--tensorboard", help="Folder for TensorBoard's event files: loss, rate, samples, validation figures; needs the extra 'training'. (default: none) Example: --tensorboard runs/", rich_help_panel=FILES)]
-FitSeed = Annotated[int, typer.Option("--seed", help="Seed of weights, batches and augmentation. Example: --seed 1", rich_help_panel=TRAINING), Range(0, 2**63 - 1)]
+FitPrecision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="fp32, or bf16 for the network's passes: faster on a GPU and on CPUs with AVX512-BF16 or AMX, many times slower on others. Example: --precision bf16",
+        rich_help_panel=TRAINING,
+    ),
+    OneOf(("fp32", "bf16")),
+]
+Accumulate = Annotated[
+    int,
+    typer.Option(
+        "--accumulate",
+        help="Batches of --batch-size slices that make a step in each process. Example: --accumulate 4",
+        rich_help_panel=TRAINING,
+    ),
+    Range(1, 4096),
+]
+Board = Annotated[
+    Path | None,
+    typer.Option(
+        "--tensorboard",
+        help="Folder for TensorBoard's event files: loss, rate, samples, validation figures; needs the extra 'training'. (default: none) Example: --tensorboard runs/",
+        rich_help_panel=FILES,
+    ),
+]
+FitSeed = Annotated[
+    int,
+    typer.Option("--seed", help="Seed of weights, batches and augmentation. Example: --seed 1", rich_help_panel=TRAINING),
+    Range(0, 2**63 - 1),
+]
 
 
 @dataclass(frozen=True)
@@ -412,7 +846,15 @@ class SegmenterData(FitOptions):
     """What a segmenter is trained on."""
 
     condition: Condition = "FLAIR"
-    target: Annotated[str | None, typer.Option("--target", metavar="<str>", help="Contrast on which doubtful pixels are bright, needed by --doubt. (default: none) Example: --target FLAIR", rich_help_panel=FILES)] = None
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="<str>",
+            help="Contrast on which doubtful pixels are bright, needed by --doubt. (default: none) Example: --target FLAIR",
+            rich_help_panel=FILES,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -449,36 +891,153 @@ class SegmenterTraining(TrainOptions):
 class TranslatorFit:
     """The options of ``fit translator`` alone."""
 
-    prediction: Annotated[str, typer.Option("--prediction", help="What the network predicts: epsilon, sample (x_0) or v_prediction. Example: --prediction v_prediction", rich_help_panel=NETWORK), OneOf(("epsilon", "sample", "v_prediction"))] = "sample"
-    schedule: Annotated[str, typer.Option("--schedule", help="Noise schedule: linear_beta, scaled_linear_beta, sigmoid_beta or cosine. Example: --schedule cosine", rich_help_panel=NETWORK), OneOf(("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine"))] = "linear_beta"
-    channels: Annotated[str, typer.Option("--channels", help="Channels by level, multiples of 32. Example: --channels 64,96,128", rich_help_panel=NETWORK)] = "64,96,128"
-    space_to_depth: Annotated[int, typer.Option("--space-to-depth", min=1, max=16, help="Pixels a side that become channels before the network. Example: --space-to-depth 2", rich_help_panel=NETWORK)] = 4
-    region_augment: Annotated[float, typer.Option("--region-augment", help="Probability, 0 to 1, that condition and target are both restricted to a random blob. Example: --region-augment 0.5", rich_help_panel=TRAINING), Range(0, 1)] = 0.0
-    start: Annotated[str | None, typer.Option("--start", metavar="<str>", help="Weights that the training starts from: BUNDLE for its translator, of other contrasts for instance, or BUNDLE:PART for its models/PART.safetensors; its network and schedule must be these. (default: random weights) Example: --start t1-to-flair", rich_help_panel=TRAINING)] = None
+    prediction: Annotated[
+        str,
+        typer.Option(
+            "--prediction",
+            help="What the network predicts: epsilon, sample (x_0) or v_prediction. Example: --prediction v_prediction",
+            rich_help_panel=NETWORK,
+        ),
+        OneOf(("epsilon", "sample", "v_prediction")),
+    ] = "sample"
+    schedule: Annotated[
+        str,
+        typer.Option(
+            "--schedule",
+            help="Noise schedule: linear_beta, scaled_linear_beta, sigmoid_beta or cosine. Example: --schedule cosine",
+            rich_help_panel=NETWORK,
+        ),
+        OneOf(("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine")),
+    ] = "linear_beta"
+    channels: Annotated[
+        str, typer.Option("--channels", help="Channels by level, multiples of 32. Example: --channels 64,96,128", rich_help_panel=NETWORK)
+    ] = "64,96,128"
+    space_to_depth: Annotated[
+        int,
+        typer.Option(
+            "--space-to-depth",
+            min=1,
+            max=16,
+            help="Pixels a side that become channels before the network. Example: --space-to-depth 2",
+            rich_help_panel=NETWORK,
+        ),
+    ] = 4
+    region_augment: Annotated[
+        float,
+        typer.Option(
+            "--region-augment",
+            help="Probability, 0 to 1, that condition and target are both restricted to a random blob. Example: --region-augment 0.5",
+            rich_help_panel=TRAINING,
+        ),
+        Range(0, 1),
+    ] = 0.0
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="<str>",
+            help="Weights that the training starts from: BUNDLE for its translator, of other contrasts for instance, or BUNDLE:PART for its models/PART.safetensors; its network and schedule must be these. (default: random weights) Example: --start t1-to-flair",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
 class ExpertFit:
     """The options of ``fit expert`` alone; ``detector`` and ``tau`` become the bundle's defaults where they are given."""
 
-    base: Annotated[str, typer.Option("--base", help="Translator bundle whose OOD branch gets an expert. Example: --base t1-to-flair", rich_help_panel=FILES)]
-    healthy_share: Annotated[float, typer.Option("--healthy-share", help="Share of training regions without a lesion, 0.05 to 0.95: more, fewer invented and more missed lesions. Example: --healthy-share 0.5", rich_help_panel=TRAINING), Range(0.05, 0.95)] = 0.5
-    patients: Annotated[int | None, typer.Option("--patients", min=1, help="How many patients' lesions to learn from, spread over the order of names. (default: all) Example: --patients 20", rich_help_panel=TRAINING), Range(1, 1_000_000)] = None
-    detector: Annotated[str | None, typer.Option("--detector", help=f"Make {listed(DETECTORS)} the bundle's default detector. (default: leave it) Example: --detector segmenter", rich_help_panel=OOD), OneOf(DETECTORS)] = None
-    tau: Annotated[float | None, typer.Option("--tau", help="Make this the bundle's default cut of the OOD map, 0 to 1. (default: leave it) Example: --tau 0.2", rich_help_panel=OOD), Range(1e-6, 1)] = None
-    told: Annotated[str | None, typer.Option("--told", metavar="<str>", help="Let the expert see the whole condition and the OOD map, as this segmenter bundle finds it. (default: it sees its region alone) Example: --told lesion-t1", rich_help_panel=TRAINING)] = None
-    start: Annotated[str | None, typer.Option("--start", metavar="<str>", help="Bundle whose expert the training starts from, told or not as this one is to be. (default: it starts as the base's translator) Example: --start t1-to-flair", rich_help_panel=TRAINING)] = None
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base", help="Translator bundle whose OOD branch gets an expert. Example: --base t1-to-flair", rich_help_panel=FILES
+        ),
+    ]
+    healthy_share: Annotated[
+        float,
+        typer.Option(
+            "--healthy-share",
+            help="Share of training regions without a lesion, 0.05 to 0.95: more, fewer invented and more missed lesions. Example: --healthy-share 0.5",
+            rich_help_panel=TRAINING,
+        ),
+        Range(0.05, 0.95),
+    ] = 0.5
+    patients: Annotated[
+        int | None,
+        typer.Option(
+            "--patients",
+            min=1,
+            help="How many patients' lesions to learn from, spread over the order of names. (default: all) Example: --patients 20",
+            rich_help_panel=TRAINING,
+        ),
+        Range(1, 1_000_000),
+    ] = None
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            "--detector",
+            help=f"Make {listed(DETECTORS)} the bundle's default detector. (default: leave it) Example: --detector segmenter",
+            rich_help_panel=OOD,
+        ),
+        OneOf(DETECTORS),
+    ] = None
+    tau: Annotated[
+        float | None,
+        typer.Option(
+            "--tau",
+            help="Make this the bundle's default cut of the OOD map, 0 to 1. (default: leave it) Example: --tau 0.2",
+            rich_help_panel=OOD,
+        ),
+        Range(1e-6, 1),
+    ] = None
+    told: Annotated[
+        str | None,
+        typer.Option(
+            "--told",
+            metavar="<str>",
+            help="Let the expert see the whole condition and the OOD map, as this segmenter bundle finds it. (default: it sees its region alone) Example: --told lesion-t1",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="<str>",
+            help="Bundle whose expert the training starts from, told or not as this one is to be. (default: it starts as the base's translator) Example: --start t1-to-flair",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
 class DetectorFit:
     """The options of ``fit detector`` alone."""
 
-    backbone: Annotated[str, typer.Option("--backbone", help="efficientnet-lite0 (packaged), or resnet18, resnet50, wide_resnet50_2 with --backbone-weights. Example: --backbone wide_resnet50_2", rich_help_panel=NETWORK)] = "efficientnet-lite0"
+    backbone: Annotated[
+        str,
+        typer.Option(
+            "--backbone",
+            help="efficientnet-lite0 (packaged), or resnet18, resnet50, wide_resnet50_2 with --backbone-weights. Example: --backbone wide_resnet50_2",
+            rich_help_panel=NETWORK,
+        ),
+    ] = "efficientnet-lite0"
     backbone_weights: BackboneWeights = None
-    input_scale: Annotated[float, typer.Option("--input-scale", help="Enlarge slices by this factor before the backbone. Example: --input-scale 1.5", rich_help_panel=NETWORK)] = 1.0
-    coreset: Annotated[int, typer.Option("--coreset", help="Patches kept in the memory bank. Example: --coreset 5000", rich_help_panel=TRAINING), Range(10, 1_000_000)] = 5000
-    every: Annotated[int, typer.Option("--every", min=1, help="Use every n-th healthy slice. Example: --every 3", rich_help_panel=TRAINING), Range(1, 1_000_000)] = 1
+    input_scale: Annotated[
+        float,
+        typer.Option(
+            "--input-scale", help="Enlarge slices by this factor before the backbone. Example: --input-scale 1.5", rich_help_panel=NETWORK
+        ),
+    ] = 1.0
+    coreset: Annotated[
+        int,
+        typer.Option("--coreset", help="Patches kept in the memory bank. Example: --coreset 5000", rich_help_panel=TRAINING),
+        Range(10, 1_000_000),
+    ] = 5000
+    every: Annotated[
+        int,
+        typer.Option("--every", min=1, help="Use every n-th healthy slice. Example: --every 3", rich_help_panel=TRAINING),
+        Range(1, 1_000_000),
+    ] = 1
     seed: FitSeed = 0
 
 
@@ -486,37 +1045,197 @@ class DetectorFit:
 class SegmenterFit:
     """The options of ``fit segmenter`` alone."""
 
-    channels: Annotated[str, typer.Option("--channels", help="Channels by level. Example: --channels 32,64,128,192", rich_help_panel=NETWORK)] = "32,64,128,192"
-    threshold: Annotated[float, typer.Option("--threshold", help="Default probability cut, 0 to 1, stored in the bundle. Example: --threshold 0.5", rich_help_panel=NETWORK), Range(0.001, 0.999)] = 0.5
-    min_volume: Annotated[float, typer.Option("--min-volume", help="Default smallest lesion kept, mm³, stored in the bundle. Example: --min-volume 50", rich_help_panel=NETWORK), Range(0, 1e9)] = 0.0
-    start: Annotated[str | None, typer.Option("--start", metavar="<str>", help="Segmenter bundle whose weights the training starts from; it may have fewer --channels (those that are new begin at random, unheard). (default: random weights) Example: --start lesion-t1", rich_help_panel=TRAINING)] = None
-    healthy_share: Annotated[float, typer.Option("--healthy-share", help="Share of the training slices from people without any lesion, 0 to 0.95, where there are some. Example: --healthy-share 0.4", rich_help_panel=TRAINING), Range(0, 0.95)] = 0.2
-    doubt: Annotated[float | None, typer.Option("--doubt", help="Robust SDs on the target contrast from which a pixel outside the mask is left out of the loss; for masks that miss lesions. (default: none is) Example: --doubt 1.8", rich_help_panel=TRAINING), Range(-10, 10)] = None
-    hard_negatives: Annotated[bool, typer.Option("--hard-negatives", help="Also show widened ventricles, flat, blurred and contrast-enhanced slices as what they are: no lesion.", rich_help_panel=TRAINING)] = False
+    channels: Annotated[
+        str, typer.Option("--channels", help="Channels by level. Example: --channels 32,64,128,192", rich_help_panel=NETWORK)
+    ] = "32,64,128,192"
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold", help="Default probability cut, 0 to 1, stored in the bundle. Example: --threshold 0.5", rich_help_panel=NETWORK
+        ),
+        Range(0.001, 0.999),
+    ] = 0.5
+    min_volume: Annotated[
+        float,
+        typer.Option(
+            "--min-volume",
+            help="Default smallest lesion kept, mm³, stored in the bundle. Example: --min-volume 50",
+            rich_help_panel=NETWORK,
+        ),
+        Range(0, 1e9),
+    ] = 0.0
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="<str>",
+            help="Segmenter bundle whose weights the training starts from; it may have fewer --channels (those that are new begin at random, unheard). (default: random weights) Example: --start lesion-t1",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None
+    healthy_share: Annotated[
+        float,
+        typer.Option(
+            "--healthy-share",
+            help="Share of the training slices from people without any lesion, 0 to 0.95, where there are some. Example: --healthy-share 0.4",
+            rich_help_panel=TRAINING,
+        ),
+        Range(0, 0.95),
+    ] = 0.2
+    doubt: Annotated[
+        float | None,
+        typer.Option(
+            "--doubt",
+            help="Robust SDs on the target contrast from which a pixel outside the mask is left out of the loss; for masks that miss lesions. (default: none is) Example: --doubt 1.8",
+            rich_help_panel=TRAINING,
+        ),
+        Range(-10, 10),
+    ] = None
+    hard_negatives: Annotated[
+        bool,
+        typer.Option(
+            "--hard-negatives",
+            help="Also show widened ventricles, flat, blurred and contrast-enhanced slices as what they are: no lesion.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)
 class CalibrateOptions:
     """The options of ``calibrate``; None asks for no such promise."""
 
-    model: Annotated[str, typer.Option("--model", help="Translator bundle by name or folder. Example: --model t1-to-flair", rich_help_panel=FILES)]
-    data: Annotated[tuple[Path, ...], typer.Option("--data", help="Your own patients: a folder of sub-* with condition, target, _mask of lesions (none: no lesions known) and _brain, or a TSV as for fit; repeatable. Example: --data cohort/", rich_help_panel=FILES)]
+    model: Annotated[
+        str, typer.Option("--model", help="Translator bundle by name or folder. Example: --model t1-to-flair", rich_help_panel=FILES)
+    ]
+    data: Annotated[
+        tuple[Path, ...],
+        typer.Option(
+            "--data",
+            help="Your own patients: a folder of sub-* with condition, target, _mask of lesions (none: no lesions known) and _brain, or a TSV as for fit; repeatable. Example: --data cohort/",
+            rich_help_panel=FILES,
+        ),
+    ]
     out: Annotated[Path, typer.Option("--out", help="Certificate to write, JSON. Example: --out site.json", rich_help_panel=FILES)]
-    max_uncovered: Annotated[float | None, typer.Option("--max-uncovered", help="Share of a patient's lesions of which the map covers less than half, at most, on average over new patients, 0 to 1. (default: no promise) Example: --max-uncovered 0.2", rich_help_panel=PROMISES), Range(1e-4, 1 - 1e-4)] = None
-    max_missed: Annotated[float | None, typer.Option("--max-missed", help="Share of a patient's lesions neither drawn with half their contrast nor called unknown, at most, 0 to 1. (default: no promise) Example: --max-missed 0.3", rich_help_panel=PROMISES), Range(1e-4, 1 - 1e-4)] = None
-    max_invented: Annotated[float | None, typer.Option("--max-invented", help="Share of a patient's lesion-free slices with a falsely drawn spot above 30 mm², at most, 0 to 1. (default: no promise) Example: --max-invented 0.1", rich_help_panel=PROMISES), Range(1e-4, 1 - 1e-4)] = None
-    max_harm: Annotated[float | None, typer.Option("--max-harm", help="Share of patients with more than --harm-ml falsely drawn, at most, 0 to 1. (default: no promise) Example: --max-harm 0.1", rich_help_panel=PROMISES), Range(1e-4, 1 - 1e-4)] = None
-    harm_ml: Annotated[float, typer.Option("--harm-ml", help="What counts as harm, ml falsely drawn. Example: --harm-ml 2", rich_help_panel=PROMISES), Range(0, 2000)] = 5.0
-    confidence: Annotated[float, typer.Option("--confidence", help="Confidence of all promises but --max-uncovered together, 0.5 to 0.9999. Example: --confidence 0.9", rich_help_panel=PROMISES), Range(0.5, 0.9999)] = 0.9
-    taus: Annotated[str | None, typer.Option("--taus", help="Cuts τ of the map to choose from, 0 to 1, the first of them tried first; declare them before you look at the patients. (default: the bundle's own, 0.05, 0.1, 0.2, 0.3, 0.5) Example: --taus 0.2,0.1,0.3", rich_help_panel=PROMISES)] = None
-    interval: Annotated[float | None, typer.Option("--interval", help="Also bands for translate --interval: the true value lies within in this share of a new patient's voxels on average, 0.5 to 0.99. (default: none) Example: --interval 0.9", rich_help_panel=PROMISES), Range(0.5, 0.99)] = None
-    bands_from: Annotated[tuple[Path, ...], typer.Option("--bands-from", help="Other people, as for --data, whose true values shape the bands (the train split where there is one, at most 16 people; patients of training may serve): they prove nothing, and make the bands narrower; repeatable. (default: bands about the drawn value) Example: --bands-from pairs.tsv", rich_help_panel=PROMISES)] = ()
-    void_level: Annotated[float, typer.Option("--void-below", help="Share of alike volumes for which the certificate is void all the same, as the strangest, 0 to 0.5. Example: --void-below 0.05", rich_help_panel=PROMISES), Range(0, 0.5)] = 0.05
-    split: Annotated[str | None, typer.Option("--split", help="Only this split of participants.tsv or the TSV: train, val or test. (default: everybody) Example: --split val", rich_help_panel=COHORT), OneOf(("train", "val", "test"))] = None
-    exclude: Annotated[tuple[str, ...], typer.Option("--exclude", help="Patient to leave out; repeatable. Example: --exclude sub-07", rich_help_panel=COHORT)] = ()
-    with_val: Annotated[bool, typer.Option("--with-val", help="Also take patients by whom a setting of the bundle was chosen (never those who trained it); the certificate, the sidecars and the report say how many: what is promised may be a little too good.", rich_help_panel=COHORT)] = False
-    every: Annotated[int, typer.Option("--every", min=1, help="Judge every n-th slice only; the promises speak of these. Example: --every 2", rich_help_panel=COHORT)] = 1
-    work: Annotated[Path | None, typer.Option("--work", help="Folder of what was measured; an interrupted run goes on from there. (default: <out>.work) Example: --work calibrate.work", rich_help_panel=FILES)] = None
+    max_uncovered: Annotated[
+        float | None,
+        typer.Option(
+            "--max-uncovered",
+            help="Share of a patient's lesions of which the map covers less than half, at most, on average over new patients, 0 to 1. (default: no promise) Example: --max-uncovered 0.2",
+            rich_help_panel=PROMISES,
+        ),
+        Range(1e-4, 1 - 1e-4),
+    ] = None
+    max_missed: Annotated[
+        float | None,
+        typer.Option(
+            "--max-missed",
+            help="Share of a patient's lesions neither drawn with half their contrast nor called unknown, at most, 0 to 1. (default: no promise) Example: --max-missed 0.3",
+            rich_help_panel=PROMISES,
+        ),
+        Range(1e-4, 1 - 1e-4),
+    ] = None
+    max_invented: Annotated[
+        float | None,
+        typer.Option(
+            "--max-invented",
+            help="Share of a patient's lesion-free slices with a falsely drawn spot above 30 mm², at most, 0 to 1. (default: no promise) Example: --max-invented 0.1",
+            rich_help_panel=PROMISES,
+        ),
+        Range(1e-4, 1 - 1e-4),
+    ] = None
+    max_harm: Annotated[
+        float | None,
+        typer.Option(
+            "--max-harm",
+            help="Share of patients with more than --harm-ml falsely drawn, at most, 0 to 1. (default: no promise) Example: --max-harm 0.1",
+            rich_help_panel=PROMISES,
+        ),
+        Range(1e-4, 1 - 1e-4),
+    ] = None
+    harm_ml: Annotated[
+        float,
+        typer.Option("--harm-ml", help="What counts as harm, ml falsely drawn. Example: --harm-ml 2", rich_help_panel=PROMISES),
+        Range(0, 2000),
+    ] = 5.0
+    confidence: Annotated[
+        float,
+        typer.Option(
+            "--confidence",
+            help="Confidence of all promises but --max-uncovered together, 0.5 to 0.9999. Example: --confidence 0.9",
+            rich_help_panel=PROMISES,
+        ),
+        Range(0.5, 0.9999),
+    ] = 0.9
+    taus: Annotated[
+        str | None,
+        typer.Option(
+            "--taus",
+            help="Cuts τ of the map to choose from, 0 to 1, the first of them tried first; declare them before you look at the patients. (default: the bundle's own, 0.05, 0.1, 0.2, 0.3, 0.5) Example: --taus 0.2,0.1,0.3",
+            rich_help_panel=PROMISES,
+        ),
+    ] = None
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            "--interval",
+            help="Also bands for translate --interval: the true value lies within in this share of a new patient's voxels on average, 0.5 to 0.99. (default: none) Example: --interval 0.9",
+            rich_help_panel=PROMISES,
+        ),
+        Range(0.5, 0.99),
+    ] = None
+    bands_from: Annotated[
+        tuple[Path, ...],
+        typer.Option(
+            "--bands-from",
+            help="Other people, as for --data, whose true values shape the bands (the train split where there is one, at most 16 people; patients of training may serve): they prove nothing, and make the bands narrower; repeatable. (default: bands about the drawn value) Example: --bands-from pairs.tsv",
+            rich_help_panel=PROMISES,
+        ),
+    ] = ()
+    void_level: Annotated[
+        float,
+        typer.Option(
+            "--void-below",
+            help="Share of alike volumes for which the certificate is void all the same, as the strangest, 0 to 0.5. Example: --void-below 0.05",
+            rich_help_panel=PROMISES,
+        ),
+        Range(0, 0.5),
+    ] = 0.05
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            help="Only this split of participants.tsv or the TSV: train, val or test. (default: everybody) Example: --split val",
+            rich_help_panel=COHORT,
+        ),
+        OneOf(("train", "val", "test")),
+    ] = None
+    exclude: Annotated[
+        tuple[str, ...],
+        typer.Option("--exclude", help="Patient to leave out; repeatable. Example: --exclude sub-07", rich_help_panel=COHORT),
+    ] = ()
+    with_val: Annotated[
+        bool,
+        typer.Option(
+            "--with-val",
+            help="Also take patients by whom a setting of the bundle was chosen (never those who trained it); the certificate, the sidecars and the report say how many: what is promised may be a little too good.",
+            rich_help_panel=COHORT,
+        ),
+    ] = False
+    every: Annotated[
+        int,
+        typer.Option(
+            "--every", min=1, help="Judge every n-th slice only; the promises speak of these. Example: --every 2", rich_help_panel=COHORT
+        ),
+    ] = 1
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work",
+            help="Folder of what was measured; an interrupted run goes on from there. (default: <out>.work) Example: --work calibrate.work",
+            rich_help_panel=FILES,
+        ),
+    ] = None
     affine_from: AffineFrom = None
     device: Device = "auto"
     debug: Debug = False
@@ -532,9 +1251,28 @@ class CalibrateOptions:
 class ViewOptions:
     """The options of ``view``."""
 
-    volumes: Annotated[tuple[str, ...], typer.Argument(help="Volumes of one person: files, or folders of one DICOM series each. What a name or sidecar calls a mask or a map is laid over the others. Example: t1.nii.gz flair.nii.gz")]
-    out: Annotated[Path, typer.Option("--out", help="The page to write, one HTML file; an older one is replaced. Example: --out view.html", rich_help_panel=FILES)] = Path("view.html")
-    overlays: Annotated[tuple[str, ...], typer.Option("--overlay", help="A volume to lay over the others, whatever it is called; may be repeated. Example: --overlay lesions.nii.gz", rich_help_panel=FILES)] = ()
-    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser where there is a screen.", rich_help_panel=RUN)] = True
+    volumes: Annotated[
+        tuple[str, ...],
+        typer.Argument(
+            help="Volumes of one person: files, or folders of one DICOM series each. What a name or sidecar calls a mask or a map is laid over the others. Example: t1.nii.gz flair.nii.gz"
+        ),
+    ]
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="The page to write, one HTML file; an older one is replaced. Example: --out view.html", rich_help_panel=FILES
+        ),
+    ] = Path("view.html")
+    overlays: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--overlay",
+            help="A volume to lay over the others, whatever it is called; may be repeated. Example: --overlay lesions.nii.gz",
+            rich_help_panel=FILES,
+        ),
+    ] = ()
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser where there is a screen.", rich_help_panel=RUN)
+    ] = True
     affine_from: AffineFrom = None
     debug: Debug = False

@@ -65,7 +65,7 @@ def _imported(path: Path) -> Iterator[str]:
 
 FLOORS = ("volumes", "tasks", "recipes", "batch", "commands")
 """Who calls whom on a volume's way, from below: commands start the engine, it follows a recipe, and that makes the task's work."""
-WALK = '''
+WALK = """
 import collections, json, os, pathlib, sys, tempfile
 import nibabel as nib
 from localdiff_cli.app import app
@@ -100,7 +100,7 @@ with tempfile.TemporaryDirectory() as name:
     sys.setprofile(None)
 whole = calls["_check_gzip"] + calls["_unpacked"]
 print(json.dumps([sorted(edges), calls["read_metadata"], whole + passes["slices"] / 4]))
-'''
+"""
 """Translates four slices in this process and notes which module calls which, how often bundles are read and the volume is unpacked."""
 
 

@@ -100,7 +100,9 @@ TABLE = (
     Row("local, true mask", "truth"),
     Row("local, patchcore, as published: 50 steps, hard, 2 joint", "patchcore", changes=PUBLISHED),
     Row(
-        "local, patchcore, as published, ancestral, B = (M ≥ 1)", "patchcore", changes=(*PUBLISHED, ("sampler", "ddpm")),
+        "local, patchcore, as published, ancestral, B = (M ≥ 1)",
+        "patchcore",
+        changes=(*PUBLISHED, ("sampler", "ddpm")),
         mask_changes=(("threshold", 1.0), ("open_mm", 0.0), ("dilate_mm", 0.0)),
     ),
     Row("local, patchcore, expert", "patchcore", expert=True),

@@ -102,9 +102,7 @@ def compare(bench: Bench, row: Row, slices: Slices) -> list[Record]:
     return records
 
 
-def _figures(
-    slices: Slices, condition: Any, before: Any, image: Any, mask: NDArray[np.bool_], marks: NDArray[np.bool_], i: int
-) -> Record:
+def _figures(slices: Slices, condition: Any, before: Any, image: Any, mask: NDArray[np.bool_], marks: NDArray[np.bool_], i: int) -> Record:
     disc, rest = slices.lesion[i], slices.brain[i] & ~slices.lesion[i]
     difference = np.abs(image - before)
     return {

@@ -74,6 +74,7 @@ def equal(box: Box, device: str, slices: int, steps: int | None) -> None:
         box.within("equal", what, float((ours != theirs)[brain].mean()), DECIDED_OTHERWISE)
 
     decided("detect: mask B", lambda where: detect_volume(image, affine, options=DetectOptions(MODEL, device=where, **OPTIONS)).ood_mask)
+
     def lesions(where: str) -> NDArray[np.bool_]:
         return segment_volume(flair, affine, options=SegmentOptions(SEGMENTER, device=where, **OPTIONS)).mask
 

@@ -6,7 +6,7 @@ stand-in is for training only: nothing is tested against one.
 
 ``python -m examples.training.stand_in --learn A… --make B… --out FOLDER`` where A and B are folders as in ``examples.training.cohort``;
 only people of the train split are learnt from, only people of the train and val splits get a stand-in. ``FOLDER/cohort.tsv`` is for
-``localdiff fit``. """
+``localdiff fit``."""
 
 from __future__ import annotations
 

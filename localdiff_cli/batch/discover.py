@@ -60,8 +60,7 @@ def discover(given: str, contrast: str, affine_from: str | None = None) -> Found
     if not items:
         aside = "".join(f"; {relative}: {reason}" for relative, reason in walk.aside[:4])
         raise NoInputError(
-            f"--in {given}: no {contrast} volume found ({len(skipped)} files of other kinds skipped{aside}); expected "
-            f"{readable()}",
+            f"--in {given}: no {contrast} volume found ({len(skipped)} files of other kinds skipped{aside}); expected {readable()}",
             code="no-input",
         )
     return Found(tuple(items), tuple(skipped), walk.aside)

@@ -160,9 +160,7 @@ def _measurement(options: CalibrateOptions, work: TranslateWork, taus: tuple[flo
     return Measurement(work, taus, options.every, options.work or out.with_name(out.name + ".work"), say)
 
 
-def _curves(
-    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand
-) -> tuple[dict[str, Curve], int]:
+def _curves(options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand) -> tuple[dict[str, Curve], int]:
     """The curves that the bands begin with, and from how many people they were learnt: none without ``--bands-from``.
 
     Raises :class:`UsageError` for people who are of the cohort too: curves must be fixed before it is looked at.
@@ -218,9 +216,7 @@ def _certificate(
     )  # fmt: skip
 
 
-def _intervals(
-    options: CalibrateOptions, found: Sequence[Residuals | None], curves: Mapping[str, Curve]
-) -> Intervals | None:
+def _intervals(options: CalibrateOptions, found: Sequence[Residuals | None], curves: Mapping[str, Curve]) -> Intervals | None:
     """The bands of patients with a true target. Raises :class:`NotCertifiedError` where no region can have one."""
     from localdiff_cli.guarantees.intervals import bands
 

@@ -160,9 +160,7 @@ def _account(cases: list[CaseFiles], options: EvaluateOptions) -> dict[str, Any]
         bundle = open_bundle(options.segmenter)
         account["segmenter"] = {"Bundle": bundle.name, "BundleHash": bundle.hash}
     roles = [name for name in cases[0].__dataclass_fields__ if name not in ("name", "patient", "without")]
-    account["files"] = {
-        files.name: {role: path.name for role in roles if (path := getattr(files, role)) is not None} for files in cases
-    }
+    account["files"] = {files.name: {role: path.name for role in roles if (path := getattr(files, role)) is not None} for files in cases}
     account["evaluation"] = {"bias": options.bias, "resample_ref": options.resample_ref, "tau": options.tau, "seed": options.seed}
     account["given"] = {name: _nameless(value) for name, value in vars(options).items() if value not in (None, ())}
     return account

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from localdiff_cli.training.job import FitJob, Start
     from localdiff_cli.training.loop import LoopSettings
 
+
 def _job(options: FitOptions, train: TrainOptions | None = None) -> FitJob:
     from localdiff_cli.diffusion.device import choose_device
     from localdiff_cli.training.board import NoBoard, TensorBoard

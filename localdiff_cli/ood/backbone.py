@@ -148,8 +148,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         advice = "it is damaged, or a pickle that would run code when opened; save the state dict as .safetensors"
         raise ModelError(f"{path}: cannot be read as plain tensors ({advice})", code="weights-unreadable") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"{path}: expected a state dict (name → tensor), found {type(state).__name__} of other things; "
-                         "save model.state_dict()", code="weights-not-a-state-dict")
+        raise ModelError(
+            f"{path}: expected a state dict (name → tensor), found {type(state).__name__} of other things; save model.state_dict()",
+            code="weights-not-a-state-dict",
+        )
     return dict(state)
 
 
@@ -185,8 +187,10 @@ def _fill(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) -
     surplus = sorted(state.keys() - expected.keys())
     misfits = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
     if missing or surplus or misfits:
-        found = (f"{len(missing)} keys missing {missing[:3]}, {len(surplus)} unknown {surplus[:3]}, "
-                 f"{len(misfits)} of another shape {sorted(misfits)[:3]}")
+        found = (
+            f"{len(missing)} keys missing {missing[:3]}, {len(surplus)} unknown {surplus[:3]}, "
+            f"{len(misfits)} of another shape {sorted(misfits)[:3]}"
+        )
         source = "torchvision's" if name in LAYOUTS else "efficientnet_lite_pytorch's"
         raise ModelError(f"{path}: not the weights of {name}: {found}; give the state dict of {source} {name}", code="weights-do-not-fit")
     network.load_state_dict(state)

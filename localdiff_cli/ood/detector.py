@@ -78,14 +78,19 @@ def from_map(ood_map: Tensor) -> Detection:
     """
     ood_map = ood_map.float()
     if not bool(((ood_map >= 0) & (ood_map <= 1)).all()):
-        raise UsageError(f"OOD map: expected values in [0, 1], found {ood_map.min().item():g} to {ood_map.max().item():g}; "
-                         "scale it, or give a mask of 0 and 1", code="map-range")
+        raise UsageError(
+            f"OOD map: expected values in [0, 1], found {ood_map.min().item():g} to {ood_map.max().item():g}; "
+            "scale it, or give a mask of 0 and 1",
+            code="map-range",
+        )
     return Detection(ood_map, ood_map, ood_map.flatten(1).amax(dim=1))
 
 
 def _check(condition: Tensor, brain: Tensor) -> None:
     if condition.ndim != 4 or condition.shape[1] not in (1, 3) or condition[:, :1].shape != brain.shape or brain.dtype != torch.bool:
-        raise ValueError(f"expected condition (N, 1 or 3, H, W) and a bool brain (N, 1, H, W), found {tuple(condition.shape)} and "
-                         f"{tuple(brain.shape)} {brain.dtype}")
+        raise ValueError(
+            f"expected condition (N, 1 or 3, H, W) and a bool brain (N, 1, H, W), found {tuple(condition.shape)} and "
+            f"{tuple(brain.shape)} {brain.dtype}"
+        )
     if not bool(torch.isfinite(condition).all()):
         raise ValueError("condition holds values that are not finite; normalise the slice before detection")

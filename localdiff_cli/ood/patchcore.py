@@ -45,8 +45,11 @@ class MemoryBank:
     def __post_init__(self) -> None:
         bank = self.embeddings
         if bank.ndim != 2 or bank.shape[0] < 2 or bank.dtype != torch.float32 or not torch.isfinite(bank).all():
-            raise ModelError(f"memory bank: expected at least two rows of finite float32, found {tuple(bank.shape)} {bank.dtype}; "
-                             "fit the detector again", code="bank-damaged")
+            raise ModelError(
+                f"memory bank: expected at least two rows of finite float32, found {tuple(bank.shape)} {bank.dtype}; "
+                "fit the detector again",
+                code="bank-damaged",
+            )
 
     @cached_property
     def index(self) -> Any:
@@ -83,8 +86,11 @@ class MemoryBank:
 
     def _check(self, queries: Tensor) -> None:
         if queries.shape[1] != self.embeddings.shape[1]:
-            raise ModelError(f"memory bank of {self.embeddings.shape[1]} features asked for {queries.shape[1]}: it was fitted with another "
-                             "backbone; name that one or fit again", code="bank-does-not-fit")
+            raise ModelError(
+                f"memory bank of {self.embeddings.shape[1]} features asked for {queries.shape[1]}: it was fitted with another "
+                "backbone; name that one or fit again",
+                code="bank-does-not-fit",
+            )
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The bank as named CPU tensors, ready for a safetensors file."""

@@ -39,8 +39,10 @@ class Calibration:
         rows_fit = len(self.levels) == len(self.values) >= 2
         finite = bool(np.isfinite([*self.levels, *self.values, self.sigma_a]).all())
         if not (rows_fit and finite and _rises(self.levels) and _rises(self.values) and self.sigma_a >= 0):
-            raise ModelError("calibration: expected rising levels and values of one length and sigma_a ≥ 0; fit the detector again",
-                             code="calibration-damaged")
+            raise ModelError(
+                "calibration: expected rising levels and values of one length and sigma_a ≥ 0; fit the detector again",
+                code="calibration-damaged",
+            )
 
     def tau_a(self, false_alarm: float) -> float:
         """Threshold τ_A that a share ``false_alarm`` of the held-out healthy brain pixels exceeds.
@@ -48,8 +50,9 @@ class Calibration:
         Linear between the levels of the table. Raises :class:`UsageError` outside (0, 1).
         """
         if not 0 < false_alarm < 1:
-            raise UsageError(f"false alarm rate {false_alarm} is not between 0 and 1; 0.02 means 2 % of healthy brain pixels",
-                             code="false-alarm-range")
+            raise UsageError(
+                f"false alarm rate {false_alarm} is not between 0 and 1; 0.02 means 2 % of healthy brain pixels", code="false-alarm-range"
+            )
         return float(np.interp(1 - false_alarm, self.levels, self.values))
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,8 +65,10 @@ class Calibration:
         try:
             return cls(tuple(map(float, entries["levels"])), tuple(map(float, entries["values"])), float(entries["sigma_a"]))
         except (KeyError, OverflowError, TypeError, ValueError) as error:
-            raise ModelError(f"calibration: expected levels, values and sigma_a, found {sorted(map(str, entries))}; fit the detector again",
-                             code="calibration-damaged") from error
+            raise ModelError(
+                f"calibration: expected levels, values and sigma_a, found {sorted(map(str, entries))}; fit the detector again",
+                code="calibration-damaged",
+            ) from error
 
 
 def calibrate(scores: Tensor | Iterable[Tensor]) -> Calibration:

@@ -113,6 +113,7 @@ def data_account(patients: list[PatientSlices]) -> dict[str, list[str]]:
 
 def progress(job: FitJob) -> Callable[[Progress], None]:
     """Tells of a training's progress, a line at a time, and puts loss and rate on the board."""
+
     def report(p: Progress) -> None:
         job.say(f"step {p.step}/{p.steps}  loss {p.loss:.5f}  rate {p.rate:.2e}  {p.seconds_left / 60:.1f} min left")
         job.board.numbers(p.step, {"loss": p.loss, "rate": p.rate})

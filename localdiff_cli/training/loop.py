@@ -250,9 +250,7 @@ def trained_seconds(checkpoint: Path) -> float:
     return float(_load(checkpoint).get("seconds", 0.0))
 
 
-def _resume(
-    path: Path, trainee: Trainee, settings: LoopSettings, identity: Mapping[str, Any] | None, team: Processes
-) -> Course:
+def _resume(path: Path, trainee: Trainee, settings: LoopSettings, identity: Mapping[str, Any] | None, team: Processes) -> Course:
     """How far the checkpoint is, the start without one; the trainee is as it was at that step."""
     if not path.is_file():
         return Course(0, [], [], 0.0)

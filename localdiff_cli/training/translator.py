@@ -243,9 +243,7 @@ def fit_translator(
     return bundle
 
 
-def _first_network(
-    network: NetworkSettings, schedule: Schedule, seed: int, start: Start | None, device: torch.device
-) -> nn.Module:
+def _first_network(network: NetworkSettings, schedule: Schedule, seed: int, start: Start | None, device: torch.device) -> nn.Module:
     """The network before its first step."""
     if start is None:
         torch.manual_seed(seed)
@@ -253,6 +251,8 @@ def _first_network(
     model = load_translator(start.bundle, device, start.weights)
     found = (model.settings, schedule_of(start.bundle))
     if found != (network, schedule):
-        raise UsageError(f"--start {start.bundle.name}: has {found[0]}, {found[1]}; expected {network}, {schedule}. Give its --channels, "
-                         "--space-to-depth, --schedule and --prediction, or another bundle")
+        raise UsageError(
+            f"--start {start.bundle.name}: has {found[0]}, {found[1]}; expected {network}, {schedule}. Give its --channels, "
+            "--space-to-depth, --schedule and --prediction, or another bundle"
+        )
     return model.requires_grad_(True)

@@ -89,8 +89,7 @@ def auto_brain(reader: SliceReader, background: float, tolerance: float, advice:
     litres = _litres(extracted, volume)
     if not BRAIN_LITRES[0] <= litres <= BRAIN_LITRES[1] * 1.5:
         raise VolumeError(
-            f"{volume.path}: the extracted brain measures {litres:.2f} l; expected {BRAIN_LITRES[0]}–{BRAIN_LITRES[1]} l. "
-            f"{advice.brain}",
+            f"{volume.path}: the extracted brain measures {litres:.2f} l; expected {BRAIN_LITRES[0]}–{BRAIN_LITRES[1]} l. {advice.brain}",
             code="brain",
         )
     return Brain(extracted, "deepbet", _size_doubts(extracted, volume))

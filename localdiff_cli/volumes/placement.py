@@ -144,9 +144,7 @@ class CaseGrid:
     volume: Volume
     resample: bool = False
 
-    def bring(
-        self, path: Path, what: str, values: Callable[[Array], Array] | None = None, move: Move = onto_grid
-    ) -> OnGrid:
+    def bring(self, path: Path, what: str, values: Callable[[Array], Array] | None = None, move: Move = onto_grid) -> OnGrid:
         """Any volume on this grid, canonical float32; ``values`` is applied to what was read before ``move`` interpolates it.
 
         Raises :class:`VolumeError` for another grid where resampling is not allowed.

@@ -28,9 +28,7 @@ def test_it_begins_as_the_translator_and_heeds_its_neighbours_after_a_step(bench
     x_t, condition, t = torch.randn(2, 1, 32, 32), torch.rand(2, 3, 32, 32), torch.tensor([3, 900])
     torch.testing.assert_close(network(x_t, condition, t), base(x_t, condition[:, :1], t))
     made = slices("a", n=5)
-    loss_of = neighbours.neighbour_loss(
-        ChosenSlices((made,), (np.arange(4),)), bench.networks.schedule, AugmentSettings(), 2
-    )
+    loss_of = neighbours.neighbour_loss(ChosenSlices((made,), (np.arange(4),)), bench.networks.schedule, AugmentSettings(), 2)
     optimiser = torch.optim.SGD(network.parameters(), lr=1.0)
     loss_of(network, torch.Generator().manual_seed(0)).backward()
     optimiser.step()
@@ -48,4 +46,3 @@ def test_untrained_it_draws_what_the_2d_row_draws(bench, patient, monkeypatch, t
     plain = bench.image(Row("plain", "none"), patient, chunk, target, torch.from_numpy(lesion)[:, None])
     assert image == pytest.approx(plain, abs=0.02)  # the weights are kept in half precision
     assert (tmp_path / "bench" / f"neighbours-{bench.bundle.name}.safetensors").is_file()
-

@@ -29,9 +29,7 @@ def options(bench, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     for number in (1, 2):
         write_patient(tmp_path / "data", f"sub-0{number}", seed=number)
-    return argparse.Namespace(
-        model=str(bench.bundle.path), data=[tmp_path / "data"], split="train", every=3, work=tmp_path / "work"
-    )
+    return argparse.Namespace(model=str(bench.bundle.path), data=[tmp_path / "data"], split="train", every=3, work=tmp_path / "work")
 
 
 def test_four_tables_with_a_row_for_every_way(options):

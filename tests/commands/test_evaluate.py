@@ -111,10 +111,13 @@ def test_figures_and_viewer_of_volumes_whose_forms_contradict_each_other_are_of_
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH: apt-get install chromium")
 def test_the_viewer_in_the_report_shows_the_voxels_of_the_translation(cli, study, tmp_path):
     run(cli, study, "--truth", study / "truth")
-    script = TOOLS + """
+    script = (
+        TOOLS
+        + """
       press("1");
       const name = root.querySelector("select").selectedOptions[0].textContent;
       return {picture: pixels(0), name, wide: document.documentElement.scrollWidth > innerWidth};"""
+    )
     found, console = found_in((study / "report" / "report.html").read_text(), script, tmp_path)
     assert "error" not in found, found
     assert [line for line in console if "Multiple readback" not in line] == []

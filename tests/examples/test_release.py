@@ -42,7 +42,6 @@ def test_the_wheel_takes_every_shipped_bundle_the_schema_and_the_marker_of_types
     assert (ROOT / "localdiff_cli" / "py.typed").is_file()
 
 
-
 def test_the_list_of_what_is_installed_names_the_package_itself(tmp_path):
     names = [part["name"] for part in release.sbom(Path(sys.executable), tmp_path)["components"]]
     assert {"localdiff", "torch", "numpy"} <= set(names)

@@ -45,6 +45,7 @@ def _mean_3x3(level):
 
 def _bilinear(plane, height, width):
     """Half-pixel-centre bilinear resizing with the border repeated, from the formula."""
+
     def axis(size, source):
         at = np.clip((np.arange(size) + 0.5) * source / size - 0.5, 0, source - 1)
         low = np.minimum(at.astype(int), max(source - 2, 0))

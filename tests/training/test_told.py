@@ -36,7 +36,7 @@ def test_a_told_network_begins_as_the_one_it_is_made_from_and_can_learn_to_liste
     with torch.inference_mode():
         assert torch.allclose(told(x, torch.cat([c, ood_map], dim=1), t), base.eval()(x, c, t), atol=1e-5)
     told(x, torch.cat([c, ood_map], dim=1), t).sum().backward()
-    assert told.unet.conv_in.conv.weight.grad[:, -NETWORK.space_to_depth**2 :].abs().sum() > 0
+    assert told.unet.conv_in.conv.weight.grad[:, -(NETWORK.space_to_depth**2) :].abs().sum() > 0
 
 
 def test_made_maps_cover_the_lesion_mostly_and_are_soft():

@@ -56,7 +56,9 @@ def picture(found, colour="red"):
 
 
 def test_scrolling_and_planes_show_the_voxels_of_the_nifti(volumes, text, tmp_path):
-    script = TOOLS + """
+    script = (
+        TOOLS
+        + """
     press("1"); press("2");
     const axial = pixels(0), second = pixels(1), start = told();
     press("ArrowUp"); const up = pixels(0); wheel(-1); wheel(-1); const down = pixels(0);
@@ -64,6 +66,7 @@ def test_scrolling_and_planes_show_the_voxels_of_the_nifti(volumes, text, tmp_pa
     press("c"); const coronal = pixels(0); press("s"); press("ArrowRight"); const sagittal = pixels(0);
     return {axial, second, up, down, top, coronal, sagittal, start, end, stills: getComputedStyle(root.querySelector(".stills")).display,
       resources: performance.getEntriesByType("resource").map(e => e.name).filter(n => !/^(data|blob):/.test(n))};"""
+    )
     found, console = found_in(text, script, tmp_path)
     assert "error" not in found, found
     assert [line for line in console if "Multiple readback" not in line] == []  # of these pixels, by this test
@@ -84,9 +87,12 @@ def test_scrolling_and_planes_show_the_voxels_of_the_nifti(volumes, text, tmp_pa
 
 
 def test_overlays_colour_where_they_are_and_nowhere_else(volumes, text, tmp_path):
-    script = TOOLS + """
+    script = (
+        TOOLS
+        + """
     press("2"); const lesions = pixels(0); root.querySelectorAll("input[type=checkbox]")[0].click(); const none = pixels(0);
     press("2"); const heat = pixels(0); return {lesions, none, heat};"""
+    )
     found, _ = found_in(text, script, tmp_path)
     case = cut(case_of(volumes))
     s = case.shape[0] // 2
@@ -102,7 +108,9 @@ def test_overlays_colour_where_they_are_and_nowhere_else(volumes, text, tmp_path
 
 
 def test_a_click_a_finger_and_flicking_move_all_pictures_together(volumes, text, tmp_path):
-    script = TOOLS + """
+    script = (
+        TOOLS
+        + """
     pointer("pointerdown", 1, 0.26, 0.51);
     const clicked = told(), captions = [...root.querySelectorAll(".vpanels figcaption")].map(c => c.textContent);
     const touch = {pointerType: "touch", pointerId: 5, buttons: 1};
@@ -111,6 +119,7 @@ def test_a_click_a_finger_and_flicking_move_all_pictures_together(volumes, text,
     const dragged = told(), hidden = () => [...root.querySelectorAll(".vpanels figure")].map(f => f.hidden);
     press("f"); const one = hidden(); press("f"); const two = hidden(); press("f");
     return {clicked, captions, before, dragged, one, two, all: hidden()};"""
+    )
     found, _ = found_in(text, script, tmp_path)
     case = cut(case_of(volumes))
     slices, rows, columns = case.shape
@@ -126,9 +135,12 @@ def test_a_click_a_finger_and_flicking_move_all_pictures_together(volumes, text,
 
 def test_several_cases_are_chosen_from_a_list(volumes, tmp_path):
     text = page([case_of(volumes[:1]), case_of(volumes[1:2])], "two")
-    script = TOOLS + """
+    script = (
+        TOOLS
+        + """
     const first = pixels(0), list = root.querySelector("select"); list.value = "1"; list.dispatchEvent(new Event("change"));
     await settled(() => root.querySelector(".vpanels figcaption").textContent.startsWith("a_FLAIR")); return {first, second: pixels(0)};"""
+    )
     found, _ = found_in(text, script, tmp_path)
     for key, path in (("first", volumes[0]), ("second", volumes[1])):
         case = cut(case_of([path]))
@@ -149,7 +161,10 @@ def test_without_what_it_needs_the_still_pictures_stay(text, tmp_path):
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_fits_the_screen(text, tmp_path, width):
-    script = TOOLS + """const wide = [...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1);
+    script = (
+        TOOLS
+        + """const wide = [...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1);
       return {wide: wide.map(e => e.tagName), width: innerWidth};"""
+    )
     found, _ = found_in(text, script, tmp_path, f"--window-size={width},900")
     assert found["wide"] == []

@@ -79,6 +79,7 @@ def test_the_same_voxels_in_another_orientation_are_one_place_and_a_shift_is_not
 
 def test_an_image_moved_with_its_header_comes_back_to_the_same_voxels(tmp_path):
     """World-space truth: an image of a linear function of position, sampled on two turned grids."""
+
     def linear(affine, shape):
         index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
         return ((index @ affine[:3, :3].T + affine[:3, 3]) @ (0.3, -0.2, 0.5) + 40).astype(np.float32)

@@ -76,9 +76,7 @@ def bootstrap_ratio(numerators: Sequence[float], denominators: Sequence[float], 
     return bootstrap_sums(rows, lambda sums: _divide(sums[:, 0], sums[:, 1]), bootstrap, empty)
 
 
-def bootstrap_sums(
-    rows: NDArray[np.float64], statistic: Statistic, bootstrap: Bootstrap, empty: str = ""
-) -> Interval:
+def bootstrap_sums(rows: NDArray[np.float64], statistic: Statistic, bootstrap: Bootstrap, empty: str = "") -> Interval:
     """A statistic of sums over patients, with an interval over resampled patients, whose columns stay together.
 
     ``rows`` ``(patients, k)``; ``statistic`` maps sums ``(resamples, k)`` to ``(resamples,)`` and gives NaN where it is undefined. Where

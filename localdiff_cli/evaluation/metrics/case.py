@@ -114,8 +114,19 @@ def evaluate_case(case: Case, settings: FigureSettings) -> CaseResult:
     scans = _scans(case, settings)
     metrics |= _frc_metrics(scans) | _own_maximum_metrics(case)
     return CaseResult(
-        case.name, case.patient or case.name, _shape(case), case.spacing, case.data_range, case.brain_name, lesion_name,
-        metrics, slices, evidence, _pictures(case, inside, settings, scans[""]), mirror_notes(case), lesions=single,
+        case.name,
+        case.patient or case.name,
+        _shape(case),
+        case.spacing,
+        case.data_range,
+        case.brain_name,
+        lesion_name,
+        metrics,
+        slices,
+        evidence,
+        _pictures(case, inside, settings, scans[""]),
+        mirror_notes(case),
+        lesions=single,
     )
 
 
@@ -127,7 +138,8 @@ def check_case(case: Case) -> None:
         if array.shape != case.reference.shape:
             raise VolumeError(
                 f"{case.name}: {label} is {_times(array.shape)}, the reference {_times(case.reference.shape)}; "
-                "bring them to one grid (--resample-ref) or check the pairing", code="grids-differ",
+                "bring them to one grid (--resample-ref) or check the pairing",
+                code="grids-differ",
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             count = array.size - np.count_nonzero(np.isfinite(array))
@@ -332,9 +344,7 @@ def _scans(case: Case, settings: FigureSettings) -> dict[str, RingCorrelation]:
 
 
 def _frc_metrics(scans: Mapping[str, RingCorrelation]) -> dict[str, Measure]:
-    return {
-        f"{arm}frc_{name}": getattr(each, name) for arm, each in scans.items() for name in ("frequency", "unsupported")
-    }
+    return {f"{arm}frc_{name}": getattr(each, name) for arm, each in scans.items() for name in ("frequency", "unsupported")}
 
 
 def _own_maximum_metrics(case: Case) -> dict[str, Measure]:
@@ -343,14 +353,10 @@ def _own_maximum_metrics(case: Case) -> dict[str, Measure]:
     if reference is None:
         return {}
     judged = {arm: image for arm, image in case.intensities.items() if arm != "reference_"}
-    return {
-        f"{arm}{name}": each for arm, image in judged.items() for name, each in own_maximum_figures(image, reference).items()
-    }
+    return {f"{arm}{name}": each for arm, image in judged.items() for name, each in own_maximum_figures(image, reference).items()}
 
 
-def _pictures(
-    case: Case, lesion: NDArray[np.bool_] | None, settings: FigureSettings, scanned: RingCorrelation
-) -> Pictures | None:
+def _pictures(case: Case, lesion: NDArray[np.bool_] | None, settings: FigureSettings, scanned: RingCorrelation) -> Pictures | None:
     images = {
         "condition": case.condition,
         "ood": case.ood_map,

@@ -106,9 +106,7 @@ def ssim_of_slices(maps: SsimMaps, mask: NDArray[np.bool_] | None, shape: Sequen
     return np.where(pixels > 0, 1 - sums / np.maximum(pixels, 1), np.nan)
 
 
-def region_figures(
-    translation: NDArray, reference: NDArray, region: Compartment, data_range: DataRange, maps: SsimMaps
-) -> RegionFigures:
+def region_figures(translation: NDArray, reference: NDArray, region: Compartment, data_range: DataRange, maps: SsimMaps) -> RegionFigures:
     """PSNR, SSIM, MAE and NRMSE of one region; an empty or absent mask, or a constant image, gives a reason instead of a number."""
     absent = region.reason or ("" if region.mask is None or region.mask.any() else f"the mask is empty: no voxel of {region.mask_name}")
     if absent:

@@ -85,7 +85,12 @@ def _labels_in(labels: NDArray[np.int32], mask: Mask) -> set[int]:
 
 
 def _true_lesion(
-    number: int, labels: NDArray[np.int32], box: Box, touched: Mapping[str, set[int]], images: Mapping[str, NDArray], free: Mask,
+    number: int,
+    labels: NDArray[np.int32],
+    box: Box,
+    touched: Mapping[str, set[int]],
+    images: Mapping[str, NDArray],
+    free: Mask,
     settings: LesionSettings,
 ) -> LesionResult:
     """One lesion of the truth in its ``box``; ``free``: brain without any lesion, of which its ring is cut."""

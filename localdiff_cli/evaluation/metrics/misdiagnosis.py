@@ -81,9 +81,7 @@ def collect_evidence(
 ) -> SliceEvidence:
     """The evidence of one volume from its masks, bool ``(slices, rows, columns)``."""
     brain_pixels, truth_pixels, segmented = (np.count_nonzero(mask, axis=(1, 2)) for mask in (brain, truth, segmentation))
-    return SliceEvidence(
-        brain_pixels, truth_pixels, segmented, slice_dice(segmentation, truth), slice_dice(reference_segmentation, truth)
-    )
+    return SliceEvidence(brain_pixels, truth_pixels, segmented, slice_dice(segmentation, truth), slice_dice(reference_segmentation, truth))
 
 
 def judge_slices(evidence: SliceEvidence, settings: MisdiagnosisSettings, delta: float | None = None) -> Verdicts:

@@ -49,8 +49,12 @@ def telling_slice(error: NDArray, brain: NDArray[np.bool_], lesion: NDArray[np.b
 
 
 def take_pictures(
-    images: Mapping[str, NDArray | None], error: NDArray, brain: NDArray[np.bool_], lesion: NDArray[np.bool_] | None,
-    error_top: float, longest_px: int,
+    images: Mapping[str, NDArray | None],
+    error: NDArray,
+    brain: NDArray[np.bool_],
+    lesion: NDArray[np.bool_] | None,
+    error_top: float,
+    longest_px: int,
 ) -> Pictures | None:
     """Pictures of the telling slice, cut to the brain; None for an empty brain.
 

@@ -53,9 +53,7 @@ def slice_results(
             metrics |= _image_columns(arm, reference[k], brain[k], k, data_range, ssim[arm.prefix][k])
         if lesion is not None and ring is not None:
             images = {arm.prefix: arm.image[k] for arm in arms} | {"reference_": reference[k]}
-            metrics |= {
-                f"{prefix}contrast": lesion_contrast(image, lesion[k], ring[k], data_range) for prefix, image in images.items()
-            }
+            metrics |= {f"{prefix}contrast": lesion_contrast(image, lesion[k], ring[k], data_range) for prefix, image in images.items()}
         metrics |= {name: measured(column[k]) for name, column in verdicts.items()}
         results.append(SliceResult(k, metrics))
     return tuple(results)

@@ -40,9 +40,7 @@ def _list_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 _MEASURE = _object({"value": _NUMBER, "reason": _TEXT})
 _INTERVAL = _object({"estimate": _NUMBER, "low": _NUMBER, "high": _NUMBER, "level": {"type": "number"}, "n": _COUNT, "reason": _TEXT})
 _RATE = _object({"count": _COUNT, "total": _COUNT, "share": _INTERVAL})
-_TEST = _object(
-    {"n": _COUNT, "difference": _INTERVAL, "p_value": _NUMBER, "effect_size": _NUMBER, "method": _TEXT, "reason": _TEXT}
-)
+_TEST = _object({"n": _COUNT, "difference": _INTERVAL, "p_value": _NUMBER, "effect_size": _NUMBER, "method": _TEXT, "reason": _TEXT})
 _ARM = {"type": "string", "enum": list(ARMS.values())}
 _METRIC = _object(
     {

@@ -82,8 +82,15 @@ def contrast_plot(summary: Summary) -> Plot | None:
     def draw(axes: Axes) -> None:
         for arm in reversed(arms):
             names = [name for name in arms[arm] if name in true]
-            axes.scatter([true[n] for n in names], [arms[arm][n] for n in names], s=22, color=_colour(arm), alpha=0.85, linewidths=0,
-                         label=_label(summary, arm))
+            axes.scatter(
+                [true[n] for n in names],
+                [arms[arm][n] for n in names],
+                s=22,
+                color=_colour(arm),
+                alpha=0.85,
+                linewidths=0,
+                label=_label(summary, arm),
+            )
         low, high = axes.get_xlim()
         axes.plot((low, high), (low, high), color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
         axes.axhline(0, color=INK, linewidth=0.4, alpha=0.5)
@@ -130,8 +137,11 @@ def _paired(summary: Summary, metric: Metric) -> Plot:
         axes.set_xticks((0, 1), (summary.settings.baseline_label, summary.settings.translation_label))
 
     way = f"{metric.better} is better"
-    return _plot(draw, f"{metric.label}, {summary.settings.baseline_label} to {summary.settings.translation_label}, a line a patient "
-                       f"({way}): better in {better}, worse in {worse} of {len(pairs)} patients.")
+    return _plot(
+        draw,
+        f"{metric.label}, {summary.settings.baseline_label} to {summary.settings.translation_label}, a line a patient "
+        f"({way}): better in {better}, worse in {worse} of {len(pairs)} patients.",
+    )
 
 
 def _spread(summary: Summary, metric: Metric) -> Plot:
@@ -204,8 +214,6 @@ def _label(summary: Summary, arm: str) -> str:
 
 
 def _agreement_in_words(agreement: ContrastAgreement) -> str:
-    parts: Sequence[tuple[str, float | None]] = [
-        (name, getattr(agreement, name).value) for name in ("slope", "correlation", "bias")
-    ]
+    parts: Sequence[tuple[str, float | None]] = [(name, getattr(agreement, name).value) for name in ("slope", "correlation", "bias")]
     said = ", ".join(f"{name} {value:.2f}" for name, value in parts if value is not None)
     return said or "nothing to compare"

@@ -86,9 +86,7 @@ def _baseline(summary: Summary, cohort: CohortMisdiagnosis) -> str:
     if missed is None or invented is None:
         return ""
     words = {"missed": "missed", "missed_patients": "missed", "invented": "invented"}
-    changes = [
-        f"{words[each.key]}: {_change(each.interval)}" for each in cohort.reductions if each.key in ("missed", "invented")
-    ]
+    changes = [f"{words[each.key]}: {_change(each.interval)}" for each in cohort.reductions if each.key in ("missed", "invented")]
     return (
         f"The baseline ({summary.settings.baseline_label}) misses {percent(missed.share)} and invents {percent(invented.share)}. "
         f"Relative change: {'; '.join(changes)}."

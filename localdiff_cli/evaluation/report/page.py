@@ -91,8 +91,11 @@ def render_report(summary: Summary, viewer: Markup = NO_VIEWER) -> str:
     ``viewer``: the slice viewer of some cases; the report without it holds no script.
     """
     environment = Environment(
-        loader=PackageLoader("localdiff_cli.evaluation.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("localdiff_cli.evaluation.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("report.html.j2").render(**_context(summary), viewer=viewer)
 
@@ -236,4 +239,3 @@ def flatten(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield name, ", ".join(map(str, value)) or "none"
         else:
             yield name, str(value)
-

@@ -186,7 +186,7 @@ def _what_it_is(path: Path, start: bytes) -> tuple[str, str]:
         return "a NIfTI that is not compressed, under a name that says it is", "Rename it to .nii"
     if start[128:132] == b"DICM":
         return "a DICOM file", "Convert the series to NIfTI first, with dcm2niix for instance"
-    if (kind := next((kind for mark, kind in OTHER_KINDS.items() if start.startswith(mark)), "")):
+    if kind := next((kind for mark, kind in OTHER_KINDS.items() if start.startswith(mark)), ""):
         return kind, "Unpack or convert it to NIfTI first"
     if is_pair(path) and (b"\x5c\x01\x00\x00" in start[:4] or b"\x00\x00\x01\x5c" in start[:4]):
         return "an Analyze header, without a NIfTI's mark", "An Analyze file has no reliable orientation: convert it to NIfTI first"
