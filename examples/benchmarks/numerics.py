@@ -33,9 +33,9 @@ from scipy import ndimage
 from examples.benchmarks.table import to_tsv
 from localdiff_cli.batch.discover import discover
 from localdiff_cli.bundle import Bundle, load_expert, load_translator, open_bundle
-from localdiff_cli.commands.translate import TranslateRecipe
 from localdiff_cli.diffusion.device import on_device
 from localdiff_cli.options import DetectorOptions, SegmentOptions, TranslateOptions
+from localdiff_cli.recipes.translate import TranslateRecipe
 from localdiff_cli.tasks.sampling import Networks
 from localdiff_cli.training.loop import ReducedPrecision
 from localdiff_cli.training.pairs import Pair, read_pairs
