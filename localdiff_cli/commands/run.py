@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from localdiff_cli.batch.work import VolumeRecipe
 from localdiff_cli.batch.workers import Terminated
 from localdiff_cli.commands.dicom_out import check_dicom_out, write_dicom
 from localdiff_cli.declared import check, check_choice
-from localdiff_cli.errors import EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, EXIT_UNUSABLE, LocaldiffError, UsageError
+from localdiff_cli.errors import EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_SIGTERM, EXIT_UNUSABLE, LocaldiffError, UsageError
 from localdiff_cli.options import Asked, DetectorOptions, RunOptions
 from localdiff_cli.volumes.partners import BRAIN, MAP, Index, Source
 
@@ -63,7 +65,11 @@ def shard_of(text: str | None) -> tuple[int, int] | None:
 def guarded(action: Callable[[], int], *, debug: bool) -> int:
     """Run a command; errors become one message on standard error and their exit code, never a traceback unless ``debug``."""
     try:
-        return action()
+        code = action()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _unheard()
     except LocaldiffError as error:
         if debug:
             raise
@@ -80,6 +86,12 @@ def guarded(action: Callable[[], int], *, debug: bool) -> int:
     except Terminated as stopped:
         _complain(str(stopped) or "terminated; finished volumes are kept, the same command goes on where it stopped")
         return EXIT_SIGTERM
+
+
+def _unheard() -> int:
+    """The reader of our output has left, as ``| head`` does: nothing more is said, not at the interpreter's end either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_SIGPIPE
 
 
 def _complain(text: str) -> None:

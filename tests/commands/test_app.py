@@ -1,5 +1,6 @@
 """The command line itself: fast help, versions, models."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -86,3 +87,12 @@ def test_models_set_refuses_what_the_bundle_cannot_take(cli, models_folder, tmp_
     assert refused.exit_code == 2
     assert told in refused.output + (refused.stderr or "")
     assert open_bundle(str(bundle.path)).hash == bundle.hash
+
+
+def test_a_reader_that_has_left_ends_the_program_without_a_word():
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "import sys; sys.argv = ['localdiff', 'models', 'list']\nfrom localdiff_cli.app import main\nmain()"
+    result = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (141, "")
