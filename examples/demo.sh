@@ -21,6 +21,6 @@ python "$(dirname "$0")/picture.py" "$out/picture.png" "$t1" "$out/ood/sub-openm
     "$out/plain/sub-openms19_FLAIR.nii.gz" "$out/local/sub-openms19_FLAIR.nii.gz" "$ref" "$brain"
 
 echo
-echo "Done. Look at $out/picture.png: where the OOD map is bright, plain and local FLAIR differ. The wide ventricles are left alone; the small"
-echo "lesions of the true FLAIR appear in neither translation. $out/local/qc.tsv says what a person has to look at. Compare both with the true FLAIR."
-echo "The numbers are in $out/report/report.html (open it in a browser)."
+echo "Done. Look at $out/picture.png: where the OOD map is bright, plain and local FLAIR differ. One spot is drawn, larger and brighter than the true"
+echo "FLAIR shows it; its many other lesions appear in neither translation. $out/local/qc.tsv says what a person has to look at. Compare both with the"
+echo "true FLAIR. The numbers are in $out/report/report.html (open it in a browser)."

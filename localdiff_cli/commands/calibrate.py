@@ -256,7 +256,8 @@ def _band_told(band: Band | None) -> str:
     if band is None:
         return "all of the range, too few patients have any"
     about = "the drawn value" if band["curve"] is None else "the curves of --bands-from"
-    return f"{band['margin']:+.3f} about {about}, {band['patients']} patients".replace("-", "−")
+    margin = f"{band['margin']:+.3f}".replace("-", "−")
+    return f"{margin} about {about}, {band['patients']} patients"
 
 
 def _told(promise: Promise, certificate: Certificate) -> str:

@@ -176,6 +176,7 @@ def test_bands_take_their_shape_from_other_people_only(cohort, tmp_path, cli):
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "a.json").read_text())
     assert content["cohort"]["bands_from"] == 4
+    assert "about the curves of --bands-from, 12 patients" in " ".join(result.output.split())
     shaped = [band["curve"] for band in content["intervals"]["bands"].values() if band and band["curve"]]
     assert shaped
     assert all(len(curve["low"]) == len(curve["high"]) == 21 for curve in shaped)
