@@ -4,6 +4,7 @@
 # make lint   ruff (rules and format) and mypy
 # make schema   models/schema.json, the JSON schema of a bundle's metadata, anew from the code
 # make docs   the documentation as a site in build/site, every link checked
+# make coverage   the tests, and which lines of each module none of them runs
 # make mutants   a hundred small mutations of the core, each with the tests that must fail by it: caught or survived (a quarter of an hour)
 # make torture   a kill, a failing and a full disk at every step of the write path, and kills at random instants (a quarter of an hour)
 # make bench   what the engine itself costs a volume; with DATA=folder instead: parts mri, detectors and fusion on your own patients, in bench/
@@ -26,7 +27,7 @@ MODEL ?= t1-to-flair
 EVERY ?= 4
 PAPER = $(BIN)/python -m examples.benchmarks.paper --model $(MODEL) --split $(SPLIT) --every $(EVERY)
 
-.PHONY: demo test fuzz lint mutants docs schema torture bench bench-paper bench-speed bench-weights gpu gpu-train clean
+.PHONY: demo test coverage fuzz lint mutants docs schema torture bench bench-paper bench-speed bench-weights gpu gpu-train clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version.split()[0])'
@@ -54,6 +55,9 @@ docs: $(STAMP)
 
 schema: $(STAMP)
 	$(BIN)/python -m localdiff_cli.bundle.published
+
+coverage: $(STAMP)
+	PYTHONUTF8=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope --no-loadscope-reorder --cov=localdiff_cli --cov-report=term-missing:skip-covered
 
 mutants: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants.run
