@@ -1,6 +1,7 @@
 """The words that options, settings and registries share, each with what it stands for; imports nothing heavy.
 
-A new sampler or detector is named here and made in one other place: ``diffusion/samplers.py``, ``recipes/detector.py``.
+A new sampler is named here and made in ``diffusion/samplers.py``; a new detector is named here and made in ``recipes/detector.py``, of a
+class of its own. The value of a word is its meaning as ``--help`` shows it in brackets; empty for none.
 """
 
 from __future__ import annotations

@@ -45,6 +45,9 @@ def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings
         emphasis=chosen(options.emphasis, defaults.emphasis),
     )
     check_range("--steps", steps, 1, timesteps)
+    sampler = options.sampler or defaults.sampler
+    if options.eta is not None and sampler != "ddim":
+        raise UsageError(f"--eta {options.eta:g}: belongs to ddim; --sampler {sampler} has no such choice", code="conflict")
     if not (local.branch_step >= 0 and local.fusion_step >= 0 and local.branch_step + local.fusion_step <= steps):
         raise UsageError(
             f"--branch-step {local.branch_step} and --fusion-step {local.fusion_step}: "
@@ -52,7 +55,7 @@ def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings
             code="range",
         )
     return SampleSettings(
-        options.mode, options.sampler or defaults.sampler, chosen(options.eta, defaults.eta), steps, options.samples, options.seed,
+        options.mode, sampler, chosen(options.eta, defaults.eta), steps, options.samples, options.seed,
         options.noise, local, options.guided, defaults.ood_crop if options.ood_crop is None else options.ood_crop,
     )  # fmt: skip
 

@@ -45,7 +45,11 @@ def test_four_tables_with_a_row_for_every_way(options):
         shares = [float(line[f"{stage} %"]) for stage in speed.STAGES]
         assert 50 < sum(shares) < 101
         assert float(line["outside the networks %"]) == pytest.approx(100 - shares[2] - shares[3], abs=0.2)
-    assert [line["row"].split(",")[0] for line in patchcore.rows] == ["fit", "fit", "predict", "predict"]
+    assert [line["row"].split(",")[0] for line in patchcore.rows] == [
+        *["fit"] * 2,
+        *["predict"] * 2,
+        *["predict's floor: the backbone", "predict's floor: one matrix product a slice"],
+    ]
     assert [line["row"] for line in start.rows] == [*speed_start.PROGRAMS, speed_start.ONE_SLICE]
     assert start.rows[-1]["of which stages"] == "0.00"
     for table in (translate, stages, start, patchcore):

@@ -357,6 +357,7 @@ def test_not_a_number_may_be_accepted_as_zero(cli, folder, tmp_path):
         (("--in", "{in}", "--out", "{out}", "--map", "{in}/none.nii.gz"), 2, "no such file"),
         (("--in", "{in}", "--out", "{out}", "--brain", "{in}/none.nii.gz"), 2, "no such file"),
         (("--in", "{in}", "--out", "{out}", "--classifier", "lesion-t2"), 2, "--guided"),
+        (("--in", "{in}", "--out", "{out}", "--sampler", "dpmpp", "--eta", "0.5"), 2, "belongs to ddim"),
         (
             (
                 "--in",

@@ -124,4 +124,4 @@ def test_the_estimate_is_clipped_to_the_range_of_the_network():
 
 def test_an_unknown_sampler_is_refused_with_the_choices():
     with pytest.raises(ValueError, match="ddim, ddpm, dpmpp"):
-        step_of("euler")
+        step_of("no-such-sampler")

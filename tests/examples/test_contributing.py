@@ -12,11 +12,13 @@ import torch
 
 from localdiff_cli import choices
 from localdiff_cli.choices import DETECTORS, SAMPLERS
-from localdiff_cli.diffusion.samplers import STEPS
+from localdiff_cli.diffusion.samplers import STEPS, State, step_of
+from localdiff_cli.diffusion.schedule import CLEAN, Schedule
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.recipes.detector import MAKERS
 from localdiff_cli.volumes import formats
 from localdiff_cli.volumes.reader import open_volume
+from tests.diffusion import test_samplers
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -47,8 +49,24 @@ def test_the_sampler_of_the_page_draws_and_walks_to_the_clean_image(cli, folder,
     np.testing.assert_allclose(euler, ddim, atol=2e-3)
 
 
+def test_the_sampler_of_the_page_passes_the_tests_that_every_sampler_must(monkeypatch):
+    monkeypatch.setitem(STEPS, "euler", page("sampler")["euler_step"])
+    test_samplers.test_a_schedule_that_ends_in_pure_noise_is_walked_like_one_that_almost_does("euler")
+    x_t, x0 = torch.full((1, 1, 2, 2), 0.8), torch.full((1, 1, 2, 2), 0.25)
+    assert torch.equal(step_of("euler")(Schedule(), State(x_t), x0, (0, CLEAN), torch.Tensor), x0)
+
+
+def test_the_detector_of_the_page_refuses_what_is_not_its_own(cli, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(MAKERS, "darkness", page("detector")["_darkness"])
+    monkeypatch.setitem(DETECTORS, "darkness", "")
+    given = ("--in", folder / IMAGE, "--out", tmp_path / "out", "--detector", "darkness", "--false-alarm", 0.02)
+    refused = cli("detect", *given)
+    assert refused.exit_code == 2
+    assert "--false-alarm" in refused.output
+
+
 def test_the_detector_of_the_page_finds_the_dark_lesion_inside_the_brain(cli, folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(MAKERS, "darkness", page("detector")["darkness"])
+    monkeypatch.setitem(MAKERS, "darkness", page("detector")["_darkness"])
     monkeypatch.setitem(DETECTORS, "darkness", "")
     given = ("--in", folder / IMAGE, "--out", tmp_path / "out", "--detector", "darkness", "--bias", "none")
     assert cli("detect", *given).exit_code == 0

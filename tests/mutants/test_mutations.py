@@ -15,7 +15,8 @@ SUBJECTS = {
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[f"{m.path}-{i}" for i, m in enumerate(MUTATIONS)])
 def test_a_mutation_changes_one_place_and_its_tests_are_there(mutation):
-    assert (ROOT / mutation.path).read_text(encoding="utf-8").count(mutation.old) == 1
+    found = (ROOT / mutation.path).read_text(encoding="utf-8").count(mutation.old)
+    assert found == 1, f"{mutation.path} has {mutation.old!r} {found} times; expected it once. Share the code, or update mutations.py"
     assert mutation.old != mutation.new
     for test in mutation.tests:
         file, name = test.split("::")
