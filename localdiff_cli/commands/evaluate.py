@@ -24,7 +24,7 @@ from localdiff_cli.volumes.partners import BRAIN, COMPANIONS, HIGH, IMAGE, LOW, 
 if TYPE_CHECKING:
     from localdiff_cli.evaluation.cohort.summary import Unpaired
     from localdiff_cli.evaluation.metrics.case import CaseResult
-    from localdiff_cli.tasks.evaluation import CaseFiles
+    from localdiff_cli.tasks.evaluation import CaseFiles, CaseSettings
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -190,17 +190,33 @@ def _measured(
     return sorted(results, key=lambda result: result.name), failures
 
 
+def _case_settings(options: EvaluateOptions, contrast: str | None) -> CaseSettings:
+    """How cases are read and what is measured on them."""
+    from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
+    from localdiff_cli.evaluation.settings import FigureSettings
+    from localdiff_cli.tasks.evaluation import CaseSettings
+
+    settings = FigureSettings(
+        realism=options.realism,
+        judge_dice=options.judge_dice,
+        misdiagnosis=MisdiagnosisSettings(delta=options.delta, lesion_share=options.lesion_share, invented_pixels=options.invented_pixels),
+        resamples=options.resamples,
+        seed=options.seed,
+    )
+    return CaseSettings(
+        settings=settings, contrast=contrast, bias=options.bias, resample_reference=options.resample_ref, tau=options.tau,
+        segmenter=options.segmenter, affine_from=options.affine_from,
+    )  # fmt: skip
+
+
 def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
     """Evaluate every pair; write the report; the exit code."""
     _check(options)
     how = execution(run.how)
     from localdiff_cli.evaluation.cohort.limits import check_fail_under, parse_limits
     from localdiff_cli.evaluation.cohort.summary import Unpaired, summarise
-    from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
     from localdiff_cli.evaluation.report.headline import headline
     from localdiff_cli.evaluation.report.page import NO_VIEWER, write_evaluation
-    from localdiff_cli.evaluation.settings import FigureSettings
-    from localdiff_cli.tasks.evaluation import CaseSettings
     from localdiff_cli.tasks.viewing import report_viewer
 
     parse_limits(list(options.fail_under))
@@ -212,17 +228,7 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
         raise NoInputError(
             f"no translation in {run.source} has a reference in {options.ref}: {'; '.join(u.reason for u in unpaired[:3])}", code="no-pairs"
         )
-    settings = FigureSettings(
-        realism=options.realism,
-        judge_dice=options.judge_dice,
-        misdiagnosis=MisdiagnosisSettings(delta=options.delta, lesion_share=options.lesion_share, invented_pixels=options.invented_pixels),
-        resamples=options.resamples,
-        seed=options.seed,
-    )
-    how_read = CaseSettings(
-        settings=settings, contrast=contrast, bias=options.bias, resample_reference=options.resample_ref, tau=options.tau,
-        segmenter=options.segmenter, affine_from=options.affine_from,
-    )  # fmt: skip
+    how_read = _case_settings(options, contrast)
     recipe = EvaluateRecipe(how_read)
     with Reporter(quiet=run.quiet, verbose=run.verbose, json_log=run.json_log) as reporter, sigterm_raises():
         for text in dict.fromkeys(f"{relative}: {why}" for index in indices.values() for relative, why in index.walk.aside):
@@ -232,7 +238,7 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
         if not results:
             reporter.problem("no case could be evaluated")
             return EXIT_SOME_FAILED
-        summary = summarise(results, settings, unpaired=unpaired, run=_account(cases, options))
+        summary = summarise(results, how_read.settings, unpaired=unpaired, run=_account(cases, options))
         viewer = report_viewer(cases, summary, reporter.line, options.affine_from) if options.viewer else NO_VIEWER
         written = write_evaluation(run.out, summary, viewer)
         told = headline(summary)

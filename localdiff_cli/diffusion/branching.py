@@ -77,20 +77,10 @@ def split(state: State) -> State:
 
 
 def branch_denoiser(
-    model: Model,
-    schedule: Schedule,
-    condition: Tensor,
-    ood_mask: Tensor,
-    context: float,
-    *,
-    expert: Model | None = None,
-    crop: Crop | None = None,
-    space: Space = PIXELS,
-    seen: Tensor | None = None,
-    ood_branch: str = "network",
-    told: Tensor | None = None,
+    model: Model, schedule: Schedule, condition: Tensor, ood_mask: Tensor, context: float, *, expert: Model | None = None,
+    crop: Crop | None = None, space: Space = PIXELS, seen: Tensor | None = None, ood_branch: str = "network", told: Tensor | None = None,
     emphasis: float = 1.0,
-) -> Denoise:
+) -> Denoise:  # fmt: skip
     """The x_0 estimates of both branches for a stacked state.
 
     ``condition`` ``(N, C, H, W)`` in [0, 1]; ``ood_mask`` B ``(N, 1, H, W)`` bool. The OOD branch's estimate is background

@@ -142,15 +142,9 @@ class Course:
 
 
 def train(
-    network: nn.Module,
-    loss_of: LossOf,
-    settings: LoopSettings,
-    checkpoint: Path,
-    report: Callable[[Progress], None],
-    on_checkpoint: Callable[[nn.Module, int], None] | None = None,
-    identity: Mapping[str, Any] | None = None,
-    team: Processes | None = None,
-) -> tuple[nn.Module, list[tuple[int, float]]]:
+    network: nn.Module, loss_of: LossOf, settings: LoopSettings, checkpoint: Path, report: Callable[[Progress], None],
+    on_checkpoint: Callable[[nn.Module, int], None] | None = None, identity: Mapping[str, Any] | None = None, team: Processes | None = None,
+) -> tuple[nn.Module, list[tuple[int, float]]]:  # fmt: skip
     """Train ``network``; return its moving average and the loss curve ``[(step, loss)]``.
 
     ``checkpoint`` is a file outside any bundle; an existing one of the same settings is resumed, of others refused.

@@ -1,6 +1,8 @@
 """The figures on the code itself are what they say, on a small package made for it."""
 
+import ast
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +78,13 @@ def test_what_any_process_loads_knows_nothing_of_the_commands():
     below = [path for path in house.sources(root) if path.relative_to(root / "localdiff_cli").parts[0] in rooms]
     assert len(below) > 50
     assert house.climbs(below, root) == 0
+
+
+def test_no_function_is_longer_than_a_screen():
+    root = Path(__file__).resolve().parents[2]
+    long = []
+    for path in sorted((root / "localdiff_cli").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno - node.lineno >= 50:
+                long.append(f"{path.relative_to(root)}: {node.name}")
+    assert long == []
