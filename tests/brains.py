@@ -33,3 +33,12 @@ def write_brain(
     affine[:3, 3] = 70, 80, -30
     nib.save(nib.Nifti1Image(brain(seed, shape, lesion=lesion), affine), path)
     return path
+
+
+def contradict(path: Path, by: tuple[float, float, float]) -> None:
+    """Give a NIfTI a q-form that is its place and an s-form whose axes are that place's times ``by``, both with code 1."""
+    image = nib.load(path)
+    data, affine = np.asanyarray(image.dataobj), image.affine
+    image.set_qform(affine, 1)
+    image.set_sform(affine @ np.diag([*by, 1]), 1)
+    nib.save(nib.Nifti1Image(data, None, image.header), path)

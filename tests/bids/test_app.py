@@ -12,6 +12,7 @@ import pytest
 
 from localdiff_cli.bids.app import spread
 from tests.bids.dataset import make_dataset
+from tests.brains import contradict
 
 PRE = "sub-01/ses-pre/anat/sub-01_ses-pre_run-1_space-T1w_"
 
@@ -182,11 +183,7 @@ def test_a_limit_on_a_figure_that_a_visit_lacks_is_missed_unless_asked_otherwise
 def test_contradicting_headers_are_read_as_asked_at_both_levels(bids_app, tmp_path):
     root = make_dataset(tmp_path / "study", (("01", None, "sub-01_T1w", 1), ("01", None, "sub-01_FLAIR", 2)))
     for path in root.rglob("*.nii.gz"):
-        image = nib.load(path)
-        data, affine = np.asarray(image.dataobj), image.affine
-        image.set_qform(affine, 1)
-        image.set_sform(affine @ np.diag([-1, 1, 1, 1]), 1)
-        nib.save(nib.Nifti1Image(data, None, image.header), path)
+        contradict(path, (-1, 1, 1))
     out = tmp_path / "out"
     refused = bids_app(root, out, "participant", "--mode", "plain")
     assert refused.exit_code == 1, refused.output

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from localdiff_cli.app import app
 from localdiff_cli.bundle import copy_bundle, open_bundle, save_bundle, with_defaults
-from tests.brains import brain, write_brain
+from tests.brains import brain, contradict, write_brain
 
 PATIENTS = 12
 PROMISE = ("--max-harm", 0.3, "--harm-ml", 2000, "--taus", 0.5, "--every", 3, "--interval", 0.8)
@@ -112,11 +112,7 @@ def test_nothing_certified_is_an_exit_code_of_its_own_and_no_file(certificate, c
 def test_a_cohort_whose_headers_contradict_themselves_is_read_by_the_form_that_is_named(cohort, tmp_path, cli):
     shutil.copytree(cohort, tmp_path / "cohort")
     for path in (tmp_path / "cohort").rglob("*.nii.gz"):
-        image = nib.load(path)
-        data, affine = np.asanyarray(image.dataobj), image.affine
-        image.set_qform(affine, 1)
-        image.set_sform(affine @ np.diag([1, 1, 2, 1]), 1)
-        nib.save(nib.Nifti1Image(data, None, image.header), path)
+        contradict(path, (1, 1, 2))
     words = ("calibrate", "--model", "t1-to-t2", "--data", tmp_path / "cohort", *PROMISE)
     refused = cli(*words, "--out", tmp_path / "none.json")
     assert refused.exit_code != 0

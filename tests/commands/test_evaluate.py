@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from localdiff_cli.app import app
-from tests.brains import brain, write_brain
+from tests.brains import brain, contradict, write_brain
 from tests.browser import BROWSER, found_in
 from tests.bundles import make_segmenter
 from tests.volumes.synthetic import canonical
@@ -91,11 +91,7 @@ def test_figures_and_viewer_of_volumes_whose_forms_contradict_each_other_are_of_
     assert plainly.exit_code == 0, plainly.output
     expected = rows(study / "report" / "metrics.tsv")
     for path in study.rglob("*.nii.gz"):
-        image = nib.load(path)
-        data, affine = np.asanyarray(image.dataobj), image.affine
-        image.set_qform(affine, 1)
-        image.set_sform(affine @ np.diag([-1, 1, 1, 1]), 1)
-        nib.save(nib.Nifti1Image(data, None, image.header), path)
+        contradict(path, (-1, 1, 1))
     refused = run(cli, study, "--truth", study / "truth")
     assert refused.exit_code != 0
     assert "--affine-from" in refused.output
