@@ -931,6 +931,23 @@ class TranslatorFit:
         ),
         Range(0, 1),
     ] = 0.0
+    around_lesions: Annotated[
+        bool,
+        typer.Option(
+            "--around-lesions",
+            help="Learn from slices with lesions too, each lesion and 4 pixels around it left out of the loss. (default: from lesion-free slices alone)",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False
+    first_share: Annotated[
+        float,
+        typer.Option(
+            "--first-share",
+            help="Share of the timesteps that are the last one, T − 1, 0 to 0.9, which few-step samplers depend on most; the others are spread over all. Example: --first-share 0.4",
+            rich_help_panel=TRAINING,
+        ),
+        Range(0, 0.9),
+    ] = 0.0
     start: Annotated[
         str | None,
         typer.Option(
@@ -1095,10 +1112,28 @@ class SegmenterFit:
         bool,
         typer.Option(
             "--hard-negatives",
-            help="Also show widened ventricles, flat, blurred and contrast-enhanced slices as what they are: no lesion.",
+            help="Also show widened ventricles, flat, blurred and contrast-enhanced slices and levelled lesions as what they are: no lesion.",
             rich_help_panel=TRAINING,
         ),
     ] = False
+    missed_weight: Annotated[
+        float,
+        typer.Option(
+            "--missed-weight",
+            help="Weight of missed against invented pixels in the loss's overlap, 0.05 to 0.95: 0.5 is Dice, more finds more and invents more. Example: --missed-weight 0.7",
+            rich_help_panel=TRAINING,
+        ),
+        Range(0.05, 0.95),
+    ] = 0.5
+    by_slice: Annotated[
+        float,
+        typer.Option(
+            "--by-slice",
+            help="Share of the loss's overlap that is taken slice by slice, 0 to 1, so that a small lesion counts as much as a large one; the rest is taken over the batch. Example: --by-slice 0.5",
+            rich_help_panel=TRAINING,
+        ),
+        Range(0, 1),
+    ] = 0.0
 
 
 @dataclass(frozen=True)
@@ -1172,6 +1207,14 @@ class CalibrateOptions:
         typer.Option(
             "--taus",
             help="Cuts τ of the map to choose from, 0 to 1, the first of them tried first; declare them before you look at the patients. (default: the bundle's own, 0.05, 0.1, 0.2, 0.3, 0.5) Example: --taus 0.2,0.1,0.3",
+            rich_help_panel=PROMISES,
+        ),
+    ] = None
+    emphases: Annotated[
+        str | None,
+        typer.Option(
+            "--emphases",
+            help="Emphases of the OOD branch (translate --emphasis) to choose from with every cut, 0 to 10; each takes an equal share of the error, so that every further one asks for more patients. (default: the bundle's own) Example: --emphases 1.5,1",
             rich_help_panel=PROMISES,
         ),
     ] = None

@@ -36,7 +36,7 @@ from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.hard_negatives import HardNegatives
 from localdiff_cli.training.job import data_account
 from localdiff_cli.training.loop import LoopSettings, LossOf, train
-from localdiff_cli.training.segmenter import loss_of_drawn
+from localdiff_cli.training.segmenter import LesionLoss, loss_of_drawn
 from localdiff_cli.training.slices import PatientSlices
 from localdiff_cli.training.told import ToldSettings, told_loss
 from localdiff_cli.training.translator import denoising_loss, translator_loss
@@ -211,7 +211,7 @@ def segmenter(name: str, patients: list[PatientSlices], hard: HardNegatives | No
             parts = [group.draw(n, generator) for (_, group), n in zip(groups, counts, strict=True) if n]
             image, _, brain, lesion = (torch.cat(planes) for planes in zip(*parts, strict=True))
             drawn = torch.cat([image, brain, lesion, torch.zeros_like(brain)], dim=1)
-            return loss_of_drawn(network, drawn, AugmentSettings(), hard, generator)
+            return loss_of_drawn(network, drawn, AugmentSettings(), hard, LesionLoss(), generator)
 
         return loss_of
 

@@ -5,6 +5,7 @@ It begins as a model card of Hugging Face does, with fields that its hub and too
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 NOTICE = "For research use; not for diagnosis."
@@ -48,6 +49,8 @@ def _what(metadata: dict[str, Any]) -> str:
         f"- Intensity: bias field {metadata['bias']}, robust z window {metadata['condition']['window']} of {condition}"
         + (f", {metadata['target']['window']} of {target}." if target else "."),
     ]
+    packed = sorted(Path(name).stem for name, storage in metadata.get("storage", {}).items() if storage == "int8")
+    lines += [f"- Stored in 8 bits a weight, with a scale for each filter: {', '.join(packed)}."] if packed else []
     return "\n".join([*lines, *_defaults(metadata)])
 
 

@@ -30,18 +30,18 @@ SCHEDULES = ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine")
 
 
 def load_tensors(bundle: Bundle, name: str) -> dict[str, Tensor]:
-    """The tensors of a weight file; half-precision weights come back as float32.
+    """The tensors of a weight file, float32 however they are stored.
 
     All are copied: in the mapped file they lie unaligned, and the last bits of a product depend on that.
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from localdiff_cli.bundle.packing import unpack
+
     path = weight_file(bundle, name)
     try:
-        found = load_file(path)
-        return {key: value.to(torch.float32, copy=True) if value.is_floating_point() else value.clone() for key, value in found.items()}
+        return unpack(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
         raise damaged(path, f"something not readable as safetensors ({error})", "safetensors") from error
 

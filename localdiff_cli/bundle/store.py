@@ -22,6 +22,8 @@ from localdiff_cli.volumes.files import file_hash
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from localdiff_cli.bundle.packing import Storage
+
 TRANSLATOR = "models/translator.safetensors"
 EXPERT = "models/expert.safetensors"
 DETECTOR = "models/detector.safetensors"
@@ -155,29 +157,27 @@ def weight_file(bundle: Bundle, name: str) -> Path:
     return path
 
 
-def _halved(values: Tensor) -> Tensor:
-    half = values.half()
-    return half if bool(half.isfinite().all()) else values
-
-
-def save_bundle(path: Path, metadata: dict[str, Any], tensors: dict[str, dict[str, Tensor]], card: str, *, half: bool = True) -> Bundle:
+def save_bundle(
+    path: Path, metadata: dict[str, Any], tensors: dict[str, dict[str, Tensor]], card: str, storage: Storage = "float16"
+) -> Bundle:
     """Write (or update) a bundle: weight files given replace those of the same name, the metadata is merged and hashes renewed.
 
-    ``half`` stores floating weights of networks as float16, half the size; a tensor beyond float16's range stays as it is.
+    ``storage``: how floating weights lie on disk (packing.py).
     """
     from safetensors.torch import save
 
+    from localdiff_cli.bundle.packing import pack
     from localdiff_cli.volumes.whole import whole_file, write_text
 
     merged = (read_metadata(path) if (path / METADATA).is_file() else {}) | metadata
     files = dict(merged.get("files", {}))
+    others = {name: how for name, how in merged.get("storage", {}).items() if name not in tensors}
     for name, values in tensors.items():
-        stored = {k: (_halved(v) if half and v.is_floating_point() else v).cpu().contiguous() for k, v in values.items()}
-        raw = save(stored)
+        raw = save(pack(values, storage))
         with whole_file(path / name) as partial:
             partial.write_bytes(raw)
         files[name] = hashlib.sha256(raw).hexdigest()
-    merged |= {"format": FORMAT, "files": files, "name": path.name}
+    merged |= {"format": FORMAT, "files": files, "name": path.name, "storage": others | dict.fromkeys(tensors, storage)}
     merged |= monai_metadata(merged)
     write_text(path / METADATA, json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
     write_text(path / INFERENCE, json.dumps(inference_config(merged), indent=1) + "\n")

@@ -34,24 +34,33 @@ BANDS_PEOPLE = 16
 
 
 def cuts(text: str | None) -> tuple[float, ...] | None:
-    """``0.2,0.1,0.3`` as numbers. Raises :class:`UsageError` for anything else."""
+    """Of ``--taus``: ``0.2,0.1,0.3`` as numbers. Raises :class:`UsageError` for anything else."""
+    return _listed("--taus", text, 1e-6, 1.0)
+
+
+def emphases(text: str | None) -> tuple[float, ...] | None:
+    """Of ``--emphases``: ``1.5,1`` as numbers, each once. Raises :class:`UsageError` for anything else."""
+    found = _listed("--emphases", text, 0.0, 10.0)
+    return None if found is None else tuple(dict.fromkeys(found))
+
+
+def _listed(option: str, text: str | None, low: float, high: float) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        taus = tuple(float(word) for word in text.split(","))
+        numbers = tuple(float(word) for word in text.split(","))
     except ValueError as error:
-        raise UsageError(
-            f"--taus {text}: expected numbers from 0 to 1 with commas between them, such as 0.2,0.1,0.3", code="range"
-        ) from error
-    for tau in taus:
-        check_range("--taus", tau, 1e-6, 1.0)
-    return taus
+        raise UsageError(f"{option} {text}: expected numbers from {low:g} to {high:g} with commas between them", code="range") from error
+    for number in numbers:
+        check_range(option, number, low, high)
+    return numbers
 
 
 def _check(options: CalibrateOptions) -> None:
     check_affine_from(options.affine_from)
     check(options)
     cuts(options.taus)
+    emphases(options.emphases)
     if not options.levels and options.interval is None:
         asked = "--max-uncovered, --max-missed, --max-invented, --max-harm, --interval"
         raise UsageError(f"nothing to promise: give at least one of {asked}", code="missing")
@@ -73,7 +82,7 @@ def calibrate(options: CalibrateOptions) -> int:
     work = _translation(options)
     chose = _refuse_known(options, cohort, bundle, work)
     curves, people = _curves(options, work, cohort, asked)
-    measured = _measure(options, work, cohort, asked.taus, curves)
+    measured = _measure(options, work, cohort, asked, curves)
     certificate = _certificate(options, work, asked, measured, curves, chose, people)
     _write(options.out, certificate)
     return EXIT_OK
@@ -107,7 +116,8 @@ def _asked(options: CalibrateOptions, bundle: Bundle) -> Demand:
     given = cuts(options.taus) or (own, *GRID)
     # Bands alone choose no cut: they are those of the first.
     taus = tuple(sorted(set(given if options.levels else given[:1])))
-    return Demand(options.levels, 1 - options.confidence, taus, taus.index(given[0]))
+    strengths = emphases(options.emphases) or (bundle.defaults.emphasis,)
+    return Demand(options.levels, 1 - options.confidence, taus, taus.index(given[0]), strengths if options.levels else strengths[:1])
 
 
 def _say_affordable(options: CalibrateOptions, cohort: Sequence[Person], asked: Demand) -> None:
@@ -115,7 +125,8 @@ def _say_affordable(options: CalibrateOptions, cohort: Sequence[Person], asked: 
     from localdiff_cli.guarantees.losses import risks
 
     with_lesions = sum(person.lesions is not None for person in cohort)
-    say(f"{len(cohort)} patients, {with_lesions} with a lesion mask; cuts {', '.join(f'{tau:g}' for tau in asked.taus)}")
+    grid = f"cuts {', '.join(f'{tau:g}' for tau in asked.taus)}; emphasis {', '.join(f'{each:g}' for each in asked.emphases)}"
+    say(f"{len(cohort)} patients, {with_lesions} with a lesion mask; {grid}")
     for line in affordable(asked, len(cohort), with_lesions, risks(options.harm_ml)):
         say(line)
 
@@ -153,11 +164,11 @@ def _refuse_known(options: CalibrateOptions, cohort: Sequence[Person], bundle: B
     return len(chose)
 
 
-def _measurement(options: CalibrateOptions, work: TranslateWork, taus: tuple[float, ...]) -> Measurement:
+def _measurement(options: CalibrateOptions, work: TranslateWork, taus: tuple[float, ...], strengths: tuple[float, ...]) -> Measurement:
     from localdiff_cli.tasks.calibration import Measurement
 
     out = Path(os.path.abspath(options.out))
-    return Measurement(work, taus, options.every, options.work or out.with_name(out.name + ".work"), say)
+    return Measurement(work, taus, options.every, options.work or out.with_name(out.name + ".work"), say, strengths)
 
 
 def _curves(options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand) -> tuple[dict[str, Curve], int]:
@@ -174,16 +185,16 @@ def _curves(options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Per
     both = {_subject(person.name) for person in others} & {_subject(person.name) for person in cohort}
     if both:
         raise UsageError(f"{', '.join(sorted(both))}: in --bands-from and in the cohort; expected other people", code="seen")
-    measurement = _measurement(options, work, (asked.taus[asked.centre],))
+    measurement = _measurement(options, work, (asked.taus[asked.centre],), asked.emphases[:1])
     found = [measurement.drawn(person) for person in spread([person for person in others if person.target is not None], BANDS_PEOPLE)]
     known = [seen(voxels) for _, (voxels,) in (each for each in found if each is not None)]
     return learn(known, options.interval), len(known)
 
 
 def _measure(
-    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], taus: tuple[float, ...], curves: Mapping[str, Curve]
+    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand, curves: Mapping[str, Curve]
 ) -> list[tuple[Person, Record]]:
-    measurement = _measurement(options, work, taus)
+    measurement = _measurement(options, work, asked.taus, asked.emphases)
     found = [(person, measurement.record(person, curves)) for person in cohort]
     left_out = [person.name for person, record in found if record is None]
     if left_out:
@@ -201,9 +212,11 @@ def _certificate(
     from localdiff_cli.guarantees.certificate import Certificate, Cohort, comparable
     from localdiff_cli.guarantees.certify import certify
     from localdiff_cli.guarantees.losses import risks
+    from localdiff_cli.tasks.judged import emphasised
 
-    tau, promises = certify([record for _, record in measured], asked, risks(options.harm_ml))
-    intervals = _intervals(options, [record["taus"][asked.taus.index(tau)]["residuals"] for _, record in measured], curves)
+    place, promises = certify([record for _, record in measured], asked, risks(options.harm_ml))
+    emphasis, tau = asked.grid[place]
+    intervals = _intervals(options, [record["grid"][place]["residuals"] for _, record in measured], curves)
     kinds = Counter(person.kind for person, _ in measured)
     cohort = Cohort(
         patients=len(measured), kinds=dict(sorted(kinds.items())), every=options.every, split=options.split,
@@ -211,8 +224,8 @@ def _certificate(
     )  # fmt: skip
     portraits = sorted((record["portrait"] for _, record in measured), key=json.dumps)
     return Certificate(
-        work.bundle.name, work.bundle.hash, comparable(work.settings), tau, asked.taus, options.confidence, tuple(promises), cohort,
-        options.void_level, tuple(portraits), __version__, intervals,
+        work.bundle.name, work.bundle.hash, comparable(emphasised(work, emphasis).settings), tau, asked.taus, emphasis, asked.emphases,
+        options.confidence, tuple(promises), cohort, options.void_level, tuple(portraits), __version__, intervals,
     )  # fmt: skip
 
 
@@ -241,7 +254,10 @@ def _write(path: Path, certificate: Certificate) -> None:
     for line in _bands_told(certificate.intervals):
         say(line)
     patients = certificate.cohort["patients"]
-    say(f"τ {certificate.tau:g}; void for volumes stranger than {1 - certificate.void_level:.0%} of {patients} patients")
+    say(
+        f"τ {certificate.tau:g}, emphasis {certificate.emphasis:g}; "
+        f"void for volumes stranger than {1 - certificate.void_level:.0%} of {patients} patients"
+    )
     write_certificate(path, certificate)
     say(f"certificate {certificate.hash[:12]}: {path}")
 

@@ -123,6 +123,8 @@ def fit_translator(options: FitOptions, train: TrainOptions, own: TranslatorFit)
         _loop(train),
         Defaults(),
         None if own.start is None else _start(own.start),
+        around_lesions=own.around_lesions,
+        first=own.first_share,
     )
     job.say(f"wrote {bundle.path}")
     return EXIT_OK
@@ -206,7 +208,7 @@ def fit_segmenter(options: FitOptions, train: TrainOptions, own: SegmenterFit) -
     from localdiff_cli.training.augment import AugmentSettings
     from localdiff_cli.training.hard_negatives import HardNegatives
     from localdiff_cli.training.job import Start
-    from localdiff_cli.training.segmenter import LesionDraw
+    from localdiff_cli.training.segmenter import LesionDraw, LesionLoss
 
     network = LesionNetworkSettings(channels=channels)
     _check_multiple(_rows_columns(options), network.multiple)
@@ -218,6 +220,7 @@ def fit_segmenter(options: FitOptions, train: TrainOptions, own: SegmenterFit) -
         _loop(train),
         SegmenterDefaults(threshold=own.threshold, min_volume=own.min_volume),
         LesionDraw(own.healthy_share, own.doubt, HardNegatives() if own.hard_negatives else None),
+        LesionLoss(own.missed_weight, own.by_slice),
         None if own.start is None else Start(open_bundle(own.start), "segmenter"),
     )
     job.say(f"wrote {bundle.path}")

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from localdiff_cli.batch.report import say
-from localdiff_cli.bundle import Bundle, bundle_folders, bundle_paths, open_bundle, verify, with_defaults
+from localdiff_cli.bundle import (
+    EXPERT,
+    SEGMENTER,
+    TRANSLATOR,
+    Bundle,
+    bundle_folders,
+    bundle_paths,
+    copy_bundle,
+    load_tensors,
+    open_bundle,
+    save_bundle,
+    verify,
+    weight_file,
+    with_defaults,
+)
 from localdiff_cli.bundle.schema import CALIBRATION
 from localdiff_cli.errors import EXIT_OK, EXIT_UNUSABLE, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def list_models() -> int:
@@ -63,6 +82,35 @@ def _calibration_told(bundle: Bundle) -> list[str]:
     if certificate.bundle_hash != bundle.hash:
         return [f"{CALIBRATION}: of another state of this bundle; translate --interval refuses it. Make it anew with localdiff calibrate"]
     return [f"{CALIBRATION}: from {certificate.cohort['patients']} people, certificate {certificate.hash[:12]}"]
+
+
+def pack_model(name: str, to: Path | None) -> int:
+    """Store a bundle's networks in 8 bits a weight, where it lies or as a copy in ``to``; what it measured is forgotten.
+
+    Raises :class:`ModelError` where it cannot be read, :class:`UsageError` where ``to`` is there already.
+    """
+    from localdiff_cli.bundle.card import card
+
+    bundle = open_bundle(name)
+    if to is not None and to.exists():
+        raise UsageError(f"--to {to}: is there already; expected a folder to be made", code="exists")
+    files = [file for file in (TRANSLATOR, EXPERT, SEGMENTER) if file in bundle.metadata["files"]]
+    tensors = {file: load_tensors(bundle, file) for file in files}
+    before = sum(weight_file(bundle, file).stat().st_size for file in files)
+    target = bundle if to is None else copy_bundle(bundle, to)
+    metadata = {**target.metadata, "storage": target.metadata.get("storage", {}) | dict.fromkeys(files, "int8"), "results": {}}
+    made = save_bundle(target.path, metadata, tensors, card(metadata), "int8")
+    after = sum(weight_file(made, file).stat().st_size for file in files)
+    worst = max(_relative_error(tensors[file], load_tensors(made, file)) for file in files)
+    say(f"{made.name}: {before:,} bytes of weights are {after:,}; largest relative error of a tensor {100 * worst:.2f} %")
+    say("what the bundle measured was measured with other weights, and is taken out of its card; a calibration has to be made anew")
+    return EXIT_OK
+
+
+def _relative_error(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
+    """The largest root mean square difference of a tensor, as a share of its own root mean square."""
+    pairs = [(values, after[name]) for name, values in before.items() if values.is_floating_point() and values.any()]
+    return max((float((new - old).norm() / old.norm()) for old, new in pairs), default=0.0)
 
 
 def set_defaults(name: str, settings: list[str]) -> int:

@@ -46,13 +46,16 @@ def _check_copy(options: TranslateOptions, bundle: Bundle) -> None:
         )
 
 
-def _check_calibration(path: Path, detector: DetectorOptions, interval: float | None) -> None:
-    """Raise :class:`UsageError` for a certificate that cannot be read, has not this interval, or beside a cut or map of the user's own."""
+def _check_calibration(path: Path, detector: DetectorOptions, options: TranslateOptions) -> None:
+    """Raise :class:`UsageError` for a certificate that cannot be read or has not this interval, or beside what it decides itself."""
     from localdiff_cli.guarantees.certificate import read_certificate
 
-    if detector.tau is not None or detector.map is not None:
-        raise UsageError("--calibration and --interval bring their own cut of the map: --tau and --map do not apply", code="conflict")
-    found = read_certificate(path).intervals
+    if detector.tau is not None or detector.map is not None or options.emphasis is not None:
+        raise UsageError(
+            "--calibration and --interval bring their own cut of the map and emphasis: --tau, --map and --emphasis do not apply",
+            code="conflict",
+        )
+    interval, found = options.interval, read_certificate(path).intervals
     if interval is not None and (found is None or found["level"] != interval):
         has = "no interval" if found is None else f"the interval {found['level']:g}"
         raise UsageError(f"--interval {interval:g}: {path} has {has}; ask for that one, or calibrate anew", code="certificate")
@@ -68,7 +71,7 @@ def checked_bundle(options: TranslateOptions, detector: DetectorOptions) -> Bund
     if bundle.task != "translate":
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
     if calibration := calibration_of(options, bundle):
-        _check_calibration(calibration, detector, options.interval)
+        _check_calibration(calibration, detector, options)
     _check_copy(options, bundle)
     if match := match_source(options, bundle):
         check_place(match)

@@ -16,7 +16,7 @@ from localdiff_cli.volumes.whole import write_text
 if TYPE_CHECKING:
     from localdiff_cli.guarantees.intervals import Intervals
 
-FORMAT = 2
+FORMAT = 3
 MAX_BYTES = 64 << 20
 FREE = ("Command", "Match", "DataType", "Device", "Saved", "Calibration")
 """Settings of a translation that decide none of the risks."""
@@ -41,7 +41,8 @@ class Cohort(TypedDict):
 class Certificate:
     """What a cohort has proven of a bundle.
 
-    ``settings``: all that decides a translation but the cut ``tau``, which was chosen among ``taus``. ``cohort``: how many patients of what
+    ``settings``: all that decides a translation but the cut ``tau``, which was chosen among ``taus``, as the ``emphasis`` was among
+    ``emphases``. ``cohort``: how many patients of what
     kinds, how many of them chose settings of the bundle, from how many others the bands have their shape, and how they were measured; no
     names. ``portraits``: of each patient, in no order (strangeness.py). The promises hold together
     with ``confidence``, and are void for a volume whose p-value does not exceed ``void_level``. ``intervals``: ``level``, ``bands`` by
@@ -53,6 +54,8 @@ class Certificate:
     settings: dict[str, Any]
     tau: float
     taus: tuple[float, ...]
+    emphasis: float
+    emphases: tuple[float, ...]
     confidence: float
     promises: tuple[Promise, ...]
     cohort: Cohort
@@ -75,7 +78,8 @@ class Certificate:
     def promised(self) -> dict[str, Any]:
         """For the sidecar."""
         return {
-            "Tau": self.tau, "Confidence": self.confidence, "Patients": self.cohort["patients"], "Kinds": self.cohort["kinds"],
+            "Tau": self.tau, "Emphasis": self.emphasis, "Confidence": self.confidence,
+            "Patients": self.cohort["patients"], "Kinds": self.cohort["kinds"],
             "ChoseSettings": self.cohort["chose_settings"], "Promises": [self._told(promise) for promise in self.promises],
             "Intervals": self.intervals,
         }  # fmt: skip
@@ -112,7 +116,7 @@ def read_certificate(path: Path) -> Certificate:
             raise ValueError(f"format {content.get('format')!r}, expected {FORMAT}")
         given = {each.name: content[each.name] for each in fields(Certificate)}
         given |= {"promises": tuple(Promise(**each) for each in given["promises"])}
-        certificate = Certificate(**given | {name: tuple(given[name]) for name in ("taus", "portraits")})
+        certificate = Certificate(**given | {name: tuple(given[name]) for name in ("taus", "emphases", "portraits")})
     except OSError as error:
         raise UsageError(f"--calibration {path}: cannot be read ({error.strerror})", code="not-found") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,9 +1,13 @@
-"""From a cohort's losses to a certificate: which cut τ of the map keeps every promise that is asked for, if any does."""
+"""From a cohort's losses to a certificate: which cut τ of the map, and emphasis, keeps every promise that is asked for, if any does.
+
+The grid is a chain of cuts for each emphasis. Each chain has its equal share of the error (Bonferroni), which its own walk spends.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +23,24 @@ LEARN_THEN_TEST = "Learn then Test (arXiv 2110.01052) with Hoeffding–Bentkus p
 
 @dataclass(frozen=True)
 class Demand:
-    """What is to be promised: risk → level, ``delta`` = 1 − confidence, and the grid of cuts, rising, walked from ``centre`` on."""
+    """What is to be promised: risk → level, ``delta`` = 1 − confidence, and the grid: cuts ``taus``, rising, walked from ``centre`` on, for
+    each of ``emphases``, of which the first is the one to be preferred."""
 
     levels: Mapping[str, float]
     delta: float
     taus: tuple[float, ...]
     centre: int
+    emphases: tuple[float, ...]
+
+    @property
+    def grid(self) -> tuple[tuple[float, float], ...]:
+        """Emphasis and cut of every place."""
+        return tuple(product(self.emphases, self.taus))
+
+    @property
+    def share(self) -> float:
+        """The error that one chain may make."""
+        return self.delta / len(self.emphases)
 
 
 @dataclass(frozen=True)
@@ -46,8 +62,8 @@ def affordable(asked: Demand, patients: int, with_lesions: int, risks: Mapping[s
     for name, level in asked.levels.items():
         n = with_lesions if risks[name].lesions else patients
         exact = name == COVERAGE
-        best = theorems.risk_floor(n) if exact else theorems.smallest_provable(n, asked.delta)
-        errors = theorems.errors_affordable(n, level) if exact else theorems.errors_provable(n, level, asked.delta)
+        best = theorems.risk_floor(n) if exact else theorems.smallest_provable(n, asked.share)
+        errors = theorems.errors_affordable(n, level) if exact else theorems.errors_provable(n, level, asked.share)
         how = "on average" if exact else f"with {1 - asked.delta:.0%} confidence"
         lines.append(
             f"{name} at most {level:.1%} {how}: {n} patients can buy {best:.1%} at best; {max(errors, 0)} whole errors are affordable"
@@ -62,38 +78,48 @@ def affordable(asked: Demand, patients: int, with_lesions: int, risks: Mapping[s
     return lines
 
 
-def certify(records: Sequence[Record], asked: Demand, risks: Mapping[str, Risk]) -> tuple[float, list[Promise]]:
-    """The cut τ that keeps all promises, and the promises; the walk's first cut where none is asked for.
+def certify(records: Sequence[Record], asked: Demand, risks: Mapping[str, Risk]) -> tuple[int, list[Promise]]:
+    """The place of the grid that keeps all promises, and the promises; the first walk's first cut where none is asked for.
 
-    Raises :class:`NotCertifiedError` where no cut keeps them.
+    Raises :class:`NotCertifiedError` where no place keeps them.
     """
     if not asked.levels:
-        return asked.taus[asked.centre], []
-    found = {name: losses(risks[name], records, asked.taus) for name in asked.levels}
-    tested = {name: matrix for name, matrix in found.items() if name != COVERAGE}
-
-    def p_value(place: int) -> float:
-        return theorems.all_risks([theorems.hoeffding_bentkus(m[:, place], asked.levels[name]) for name, m in tested.items()])
-
-    count = len(asked.taus)
-    proven = theorems.walk_outwards(p_value, asked.centre, count, asked.delta) if tested else list(range(count))
-    if COVERAGE in found:
-        last = theorems.risk_control(found[COVERAGE], asked.levels[COVERAGE]) if len(found[COVERAGE]) else None
-        proven = [place for place in proven if last is not None and place <= last]
+        return asked.centre, []
+    found = {name: losses(risks[name], records, [tau for _, tau in asked.grid]) for name in asked.levels}
+    proven = [place for first in range(0, len(asked.grid), len(asked.taus)) for place in _proven(found, asked, first)]
     if not proven:
         raise NotCertifiedError(
             f"no cut of the map keeps all that was asked ({_measured(found, asked)}); no certificate was written. "
             "Ask for less, bring more patients, or train a better bundle",
             code="not-certified",
         )
-    chosen = _best(proven, found)
-    return asked.taus[chosen], [_promise(risks[name], matrix[:, chosen], asked) for name, matrix in found.items()]
+    chosen = _best(proven, found, asked)
+    return chosen, [_promise(risks[name], matrix[:, chosen], asked) for name, matrix in found.items()]
 
 
-def _best(proven: Sequence[int], found: Mapping[str, NDArray[np.float64]]) -> int:
-    """Of the cuts that keep all promises the one that loses the fewest lesions; of equal ones the highest, which redraws the least."""
+def _proven(found: Mapping[str, NDArray[np.float64]], asked: Demand, first: int) -> list[int]:
+    """The places of the chain that begins at ``first`` which keep all promises."""
+    count = len(asked.taus)
+    tested = {name: matrix for name, matrix in found.items() if name != COVERAGE}
+
+    def p_value(place: int) -> float:
+        return theorems.all_risks([theorems.hoeffding_bentkus(m[:, first + place], asked.levels[name]) for name, m in tested.items()])
+
+    proven = theorems.walk_outwards(p_value, asked.centre, count, asked.share) if tested else list(range(count))
+    if COVERAGE in found:
+        # What the map covers does not hang on the emphasis: every chain has the same losses.
+        covered = found[COVERAGE][:, first : first + count]
+        last = theorems.risk_control(covered, asked.levels[COVERAGE]) if len(covered) else None
+        proven = [place for place in proven if last is not None and place <= last]
+    return [first + place for place in proven]
+
+
+def _best(proven: Sequence[int], found: Mapping[str, NDArray[np.float64]], asked: Demand) -> int:
+    """Of the places that keep all promises the one that loses the fewest lesions; of equal ones the highest cut, which redraws the least,
+    then the emphasis that was named first."""
     lost = next((found[name] for name in ("missed", COVERAGE) if name in found and len(found[name])), None)
-    return max(proven, key=lambda place: (0.0 if lost is None else -float(lost[:, place].mean()), place))
+    count = len(asked.taus)
+    return max(proven, key=lambda place: (0.0 if lost is None else -float(lost[:, place].mean()), place % count, -place))
 
 
 def _promise(risk: Risk, own: NDArray[np.float64], asked: Demand) -> Promise:
@@ -105,11 +131,11 @@ def _promise(risk: Risk, own: NDArray[np.float64], asked: Demand) -> Promise:
 
 
 def _measured(found: Mapping[str, NDArray[np.float64]], asked: Demand) -> str:
-    """The means of every risk at the walk's first cut."""
+    """The means of every risk at the first walk's first cut."""
     told = [
         f"{name} {matrix[:, asked.centre].mean():.1%} of {asked.levels[name]:.1%} in {len(matrix)} patients"
         if len(matrix)
         else f"{name} in nobody"
         for name, matrix in found.items()
     ]
-    return f"at τ {asked.taus[asked.centre]:g}: " + ", ".join(told)
+    return f"at τ {asked.taus[asked.centre]:g}, emphasis {asked.emphases[0]:g}: " + ", ".join(told)

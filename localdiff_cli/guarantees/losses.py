@@ -1,4 +1,4 @@
-"""From drawings to the losses of a patient, one number in [0, 1] for each risk and each cut τ."""
+"""From drawings to the losses of a patient, one number in [0, 1] for each risk and each place of the grid."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from localdiff_cli.evaluation.metrics import harm
 from localdiff_cli.evaluation.metrics.harm import Drawn, Lesion, Scene
 
 Record = dict[str, Any]
-"""What was measured: ``covered`` of the map; by ``taus``, in the grid's order, ``lesions``, ``spotted``, ``false``."""
+"""What was measured: ``covered`` of the map; at each place of the ``grid``, in its order, ``lesions``, ``spotted``, ``false``."""
 
 
 @dataclass(frozen=True)
 class Risk:
-    """A risk: its ``name`` for options and files, what it ``says``, whether it needs ``lesions``, and the ``loss`` of a record at a τ."""
+    """A risk: its ``name`` for options and files, what it ``says``, whether it needs ``lesions``, and the ``loss`` of a record at a place
+    of the grid, with its τ."""
 
     name: str
     says: str
@@ -27,10 +28,10 @@ class Risk:
 
 
 def record_of(drawings: Sequence[tuple[Drawn, Scene]]) -> Record:
-    """What the losses are made of: one drawing for each τ of the grid."""
+    """What the losses are made of: one drawing for each place of the grid."""
     return {
         "covered": harm.covered_up_to(drawings[0][0]),
-        "taus": [
+        "grid": [
             {
                 "lesions": [asdict(lesion) for lesion in harm.lesions_of(drawn, scene)],
                 "spotted": harm.spotted_slices(drawn, scene),
@@ -47,18 +48,18 @@ def _uncovered(record: Record, place: int, tau: float) -> float | None:
 
 
 def _missed(record: Record, place: int, tau: float) -> float | None:
-    answered, showing = harm.share_kept([Lesion(**lesion) for lesion in record["taus"][place]["lesions"]], "answered")
+    answered, showing = harm.share_kept([Lesion(**lesion) for lesion in record["grid"][place]["lesions"]], "answered")
     return 1 - answered / showing if showing else None
 
 
 def _invented(record: Record, place: int, tau: float) -> float | None:
-    spotted, free = record["taus"][place]["spotted"]
+    spotted, free = record["grid"][place]["spotted"]
     return spotted / free if free else None
 
 
 def harmed(limit: float) -> Callable[[Record, int, float], float | None]:
     """1 for a patient into whom more than ``limit`` millilitres are falsely drawn, else 0."""
-    return lambda record, place, tau: float(record["taus"][place]["false"] > limit)
+    return lambda record, place, tau: float(record["grid"][place]["false"] > limit)
 
 
 def risks(harm_ml: float) -> dict[str, Risk]:
@@ -73,6 +74,6 @@ def risks(harm_ml: float) -> dict[str, Risk]:
 
 
 def losses(risk: Risk, records: Sequence[Record], taus: Sequence[float]) -> NDArray[np.float64]:
-    """``(n, k)``: the patients in whom the risk can be measured, the cuts of the grid."""
+    """``(n, k)``: the patients in whom the risk can be measured, the places of the grid, of which ``taus`` are the cuts."""
     rows = [[risk.loss(record, place, tau) for place, tau in enumerate(taus)] for record in records]
     return np.array([row for row in rows if None not in row], np.float64).reshape(-1, len(taus))

@@ -31,7 +31,7 @@ from localdiff_cli.volumes.writer import SliceWriter
 CPU = torch.device("cpu")
 EVERY_SLICE = 1 << 30
 BATCH = 8
-Volume = dict[int, NDArray]
+Volume = dict[int, NDArray[Any]]
 """A volume's slices on its own grid, by canonical number; those that are not there are 0."""
 
 

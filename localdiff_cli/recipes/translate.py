@@ -161,6 +161,7 @@ class TranslateRecipe(NetworkRecipe):
         calibration = calibration_of(options, bundle)
         certificate = _certificate(calibration) if calibration else None
         detector = replace(self.detector, tau=certificate.tau) if certificate else self.detector
+        options = replace(options, emphasis=certificate.emphasis) if certificate else options
         bind, account = choose_detector(detector, bundle, device) if local else (None, {})
         # What is unknown hangs on the bundle's own cut, whichever cut a certificate brings.
         unknown = unknown_settings(options, bundle, mask_settings(bundle, self.detector).threshold)

@@ -1,4 +1,4 @@
-"""A cohort measured, person by person: what was drawn at every cut of the grid, and the portrait. It stays in the work folder."""
+"""A cohort measured, person by person: what was drawn at every place of the grid, and the portrait. It stays in the work folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,28 @@ from localdiff_cli.training.people import Person, Slices, digest, slices_of, sta
 from localdiff_cli.volumes.reader import open_volume
 from localdiff_cli.volumes.whole import whole_file
 
-VERSION = 3
+VERSION = 4
 CHUNK = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """How people are measured: the translation, the grid of cuts, every n-th slice; the ``folder`` of what was, and where to report."""
+    """How people are measured: the translation, the grid, every n-th slice; the ``folder`` of what was, and where to report.
+
+    The grid is every cut of ``taus`` with the first of ``emphases``, then with the next; where there are none, with the translation's own.
+    """
 
     translation: TranslateWork
     taus: tuple[float, ...]
     every: int
     folder: Path
     say: Callable[[str], None]
+    emphases: tuple[float, ...] = ()
+
+    @property
+    def grid(self) -> tuple[tuple[float, float], ...]:
+        """Emphasis and cut of every place of the grid."""
+        return tuple(product(self.emphases or (self.translation.sample.local.emphasis,), self.taus))
 
     def record(self, person: Person, curves: Mapping[str, Curve]) -> Record | None:
         """A person's losses, residuals about ``curves`` of the bands, and portrait; None for files that cannot be used."""
@@ -43,16 +53,16 @@ class Measurement:
             return None
         record, voxels = drawn
         counted = [None if each.true.size == 0 else residuals(each, curves) for each in voxels]
-        at_taus = [told | {"residuals": each} for told, each in zip(record["taus"], counted, strict=True)]
-        return record | {"taus": at_taus, "portrait": portrait}
+        at_places = [told | {"residuals": each} for told, each in zip(record["grid"], counted, strict=True)]
+        return record | {"grid": at_places, "portrait": portrait}
 
     def drawn(self, person: Person) -> tuple[Record, list[Voxels]] | None:
-        """What the losses are made of, and the brain's voxels at each cut; None for files that cannot be used."""
-        found = self._remembered(person, [comparable(self.translation.settings), self.taus, self.every], self._draw)
+        """What the losses are made of, and the brain's voxels at each place of the grid; None for files that cannot be used."""
+        found = self._remembered(person, [comparable(self.translation.settings), self.grid, self.every], self._draw)
         if found is None:
             return None
         record: Record = json.loads(str(found["record"]))
-        places = range(len(self.taus))
+        places = range(len(self.grid))
         return record, [Voxels(found["true"], found[f"image{k}"], found[f"source{k}"], found["lesion"]) for k in places]
 
     def portrait(self, person: Person) -> Portrait | None:
@@ -79,16 +89,16 @@ class Measurement:
 
     def _draw(self, slices: Slices) -> dict[str, Any]:
         rows = range(0, len(slices.numbers), self.every)
-        scenes = [scene_of(self.translation, slices, self.every, tau) for tau in self.taus]
-        drawings = list(draw(self.translation, slices, rows, self.taus))
+        scenes = [scene_of(self.translation, slices, self.every, tau) for _, tau in self.grid]
+        drawings = list(draw(self.translation, slices, rows, self.taus, self.emphases or None))
         first, inside = drawings[0], drawings[0].brain
-        at_taus = [(f"image{k}", drawn.local[inside].astype(np.float32)) for k, drawn in enumerate(drawings)]
+        images = [(f"image{k}", drawn.local[inside].astype(np.float32)) for k, drawn in enumerate(drawings)]
         labels = [(f"source{k}", _labels(drawn)[inside]) for k, drawn in enumerate(drawings)]
         record = record_of(list(zip(drawings, scenes, strict=True)))
         return {
             "record": np.array(json.dumps(record)), "lesion": (first.lesions != 0)[inside],
             "true": np.zeros(0, np.float32) if first.true is None else first.true[inside].astype(np.float32),
-            **dict(at_taus), **dict(labels),
+            **dict(images), **dict(labels),
         }  # fmt: skip
 
     def _paint(self, slices: Slices) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -57,19 +58,26 @@ def detect(work: TranslateWork, chunk: Chunk) -> Detection:
     return work.bind.detect(chunk)
 
 
-def draw(work: TranslateWork, slices: Slices, rows: Sequence[int], taus: Sequence[float]) -> Iterator[Drawn]:
-    """Both translations of some slices for each cut τ of the map, with the map and what is known of them."""
+def draw(
+    work: TranslateWork, slices: Slices, rows: Sequence[int], taus: Sequence[float], emphases: Sequence[float] | None = None
+) -> Iterator[Drawn]:
+    """Both translations of some slices, with the map and what is known of them: for each emphasis (None: the work's own) and each cut τ."""
     chunk = chunk_of(slices, rows)
     detection = detect(work, chunk)
     nothing = torch.zeros_like(chunk.brain)
     plain = SliceSampler(work.networks, replace(work.sample, mode="plain"), slices.fingerprint)(chunk, detection.ood_map, nothing)[0]
-    for tau in taus:
+    for emphasis, tau in product((work.sample.local.emphasis,) if emphases is None else emphases, taus):
         mask = mask_of(detection, chunk.brain, replace(work.mask, threshold=tau), work.bundle.grid.spacing)
-        local = _local(work, slices, chunk, plain, detection.ood_map, mask)
+        local = _local(emphasised(work, emphasis), slices, chunk, plain, detection.ood_map, mask)
         unknown = unknown_of(detection, mask, chunk.brain, work.unknown, work.mask.open_mm, work.bundle.grid.spacing)
         inside, weight, brain = (each[:, 0].numpy() for each in (mask, detection.ood_map, chunk.brain))
         labels = source_labels(inside, unknown[:, 0].numpy(), weight, brain, work.sample)
         yield _drawn(slices, list(rows), (plain[:, 0].numpy(), local[:, 0].numpy(), weight), labels, brain)
+
+
+def emphasised(work: TranslateWork, emphasis: float) -> TranslateWork:
+    """The same work with another emphasis of the OOD branch."""
+    return replace(work, sample=replace(work.sample, local=replace(work.sample.local, emphasis=emphasis)))
 
 
 def _local(work: TranslateWork, slices: Slices, chunk: Chunk, plain: Tensor, ood_map: Tensor, mask: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torch.nn.functional import affine_grid, grid_sample, interpolate, max_pool2d
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,16 @@ class AugmentSettings:
 
 def _uniform(n: int, generator: torch.Generator, half_range: float) -> Tensor:
     return (torch.rand(n, generator=generator) * 2 - 1) * half_range
+
+
+def grown(images: Tensor, reach: int) -> Tensor:
+    """The largest value within ``reach`` pixels of each, a square, of ``(N, C, H, W)``; the smallest where ``reach`` is negative.
+
+    Rows and columns one after the other: the same values as over the square at once, at the cost of its sides.
+    """
+    if reach < 0:
+        return -grown(-images, -reach)
+    return max_pool2d(max_pool2d(images, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
 
 
 def place(images: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:

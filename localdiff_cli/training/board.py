@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ class Board(Protocol):
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Figures of one step by name, such as ``loss`` or ``validation/PSNR``."""
 
-    def picture(self, step: int, name: str, image: NDArray) -> None:
+    def picture(self, step: int, name: str, image: NDArray[Any]) -> None:
         """A grey picture ``(H, W)`` in [0, 1]."""
 
 
@@ -28,7 +28,7 @@ class NoBoard:
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Nothing is kept."""
 
-    def picture(self, step: int, name: str, image: NDArray) -> None:
+    def picture(self, step: int, name: str, image: NDArray[Any]) -> None:
         """Nothing is kept."""
 
 
@@ -49,6 +49,6 @@ class TensorBoard:
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def picture(self, step: int, name: str, image: NDArray) -> None:
+    def picture(self, step: int, name: str, image: NDArray[Any]) -> None:
         """As 8-bit grey."""
         self._writer.add_image(name, np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), step, dataformats="HW")

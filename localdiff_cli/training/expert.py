@@ -12,7 +12,6 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
 
 from localdiff_cli.bundle import (
     EXPERT,
@@ -29,7 +28,7 @@ from localdiff_cli.diffusion.network import TranslatorNetwork, told_network
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
-from localdiff_cli.training.augment import AugmentSettings, place, random_blob, recontrast
+from localdiff_cli.training.augment import AugmentSettings, grown, place, random_blob, recontrast
 from localdiff_cli.training.job import FitJob, Start, check_held_out, identity, present, progress, save, version
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.slices import PatientSlices
@@ -89,9 +88,9 @@ def draw_regions(lesion: Tensor, is_healthy: Tensor, settings: RegionSettings, g
     n = lesion.shape[0]
     blob = random_blob(n, (lesion.shape[-2], lesion.shape[-1]), generator)
     radius = torch.randint(settings.grow + 1, (n,), generator=generator).tolist()
-    grown = torch.stack([max_pool2d(one, 2 * r + 1, 1, r) for one, r in zip(lesion, radius, strict=True)])
+    wider = torch.stack([grown(one[None], r)[0] for one, r in zip(lesion, radius, strict=True)])
     strays = (torch.rand(n, generator=generator) < settings.stray).view(-1, 1, 1, 1)
-    around = torch.maximum(grown, blob * strays)
+    around = torch.maximum(wider, blob * strays)
     return torch.where(is_healthy, blob * (1 - lesion), around)
 
 

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, grid_sample, interpolate, max_pool2d, pad
+from torch.nn.functional import avg_pool2d, conv2d, grid_sample, interpolate, pad
 
-from localdiff_cli.training.augment import random_blob
+from localdiff_cli.training.augment import grown, random_blob
 
 FLUID_BELOW = 0.25
 """Fluid on T1w: below this on the scale of the robust window, −3 robust SDs."""
+GRAIN = 1.5
+"""What varies over fewer pixels than this (standard deviation) is grain."""
+RING = 6
+"""What surrounds a lesion: the brain up to so many pixels from it, but for the nearest."""
 DEEP_PIXELS = 17
 """Ventricles lie at least this far inside the brain; the cisterns and sulci nearer its rim are not widened."""
 
@@ -24,7 +28,7 @@ DEEP_PIXELS = 17
 @dataclass(frozen=True)
 class HardNegatives:
     """How often a slice is changed, each a probability: ``widen`` ventricles by up to ``widest`` pixels, ``flat`` or ``blurred`` patches,
-    a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it."""
+    a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it; ``levelled``: lesions that are no longer there, flat tissue."""
 
     widen: float = 0.3
     widest: float = 7.0
@@ -32,6 +36,7 @@ class HardNegatives:
     blurred: float = 0.1
     soft: float = 0.2
     bright: float = 0.1
+    levelled: float = 0.1
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -62,7 +67,7 @@ def blur_on_card(images: Tensor, sigma: Tensor) -> Tensor:
 
 def deep_fluid(condition: Tensor, brain: Tensor, lesion: Tensor) -> Tensor:
     """The ventricles as T1w shows them, ``(N, 1, H, W)`` of 0 and 1: dark, deep inside ``brain`` and no lesion."""
-    core = -max_pool2d(-brain, 2 * DEEP_PIXELS + 1, 1, DEEP_PIXELS)
+    core = grown(brain, -DEEP_PIXELS)
     return (condition < FLUID_BELOW).float() * core * (1 - lesion)
 
 
@@ -81,6 +86,22 @@ def widen_fluid(images: Tensor, fluid: Tensor, chosen: Tensor, widest: float, ge
     return torch.where(chosen.view(-1, 1, 1, 1) > 0, grid_sample(images, grid, align_corners=True), images)
 
 
+def level(condition: Tensor, brain: Tensor, lesion: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """With ``probability`` a slice's lesions are brought to the mean of what surrounds them, but for their grain, and are lesions no more.
+
+    ``condition``, ``brain``, ``lesion`` ``(N, 1, H, W)``; returns the condition and what is still a lesion. A slice whose lesions have no
+    healthy brain around them stays as it is.
+    """
+    ring = (grown(lesion, RING) - grown(lesion, 1)) * brain
+    around = ring.sum(dim=(2, 3), keepdim=True)
+    drawn = torch.rand(len(condition), generator=generator).view(-1, 1, 1, 1) < probability
+    chosen = (drawn & (around >= RING)).float() * lesion
+    mean = (condition * ring).sum(dim=(2, 3), keepdim=True) / around.clamp(min=1)
+    width = torch.full((len(condition),), GRAIN)
+    smooth = blur(condition * lesion, width) / blur(lesion, width).clamp(min=1e-6)
+    return (condition + chosen * (mean - smooth)).clamp(0, 1), lesion - chosen
+
+
 def spoil(condition: Tensor, brain: Tensor, lesion: Tensor, settings: HardNegatives, generator: torch.Generator) -> Tensor:
     """Flat and blurred patches off the lesion, soft slices and bright rims; ``condition``, ``brain``, ``lesion`` ``(N, 1, H, W)``."""
     n, shape = len(condition), (condition.shape[-2], condition.shape[-1])
@@ -88,13 +109,13 @@ def spoil(condition: Tensor, brain: Tensor, lesion: Tensor, settings: HardNegati
     def chosen(probability: float) -> Tensor:
         return (torch.rand(n, generator=generator) < probability).float().view(-1, 1, 1, 1)
 
-    patch = random_blob(n, shape, generator) * brain * (1 - max_pool2d(lesion, 9, 1, 4))
+    patch = random_blob(n, shape, generator) * brain * (1 - grown(lesion, 4))
     edge = avg_pool2d(patch, 5, 1, 2)
     mean = (condition * patch).sum(dim=(2, 3), keepdim=True) / patch.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     condition = condition + chosen(settings.flat) * edge * (mean - condition)
     sigma = (1.5 + 3 * torch.rand(n, generator=generator)) * chosen(settings.blurred).flatten()
     condition = condition + edge * (blur(condition, sigma) - condition)
     condition = blur(condition, (0.5 + 1.5 * torch.rand(n, generator=generator)) * chosen(settings.soft).flatten())
-    rim = brain - (-max_pool2d(-brain, 15, 1, 7))
+    rim = brain - grown(brain, -7)
     veins = interpolate(torch.randn(n, 1, 24, 20, generator=generator), shape, mode="bicubic", align_corners=True).clamp(min=0)
     return ((condition + chosen(settings.bright) * 0.25 * veins * rim).clamp(0, 1)) * brain

@@ -31,7 +31,7 @@ class Processes(Protocol):
     def joined(self, network: nn.Module) -> nn.Module:
         """The network whose gradients are the mean over all processes."""
 
-    def without_exchange(self) -> AbstractContextManager:
+    def without_exchange(self) -> AbstractContextManager[None]:
         """Within the block gradients are gathered here only, for a later part of the step to share."""
 
     def total(self, values: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class Alone:
         """The network itself."""
         return network
 
-    def without_exchange(self) -> AbstractContextManager:
+    def without_exchange(self) -> AbstractContextManager[None]:
         """Nothing to hold back."""
         return nullcontext()
 
@@ -80,7 +80,7 @@ class Together:
         self._joined = self._engine.prepare_model(network)
         return self._joined
 
-    def without_exchange(self) -> AbstractContextManager:
+    def without_exchange(self) -> AbstractContextManager[None]:
         """DistributedDataParallel's ``no_sync``."""
         return self._engine.no_sync(self._joined)
 

@@ -5,7 +5,7 @@ Patients known to bear no lesion at all are a share of their own: a network that
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from localdiff_cli.bundle import SEGMENTER, Bundle, SegmenterDefaults, load_segm
 from localdiff_cli.errors import UsageError
 from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings, lesion_probability
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
-from localdiff_cli.training.hard_negatives import HardNegatives, deep_fluid, spoil, widen_fluid
+from localdiff_cli.training.hard_negatives import HardNegatives, deep_fluid, level, spoil, widen_fluid
 from localdiff_cli.training.job import (
     FitJob,
     Start,
@@ -32,9 +32,12 @@ from localdiff_cli.training.job import (
     version,
 )
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
-from localdiff_cli.training.slices import PatientSlices
+from localdiff_cli.training.slices import PLANES, PatientSlices
 from localdiff_cli.training.widen import fits_into, widened
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
+
+WATCHED = 8
+"""Slices of a held-out patient that a training is watched by."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,19 @@ class LesionDraw:
     healthy_share: float = 0.2
     doubt: float | None = None
     hard_negatives: HardNegatives | None = None
+
+
+@dataclass(frozen=True)
+class LesionLoss:
+    """What the overlap part of the loss is after.
+
+    ``missed``: weight of missed against invented pixels, 0 to 1 (Tversky's index; 0.5 is Dice). ``by_slice``: share of the overlap that is
+    taken slice by slice, of those with a lesion, and averaged, so that a small lesion counts as much as a large one; the rest is taken
+    over the batch as a whole.
+    """
+
+    missed: float = 0.5
+    by_slice: float = 0.0
 
 
 def masked_patients(patients: list[PatientSlices], split: str) -> list[PatientSlices]:
@@ -91,19 +107,19 @@ def _slice(patient: PatientSlices, row: int, doubt_at: float | None) -> NDArray[
 
 
 def segmenter_loss(
-    patients: list[PatientSlices], augment: AugmentSettings, batch_size: int, settings: LesionDraw, doubt_at: float | None
+    patients: list[PatientSlices], augment: AugmentSettings, batch_size: int, settings: LesionDraw, doubt_at: float | None, aim: LesionLoss
 ) -> LossOf:
-    """The loss of one step: Dice over the batch plus cross-entropy, of the pixels that are not in doubt."""
+    """The loss of one step: overlap plus cross-entropy, of the pixels that are not in doubt."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         drawn = draw_lesions(patients, batch_size, settings, doubt_at, generator)
-        return loss_of_drawn(network, drawn, augment, settings.hard_negatives, generator)
+        return loss_of_drawn(network, drawn, augment, settings.hard_negatives, aim, generator)
 
     return loss_of
 
 
 def loss_of_drawn(
-    network: nn.Module, drawn: Tensor, augment: AugmentSettings, hard: HardNegatives | None, generator: torch.Generator
+    network: nn.Module, drawn: Tensor, augment: AugmentSettings, hard: HardNegatives | None, aim: LesionLoss, generator: torch.Generator
 ) -> Tensor:
     """The loss of a batch ``(n, 4, H, W)`` as :func:`draw_lesions` makes it, after augmentation."""
     drawn = place(drawn, augment, generator)
@@ -116,18 +132,28 @@ def loss_of_drawn(
     lesion, kept = (lesion > 0.5).float() * inside, (doubt < 0.5).float()
     image = recontrast(image, inside, augment, generator)
     if hard is not None:
+        image, lesion = level(image, inside, lesion, hard.levelled, generator)
         image = spoil(image, inside, lesion, hard, generator)
     device = next(network.parameters()).device
-    return lesion_loss(network(image.to(device)), lesion.to(device), kept.to(device))
+    return lesion_loss(network(image.to(device)), lesion.to(device), kept.to(device), aim)
 
 
-def lesion_loss(logits: Tensor, lesion: Tensor, kept: Tensor) -> Tensor:
-    """1 − Dice over the batch plus the mean cross-entropy, both over the pixels where ``kept`` is 1; all ``(N, 1, H, W)``."""
-    found = logits.sigmoid() * kept
-    lesion = lesion * kept
-    dice = (2 * (found * lesion).sum() + 1e-5) / (found.sum() + lesion.sum() + 1e-5)
+def lesion_loss(logits: Tensor, lesion: Tensor, kept: Tensor, aim: LesionLoss) -> Tensor:
+    """1 − overlap plus the mean cross-entropy, both over the pixels where ``kept`` is 1; all ``(N, 1, H, W)``."""
+    found, lesion = logits.sigmoid() * kept, lesion * kept
+    overlap = _tversky(found, lesion, aim.missed, (0, 1, 2, 3))
+    bearing = lesion.sum(dim=(1, 2, 3)) > 0
+    if aim.by_slice and bearing.any():
+        overlap = torch.lerp(overlap, _tversky(found[bearing], lesion[bearing], aim.missed, (1, 2, 3)).mean(), aim.by_slice)
     entropy = (binary_cross_entropy_with_logits(logits, lesion, reduction="none") * kept).sum() / kept.sum().clamp(min=1)
-    return 1 - dice + entropy
+    return 1 - overlap + entropy
+
+
+def _tversky(found: Tensor, lesion: Tensor, missed: float, over: tuple[int, ...]) -> Tensor:
+    """Tversky's index (Salehi et al. 2017) over these dimensions; with ``missed`` = 0.5 it is Dice."""
+    hit = (found * lesion).sum(dim=over)
+    weighed = (1 - missed) * (found * (1 - lesion)).sum(dim=over) + missed * ((1 - found) * lesion).sum(dim=over)
+    return (hit + 5e-6) / (hit + weighed + 5e-6)
 
 
 def flagged_share(network: LesionNetwork, patient: PatientSlices, threshold: float) -> float:
@@ -141,6 +167,13 @@ def _found(network: LesionNetwork, patient: PatientSlices, threshold: float) -> 
     return lesion_probability(network, image.to(device), brain.to(device)).cpu().numpy()[:, 0] >= threshold
 
 
+def watched(patient: PatientSlices, most: int = WATCHED) -> PatientSlices:
+    """At most so many of a patient's slices, evenly spread: enough to watch a training by."""
+    rows = np.unique(np.linspace(0, len(patient.condition) - 1, min(most, len(patient.condition))).astype(int))
+    planes = {name: plane[rows] for name in PLANES if (plane := getattr(patient, name)) is not None}
+    return replace(patient, **planes)
+
+
 def patient_dice(network: LesionNetwork, patient: PatientSlices, threshold: float = 0.5) -> float:
     """Dice over all slices of one patient on the network's grid; 1 where both are empty."""
     found = _found(network, patient, threshold)
@@ -150,18 +183,18 @@ def patient_dice(network: LesionNetwork, patient: PatientSlices, threshold: floa
 
 def fit_segmenter(
     job: FitJob, network: LesionNetworkSettings, augment: AugmentSettings, loop: LoopSettings, defaults: SegmenterDefaults,
-    draw: LesionDraw, start: Start | None = None,
+    draw: LesionDraw, aim: LesionLoss, start: Start | None = None,
 ) -> Bundle:  # fmt: skip
     """Train the lesion network on expert masks, from the weights of ``start`` where it is given, and write it into the bundle."""
     check_out(job, "segment")
-    model = _first_segmenter(network, loop.seed, start, job.device)
+    model = _first_segmenter(network, loop.seed, start, job.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     begun = {} if start is None else {"start": start.account}
     patients = job.patients()
     if start is not None:
         check_held_out(patients, start.account)
     used = masked_patients(patients, "train")
     held_out = [p for p in patients if p.split == "val" and p.masked]
-    sick, healthy = [p for p in held_out if not p.lesion_free.all()], [p for p in held_out if p.lesion_free.all()]
+    sick, healthy = ([watched(p) for p in held_out if p.lesion_free.all() == free] for free in (False, True))
     job.say(f"{sum(len(p.condition) for p in used)} slices of {len(used)} patients with masks")
 
     def on_checkpoint(average: nn.Module, step: int) -> None:
@@ -170,7 +203,7 @@ def fit_segmenter(
         shares = [100 * flagged_share(average, p, 0.5) for p in healthy]
         average.train()
         if scores:
-            job.say(f"  step {step}: held-out patients' Dice, mean {np.mean(scores):.3f}, worst {min(scores):.3f}")
+            job.say(f"  step {step}: Dice of slices of held-out patients, mean {np.mean(scores):.3f}, worst {min(scores):.3f}")
             job.board.numbers(step, {"validation/Dice, mean": float(np.mean(scores)), "validation/Dice, worst": min(scores)})
         if shares:
             job.say(f"  step {step}: % of the brain flagged in people without lesions, mean {np.mean(shares):.2f}, worst {max(shares):.2f}")
@@ -178,12 +211,13 @@ def fit_segmenter(
 
     checkpoint = job.work / f"{job.out.name}-segmenter.pt"
     average, curve = train(
-        model, segmenter_loss(used, augment, loop.batch_size, draw, _doubt_at(draw, job)), loop, checkpoint, progress(job),
-        on_checkpoint, identity(patients, network=network, augment=augment, draw=draw) | begun, job.team,
+        model, segmenter_loss(used, augment, loop.batch_size, draw, _doubt_at(draw, job), aim), loop, checkpoint, progress(job),
+        on_checkpoint, identity(patients, network=network, augment=augment, draw=draw, aim=aim) | begun, job.team,
     )  # fmt: skip
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
-        "draw": asdict(draw), **begun, "slices": sum(len(p.condition) for p in used), "patients": data_account(used + held_out),
+        "draw": asdict(draw), "aim": asdict(aim), **begun,
+        "slices": sum(len(p.condition) for p in used), "patients": data_account(used + held_out),
         "curve": curve, "monai": version("monai"), "torch": torch.__version__,
     }  # fmt: skip
     metadata = base_metadata(job, "segment") | {

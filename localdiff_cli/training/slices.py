@@ -84,7 +84,7 @@ def _with_index(patient: PatientSlices, index: SliceIndex | None) -> PatientSlic
     return patient
 
 
-def digest_of(planes: Iterable[NDArray | None]) -> str:
+def digest_of(planes: Iterable[NDArray[Any] | None]) -> str:
     """SHA-256 of shapes and voxels."""
     digest = hashlib.sha256()
     for array in planes:
@@ -156,7 +156,7 @@ def beside(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)
 
 
-def _unpacked(path: Path) -> dict[str, NDArray] | None:
+def _unpacked(path: Path) -> dict[str, NDArray[Any]] | None:
     """The arrays of a cache file as earlier versions wrote it; None without one."""
     if not path.is_file():
         return None
@@ -164,12 +164,12 @@ def _unpacked(path: Path) -> dict[str, NDArray] | None:
         return dict(arrays)
 
 
-def record_type(arrays: Mapping[str, NDArray]) -> np.dtype:
+def record_type(arrays: Mapping[str, NDArray[Any]]) -> np.dtype:
     """One slice on disk, its planes side by side: a slice is one read."""
     return np.dtype([(name, arrays[name].dtype, arrays[name].shape[1:]) for name in PLANES if name in arrays])
 
 
-def write_slices(stem: Path, arrays: Mapping[str, NDArray]) -> None:
+def write_slices(stem: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """``<stem>.npy`` with the slices, then ``<stem>.json`` with their index: where that is, both are whole."""
     records = np.empty(len(arrays["condition"]), record_type(arrays))
     for name in records.dtype.names or ():
@@ -187,7 +187,7 @@ def _header(text: bytes) -> tuple[int, np.dtype]:
     return told["shape"][0], np.lib.format.descr_to_dtype(told["descr"])
 
 
-def mapped_slices(stem: Path) -> tuple[dict[str, NDArray], SliceIndex]:
+def mapped_slices(stem: Path) -> tuple[dict[str, NDArray[Any]], SliceIndex]:
     """The planes ``(S, H, W)`` of a cache file and their index; views of a memory map that holds no open file and is never written back."""
     path, told = beside(stem, ".npy"), json.loads(beside(stem, ".json").read_text())
     with path.open("rb") as handle:
@@ -234,7 +234,7 @@ def _masks(prepared: Prepared, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.stack([prepared.grid.to_network(image, cubic=False) > 0.5 for image in mask])
 
 
-def fit_shape(stack: NDArray, shape: tuple[int, int]) -> NDArray:
+def fit_shape(stack: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
     """Centre-crop a ``(S, H, W)`` stack of a larger brain to the training ``shape``."""
     top, left = (stack.shape[1] - shape[0]) // 2, (stack.shape[2] - shape[1]) // 2
     return stack[:, top : top + shape[0], left : left + shape[1]]

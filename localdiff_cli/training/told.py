@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, max_pool2d
+from torch.nn.functional import avg_pool2d
 
 from localdiff_cli.diffusion.schedule import Schedule
-from localdiff_cli.training.augment import AugmentSettings, place, random_blob, recontrast
+from localdiff_cli.training.augment import AugmentSettings, grown, place, random_blob, recontrast
 from localdiff_cli.training.loop import LossOf
-from localdiff_cli.training.translator import Drawable, stratified_times
+from localdiff_cli.training.translator import Drawable, first_or_any
 
 Finder = Callable[[Tensor, Tensor], Tensor]
 """Condition and brain, each ``(N, 1, H, W)`` → M in [0, 1] of that shape."""
@@ -70,27 +70,14 @@ def made_map(lesion: Tensor, generator: torch.Generator) -> Tensor:
     n, shape = len(lesion), (lesion.shape[-2], lesion.shape[-1])
     radius = torch.randint(-3, 8, (n,), generator=generator).tolist()
     shift = torch.randint(-4, 5, (n, 2), generator=generator).tolist()
-    grown = torch.stack([_grow(one[None], r)[0].roll(tuple(by), dims=(-2, -1)) for one, r, by in zip(lesion, radius, shift, strict=True)])
+    moved = torch.stack([grown(one[None], r)[0].roll(tuple(by), dims=(-2, -1)) for one, r, by in zip(lesion, radius, shift, strict=True)])
     island = random_blob(n, shape, generator) * (torch.rand(n, generator=generator) < 0.5).float().view(-1, 1, 1, 1)
     certainty, doubt = 0.4 + 0.6 * torch.rand(n, 1, 1, 1, generator=generator), 0.2 + 0.6 * torch.rand(n, 1, 1, 1, generator=generator)
-    return avg_pool2d(torch.maximum(grown * certainty, island * doubt), 5, 1, 2)
-
-
-def _grow(mask: Tensor, radius: int) -> Tensor:
-    """``(1, 1, H, W)`` dilated by ``radius`` pixels, eroded where it is negative."""
-    reach = abs(radius)
-    return max_pool2d(mask, 2 * reach + 1, 1, reach) if radius >= 0 else -max_pool2d(-mask, 2 * reach + 1, 1, reach)
+    return avg_pool2d(torch.maximum(moved * certainty, island * doubt), 5, 1, 2)
 
 
 def region_weight(ood_map: Tensor, lesion: Tensor, inside: Tensor, settings: ToldSettings) -> Tensor:
     """How much each pixel counts, ``(N, 1, H, W)``: the region of M and the lesion, little elsewhere, least outside the brain."""
-    reach = settings.reach
-    near = (max_pool2d(torch.maximum(ood_map, lesion), 2 * reach + 1, 1, reach) > 0.1).float()
+    near = (grown(torch.maximum(ood_map, lesion), settings.reach) > 0.1).float()
     within = settings.elsewhere + (1 - settings.elsewhere) * near + (settings.lesion - 1) * lesion
     return inside * within + (1 - inside) * settings.elsewhere / 4
-
-
-def first_or_any(n: int, timesteps: int, first: float, generator: torch.Generator) -> Tensor:
-    """Timesteps of a batch ``(n,)``: the last one with probability ``first``, else stratified over all."""
-    times = stratified_times(n, timesteps, generator)
-    return torch.where(torch.rand(n, generator=generator) < first, timesteps - 1, times)

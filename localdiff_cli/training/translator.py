@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from localdiff_cli.bundle.card import card
 from localdiff_cli.diffusion.network import BACKGROUND, NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
-from localdiff_cli.training.augment import AugmentSettings, place, recontrast, restrict_regions
+from localdiff_cli.training.augment import AugmentSettings, grown, place, recontrast, restrict_regions
 from localdiff_cli.training.job import (
     FitJob,
     Start,
@@ -37,6 +37,8 @@ from localdiff_cli.volumes.whole import whole_file, write_text
 
 BACKGROUND_WEIGHT = 0.1
 """Pixels outside the brain (for the expert: its region) count this much in the loss: they are known, yet must stay background."""
+MARGIN = 4
+"""A lesion that is left out of the loss takes so many pixels around it with it: where it ends is not sure."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,12 @@ class Drawable(Protocol):
         """A random batch of ``n`` slices."""
 
 
-def healthy_slices(patients: list[PatientSlices], split: str) -> ChosenSlices:
-    """The lesion-free slices of a split; every slice of a patient without a mask.
+def healthy_slices(patients: list[PatientSlices], split: str, *, around_lesions: bool = False) -> ChosenSlices:
+    """The lesion-free slices of a split, with ``around_lesions`` the others as well; every slice of a patient without a mask.
 
     Raises :class:`UsageError` where there are none.
     """
-    chosen = [(p, np.flatnonzero(p.lesion_free)) for p in patients if p.split == split and p.target is not None]
+    chosen = [(p, np.flatnonzero(p.lesion_free | around_lesions)) for p in patients if p.split == split and p.target is not None]
     chosen = [(p, rows) for p, rows in chosen if rows.size]
     if not chosen:
         raise UsageError(f"no lesion-free slices in the {split} split; expected pairs with a target")
@@ -92,31 +94,40 @@ def draw(slices: ChosenSlices, n: int, generator: torch.Generator) -> tuple[Tens
     return condition, target, brain, lesion
 
 
-def translator_loss(slices: Drawable, schedule: Schedule, augment: AugmentSettings, batch_size: int) -> LossOf:
-    """The loss of one step: squared error of the network's prediction at stratified random timesteps."""
+def translator_loss(slices: Drawable, schedule: Schedule, augment: AugmentSettings, batch_size: int, first: float = 0.0) -> LossOf:
+    """The loss of one step: squared error of the network's prediction at random timesteps, lesions and a margin left out.
+
+    ``first``: share of the timesteps that are the last one, T − 1, at which the network sees noise and the condition alone.
+    """
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
-        condition, target, brain, _ = slices.draw(batch_size, generator)
-        condition, target, brain = place(torch.cat([condition, target, brain], dim=1), augment, generator).split(1, dim=1)
+        condition, target, brain, lesion = place(torch.cat(slices.draw(batch_size, generator), dim=1), augment, generator).split(1, dim=1)
         inside = (brain > 0.5).float()
+        counted = 1 - grown((lesion > 0).float(), MARGIN)
         condition = recontrast(condition, inside, augment, generator)
         condition, target = restrict_regions(condition, target.clamp(0, 1) * inside, augment, generator)
-        return denoising_loss(network, schedule, condition, target, inside, generator)
+        return denoising_loss(network, schedule, condition, target, inside, generator, counted, first)
 
     return loss_of
 
 
 def denoising_loss(
-    network: nn.Module, schedule: Schedule, condition: Tensor, target: Tensor, inside: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Squared error of the prediction at stratified random timesteps; images ``(N, 1, H, W)`` in [0, 1], little weight off ``inside``."""
+    network: nn.Module, schedule: Schedule, condition: Tensor, target: Tensor, inside: Tensor, generator: torch.Generator,
+    counted: Tensor | None = None, first: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Squared error of the prediction at random timesteps; images ``(N, 1, H, W)`` in [0, 1], little weight off ``inside``.
+
+    ``counted``: weights from 0 to 1 of the same shape; None counts every pixel. ``first``: see :func:`first_or_any`.
+    """
     device = next(network.parameters()).device
     x0 = 2 * target - 1
-    t = stratified_times(len(x0), schedule.num_train_timesteps, generator)
+    t = first_or_any(len(x0), schedule.num_train_timesteps, first, generator)
     noise = torch.randn(x0.shape, generator=generator)
     x0, noise, t, condition, inside = (tensor.to(device) for tensor in (x0, noise, t, condition, inside))
     predicted = network(schedule.add_noise(x0, noise, t), condition, t)
     weight = BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * inside
+    if counted is not None:
+        weight = weight * counted.to(device)
     return (weight * (predicted - schedule.training_target(x0, noise, t)).square()).sum() / weight.sum()
 
 
@@ -124,6 +135,12 @@ def stratified_times(n: int, timesteps: int, generator: torch.Generator) -> Tens
     """One random timestep in each of ``n`` equal parts of [0, T), shuffled: less variance than independent draws."""
     parts = (torch.arange(n) + torch.rand(n, generator=generator)) / n
     return (parts[torch.randperm(n, generator=generator)] * timesteps).long().clamp(max=timesteps - 1)
+
+
+def first_or_any(n: int, timesteps: int, first: float, generator: torch.Generator) -> Tensor:
+    """Timesteps of a batch ``(n,)``: the last one with probability ``first``, else stratified over all."""
+    times = stratified_times(n, timesteps, generator)
+    return torch.where(torch.rand(n, generator=generator) < first, timesteps - 1, times) if first else times
 
 
 @torch.inference_mode()
@@ -139,12 +156,12 @@ def mean_prediction(predict: Callable[[Tensor, Tensor, Tensor], Tensor], schedul
     return ((total / samples - BACKGROUND) / 2).clamp(0, 1)
 
 
-def psnr(a: NDArray, b: NDArray, mask: NDArray[np.bool_]) -> float:
+def psnr(a: NDArray[Any], b: NDArray[Any], mask: NDArray[np.bool_]) -> float:
     """PSNR (dB) over ``mask``, data range 1."""
     return float(10 * np.log10(1 / np.mean((a[mask] - b[mask]) ** 2, dtype=np.float64)))
 
 
-def polynomial_map(slices: ChosenSlices, degree: int = 5, most: int = 200) -> NDArray:
+def polynomial_map(slices: ChosenSlices, degree: int = 5, most: int = 200) -> NDArray[Any]:
     """The best polynomial intensity map from condition to target over the brain pixels of ``slices``; ``np.polyval`` order.
 
     Of more than ``most`` patients it takes as many, evenly spread.
@@ -160,7 +177,7 @@ def polynomial_map(slices: ChosenSlices, degree: int = 5, most: int = 200) -> ND
     return np.polyfit(np.concatenate(xs), np.concatenate(ys), degree)
 
 
-def _check_batch(slices: ChosenSlices, n: int = 12) -> tuple[Tensor, NDArray, NDArray[np.bool_]]:
+def _check_batch(slices: ChosenSlices, n: int = 12) -> tuple[Tensor, NDArray[Any], NDArray[np.bool_]]:
     """Some evenly spread slices to watch: condition tensor, target and brain arrays."""
     flat = [(p, row) for p, rows in zip(slices.patients, slices.rows, strict=True) for row in rows]
     chosen = [flat[i] for i in np.linspace(0, len(flat) - 1, min(n, len(flat))).astype(int)]
@@ -186,7 +203,7 @@ def _watch(job: FitJob, watched: ChosenSlices, schedule: Schedule) -> Callable[[
     return on_checkpoint
 
 
-def _picture(path: Path, mosaic: NDArray) -> None:
+def _picture(path: Path, mosaic: NDArray[Any]) -> None:
     from matplotlib.image import imsave
 
     with whole_file(path) as partial:
@@ -195,9 +212,11 @@ def _picture(path: Path, mosaic: NDArray) -> None:
 
 def fit_translator(
     job: FitJob, network: NetworkSettings, schedule: Schedule, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
-    start: Start | None = None,
+    start: Start | None = None, *, around_lesions: bool = False, first: float = 0.0,
 ) -> Bundle:  # fmt: skip
     """Train the conditional diffusion network on lesion-free slices and write it into the bundle; random weights without ``start``.
+
+    ``around_lesions``: on the other slices too, their lesions left out of the loss.
 
     Raises :class:`UsageError` where the network or schedule of ``start`` is another.
     """
@@ -207,18 +226,19 @@ def fit_translator(
     patients = job.patients()
     if start is not None:
         check_held_out(patients, start.account)
-    used = healthy_slices(patients, "train")
+    used = healthy_slices(patients, "train", around_lesions=around_lesions)
     held_out = healthy_slices(patients, "val") if any(p.split == "val" for p in patients) else used
-    job.say(f"{used.count} lesion-free slices of {len(used.patients)} patients")
+    job.say(f"{used.count} {'' if around_lesions else 'lesion-free '}slices of {len(used.patients)} patients")
     checkpoint = job.work / f"{job.out.name}-translator.pt"
+    slices_and_times = {"around_lesions": around_lesions, "first": first}
     average, curve = train(
         model,
-        translator_loss(used, schedule, augment, loop.batch_size),
+        translator_loss(used, schedule, augment, loop.batch_size, first),
         loop,
         checkpoint,
         progress(job),
         _watch(job, held_out, schedule),
-        identity(patients, network=network, schedule=schedule, augment=augment) | begun,
+        identity(patients, network=network, schedule=schedule, augment=augment) | begun | slices_and_times,
         job.team,
     )
     yardstick = polynomial_map(used)
@@ -231,6 +251,7 @@ def fit_translator(
                 "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
                 "slices": used.count, "patients": data_account(patients), "curve": curve, "polynomial": yardstick.tolist(),
                 "monai": version("monai"), "torch": torch.__version__, **begun,
+                **slices_and_times,
             }
         },
     }  # fmt: skip

@@ -50,7 +50,7 @@ class ViewCase:
         return slices, rows, columns
 
 
-def window_of(array: NDArray, kind: str) -> tuple[float, float]:
+def window_of(array: NDArray[Any], kind: str) -> tuple[float, float]:
     """What 0 and 255 stand for: the 1st and 99.9th percentile of an image, 0 and 1 (or the maximum) of a map, of labels themselves."""
     if kind == LABELS:
         return 0.0, 255.0
@@ -62,7 +62,7 @@ def window_of(array: NDArray, kind: str) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def layer(name: str, kind: str, array: NDArray, window: tuple[float, float] | None = None) -> Layer:
+def layer(name: str, kind: str, array: NDArray[Any], window: tuple[float, float] | None = None) -> Layer:
     """A canonical array of real values as a layer; values outside ``window`` are held at its ends, NaN counts as its low end."""
     low, high = window or window_of(array, kind)
     scaled = (np.nan_to_num(array.astype(np.float32), nan=low, posinf=high, neginf=low) - low) * (255 / (high - low))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ def support(reader: SliceReader, background: float, tolerance: float) -> NDArray
     return mask
 
 
-def _litres(mask: NDArray, volume: Volume) -> float:
+def _litres(mask: NDArray[Any], volume: Volume) -> float:
     return float(mask.sum()) * float(np.prod(volume.frame.spacing)) * 1e-6
 
 
@@ -62,7 +63,7 @@ def is_slab(volume: Volume) -> bool:
     return _extent_mm(volume) < SLAB_EXTENT_MM or volume.frame.shape[0] < SLAB_MIN_SLICES
 
 
-def looks_stripped(mask: NDArray, volume: Volume) -> bool:
+def looks_stripped(mask: NDArray[Any], volume: Volume) -> bool:
     """Whether a support is that of a brain without its skull, by its size alone."""
     if 1 - mask.mean() < BACKGROUND_SHARE:
         return False
@@ -95,12 +96,12 @@ def auto_brain(reader: SliceReader, background: float, tolerance: float, advice:
     return Brain(extracted, "deepbet", _size_doubts(extracted, volume))
 
 
-def _largest_area(mask: NDArray, volume: Volume) -> float:
+def _largest_area(mask: NDArray[Any], volume: Volume) -> float:
     """The mask's area in the slice where it is largest, mm²."""
     return float(mask.sum(axis=(1, 2)).max() * volume.frame.spacing[1] * volume.frame.spacing[2])
 
 
-def _size_doubts(mask: NDArray, volume: Volume) -> tuple[str, ...]:
+def _size_doubts(mask: NDArray[Any], volume: Volume) -> tuple[str, ...]:
     litres, area = _litres(mask, volume), _largest_area(mask, volume)
     if is_slab(volume) and SLAB_MIN_AREA_MM2 <= area <= SLAB_MAX_AREA_MM2:
         return ()
@@ -196,14 +197,14 @@ def _deepbet_scale(x, low: float, high: float):  # type: ignore[no-untyped-def] 
     return 0.226 * (x - x.mean()) / x.std().clamp(min=1e-12) + 0.449
 
 
-def _largest(mask: NDArray, label) -> NDArray[np.bool_]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _largest(mask: NDArray[Any], label) -> NDArray[np.bool_]:  # type: ignore[no-untyped-def]  # noqa: ANN001
     labels = label(mask)
     if labels.max() == 0:
         raise ValueError("nothing in it looks like a brain")
     return labels == 1 + np.bincount(labels.ravel())[1:].argmax()
 
 
-def _box(coarse: NDArray, shape: tuple[int, ...], margin: float = 0.1) -> tuple[slice, ...]:
+def _box(coarse: NDArray[Any], shape: tuple[int, ...], margin: float = 0.1) -> tuple[slice, ...]:
     box = []
     for axis, n in enumerate(shape):
         used = np.flatnonzero(coarse.mean(axis=tuple(a for a in range(3) if a != axis)) > 0.02)

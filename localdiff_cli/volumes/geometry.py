@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -40,18 +41,18 @@ class Frame:
         """The stored index of canonical slice ``k`` (the map is its own inverse)."""
         return self.shape[0] - 1 - k if self.flips[0] else k
 
-    def slice_to_canonical(self, stored: NDArray) -> NDArray:
+    def slice_to_canonical(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Turn a stored 2D slice (stored axis order, slice axis removed) into a canonical one; a view."""
         image = stored if self.axes[1] < self.axes[2] else stored.T
         return image[:: -1 if self.flips[1] else 1, :: -1 if self.flips[2] else 1]
 
-    def slice_to_stored(self, canonical: NDArray) -> NDArray:
+    def slice_to_stored(self, canonical: NDArray[Any]) -> NDArray[Any]:
         """The inverse of :meth:`slice_to_canonical`; a view."""
         image = canonical[:: -1 if self.flips[1] else 1, :: -1 if self.flips[2] else 1]
         return image if self.axes[1] < self.axes[2] else image.T
 
 
-def frame_of(affine: NDArray, shape: tuple[int, int, int]) -> Frame:
+def frame_of(affine: NDArray[Any], shape: tuple[int, int, int]) -> Frame:
     """The frame of a stored array from its affine (RAS mm, 4 × 4) and its shape.
 
     Oblique volumes get the closest axes, each stored axis used once. Raises ``ValueError`` for a singular affine.
@@ -74,7 +75,7 @@ def frame_of(affine: NDArray, shape: tuple[int, int, int]) -> Frame:
     )
 
 
-def _keys_cubic(x: NDArray) -> NDArray:
+def _keys_cubic(x: NDArray[Any]) -> NDArray[Any]:
     """Keys' cubic convolution kernel, a = −0.5 (Keys 1981, eq. 15)."""
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
@@ -82,11 +83,11 @@ def _keys_cubic(x: NDArray) -> NDArray:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-def _triangle(x: NDArray) -> NDArray:
+def _triangle(x: NDArray[Any]) -> NDArray[Any]:
     return np.clip(1 - np.abs(x), 0, None)
 
 
-def resampling_matrix(n_in: int, positions: NDArray, step: float, *, cubic: bool) -> NDArray[np.float32]:
+def resampling_matrix(n_in: int, positions: NDArray[Any], step: float, *, cubic: bool) -> NDArray[np.float32]:
     """Interpolation along one axis as a matrix ``(len(positions), n_in)``.
 
     ``positions`` are in input pixels; ``step`` is the output spacing in input pixels: above 1 the kernel widens, so that
@@ -124,10 +125,10 @@ class Grid:
     native_shape: tuple[int, int]
     native_spacing: tuple[float, float]
 
-    def _positions_in(self, axis: int) -> NDArray:
+    def _positions_in(self, axis: int) -> NDArray[Any]:
         return self.origin[axis] + np.arange(self.shape[axis]) * (self.spacing / self.native_spacing[axis])
 
-    def _positions_out(self, axis: int) -> NDArray:
+    def _positions_out(self, axis: int) -> NDArray[Any]:
         step = self.native_spacing[axis] / self.spacing
         return (np.arange(self.native_shape[axis]) - self.origin[axis]) * step
 
@@ -144,23 +145,23 @@ class Grid:
     def _tables(self) -> dict[tuple[bool, bool], tuple[NDArray[np.float32], NDArray[np.float32]]]:
         return {(i, c): self._matrices(inwards=i, cubic=c) for i in (True, False) for c in (True, False)}
 
-    def to_network(self, image: NDArray, *, cubic: bool = True) -> NDArray[np.float32]:
+    def to_network(self, image: NDArray[Any], *, cubic: bool = True) -> NDArray[np.float32]:
         """Resample a canonical slice ``(native rows, columns)`` to the network's grid ``(rows, columns)``."""
         rows, columns = self._tables[True, cubic]
         return resampled(rows, image.astype(np.float32, copy=False), columns)
 
-    def to_native(self, image: NDArray, *, cubic: bool = True) -> NDArray[np.float32]:
+    def to_native(self, image: NDArray[Any], *, cubic: bool = True) -> NDArray[np.float32]:
         """Bring a network slice back to the canonical native grid."""
         rows, columns = self._tables[False, cubic]
         return resampled(rows, image.astype(np.float32, copy=False), columns)
 
 
-def _axis_extent(brain: NDArray, axis: int) -> tuple[int, int]:
+def _axis_extent(brain: NDArray[Any], axis: int) -> tuple[int, int]:
     used = np.flatnonzero(brain.any(axis=tuple(a for a in range(3) if a != axis)))
     return (int(used[0]), int(used[-1])) if used.size else (0, brain.shape[axis] - 1)
 
 
-def grid_for(brain: NDArray, frame: Frame, spacing: float, shape: tuple[int, int], multiple: int) -> Grid:
+def grid_for(brain: NDArray[Any], frame: Frame, spacing: float, shape: tuple[int, int], multiple: int) -> Grid:
     """The grid centred on a canonical ``brain`` mask ``(slices, rows, columns)``.
 
     Its size is ``shape``, grown to the next ``multiple`` where the brain would not fit: nothing is cut off. Its pixel

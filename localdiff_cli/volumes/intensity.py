@@ -8,6 +8,7 @@ contrast and is stored in the model bundle.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,24 +32,24 @@ class Scale:
     sd: float
     window: tuple[float, float]
 
-    def normalise(self, image: NDArray) -> NDArray[np.float32]:
+    def normalise(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Input units → [0, 1], clipped."""
         low, high = self.window
         z = (image - np.float32(self.median)) / np.float32(self.sd)
         return np.clip((z - np.float32(low)) / np.float32(high - low), 0, 1).astype(np.float32, copy=False)
 
-    def denormalise(self, image: NDArray) -> NDArray[np.float32]:
+    def denormalise(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """[0, 1] → units of the volume whose scale this is."""
         low, high = self.window
         return ((image * (high - low) + low) * self.sd + self.median).astype(np.float32)
 
-    def clipped_share(self, values: NDArray) -> float:
+    def clipped_share(self, values: NDArray[Any]) -> float:
         """The share of ``values`` (input units) that the window clips."""
         z = (values - self.median) / self.sd
         return float(np.mean((z < self.window[0]) | (z > self.window[1]))) if values.size else 0.0
 
 
-def robust_scale(values: NDArray, window: tuple[float, float]) -> Scale:
+def robust_scale(values: NDArray[Any], window: tuple[float, float]) -> Scale:
     """The scale of brain ``values`` (1D, input units). Raises ``ValueError`` where they do not vary."""
     median = float(np.median(values))
     deviation = np.abs(values - np.float32(median))
@@ -83,7 +84,7 @@ class BiasField:
         return np.stack([self.slice(k, shape[1:])[:: strides[0], :: strides[1]] for k in range(shape[0])])
 
 
-def _lattice_matrix(n: int, indices: NDArray, step: int) -> NDArray[np.float32]:
+def _lattice_matrix(n: int, indices: NDArray[Any], step: int) -> NDArray[np.float32]:
     return resampling_matrix(n, np.clip(indices / step, 0, n - 1), 1.0, cubic=False)
 
 
@@ -92,7 +93,7 @@ def _factor(spacing: float, n: int) -> int:
     return max(1, min(round(BIAS_GRID_MM / spacing), n // 2))
 
 
-def fit_bias(sample: NDArray, brain: NDArray, spacing: tuple[float, float, float], strides: tuple[int, int]) -> BiasField:
+def fit_bias(sample: NDArray[Any], brain: NDArray[Any], spacing: tuple[float, float, float], strides: tuple[int, int]) -> BiasField:
     """Fit N4 (Tustison et al. 2010) inside the brain on a shrunken grid.
 
     ``sample`` and ``brain`` are canonical ``(slices, rows, columns)`` with every ``strides``-th row and column; ``spacing`` is

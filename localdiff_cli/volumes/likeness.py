@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class Typical:
     limit: Annotated[float, Field(gt=0, le=1000, description="SDs beyond which an input is unlike those of training")]
 
 
-def quantiles_of(z: NDArray) -> tuple[float, ...]:
+def quantiles_of(z: NDArray[Any]) -> tuple[float, ...]:
     """The z at each of :data:`LEVELS`; ``z`` of the brain, any shape, not empty."""
     return tuple(float(value) for value in np.quantile(z, LEVELS))
 

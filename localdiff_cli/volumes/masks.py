@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,14 +59,14 @@ class MaskContent:
             return MaskContent(PROBABILITY, 1.0, f"map: 0 and {self.one:g}")
         return self
 
-    def soft(self, image: NDArray) -> NDArray[np.float32]:
+    def soft(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Values in [0, 1]: of a binary mask or labels 0 and 1, of a probability itself. NaN counts as 0."""
         image = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         if self.kind == PROBABILITY:
             return np.clip(image / np.float32(self.one), 0, 1)
         return self.hard(image).astype(np.float32)
 
-    def hard(self, image: NDArray) -> NDArray[np.bool_]:
+    def hard(self, image: NDArray[Any]) -> NDArray[np.bool_]:
         """The mask: values of at least half of ``one``; of labels every one."""
         image = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         if self.kind == EMPTY:
@@ -85,7 +86,7 @@ class _Values:
     pairs: int = 0
     same: int = 0
 
-    def add(self, image: NDArray) -> None:
+    def add(self, image: NDArray[Any]) -> None:
         known = np.isfinite(image)
         self.finite = self.finite or bool(known.any())
         image = np.where(known, image, 0).astype(np.float32)
@@ -105,7 +106,7 @@ class _Values:
         return len(self.counts) > MOST_VALUES
 
 
-def mask_content(slices: Iterable[NDArray], what: str) -> MaskContent:
+def mask_content(slices: Iterable[NDArray[Any]], what: str) -> MaskContent:
     """What the values of a mask mean, from one pass over its 2D ``slices``; ``what`` names it in the error.
 
     Raises :class:`VolumeError` (``not-a-mask``) for values that are no mask's: an image, for instance.

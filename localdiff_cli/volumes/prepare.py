@@ -196,7 +196,7 @@ def _standardised(found: Survey, brain: NDArray[np.bool_]) -> bool:
     return float((found.sample[brain] <= 0).mean()) > STANDARDISED_SHARE
 
 
-def _bias(found: Survey, brain: NDArray, volume: Volume, method: str) -> BiasField | None:
+def _bias(found: Survey, brain: NDArray[Any], volume: Volume, method: str) -> BiasField | None:
     if method == "none" or _standardised(found, brain):
         return None
     spacing = volume.frame.spacing

@@ -36,7 +36,7 @@ class Volume:
     stored_shape: tuple[int, ...]
     shape: tuple[int, int, int]
     dtype: np.dtype
-    affine: NDArray
+    affine: NDArray[Any]
     frame: Frame
     header: Any = field(repr=False)
     stack: Stack | None = field(default=None, repr=False)
@@ -54,9 +54,9 @@ class Volume:
 class Held:
     """Voxels held in memory, in stored axis order."""
 
-    array: NDArray
+    array: NDArray[Any]
 
-    def plane(self, axis: int, index: int) -> NDArray:
+    def plane(self, axis: int, index: int) -> NDArray[Any]:
         """One plane across a stored axis."""
         return np.asarray(self.array[(slice(None),) * axis + (index,)])
 
@@ -82,7 +82,7 @@ def spatial_shape(path: Path, stored: tuple[int, ...]) -> tuple[int, int, int]:
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
-def frame_in(path: Path, affine: NDArray, shape: tuple[int, int, int]) -> Frame:
+def frame_in(path: Path, affine: NDArray[Any], shape: tuple[int, int, int]) -> Frame:
     """The way to canonical slices. Raises :class:`VolumeError` for an affine that cannot be inverted."""
     try:
         with np.errstate(all="ignore"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class SliceWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def write(self, k: int, image: NDArray) -> None:
+    def write(self, k: int, image: NDArray[Any]) -> None:
         """Write canonical slice ``k`` (``(rows, columns)``, real units; the stored scale is applied here).
 
         Integers are rounded and held within their type's range. Raises ``ValueError`` for a slice out of order.
@@ -60,7 +61,7 @@ class SliceWriter:
             raise ValueError(f"slice {k} out of order: stored slice {self._written} is next")
         self._written += 1
 
-    def _encode(self, image: NDArray) -> NDArray:
+    def _encode(self, image: NDArray[Any]) -> NDArray[Any]:
         (slope, inter), dtype = self.content.scale, self.content.dtype
         values = image if self.content.scale == (1.0, 0.0) else (image - inter) / slope
         if dtype.kind not in "iu":
@@ -68,7 +69,7 @@ class SliceWriter:
         limits = np.iinfo(dtype)
         return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(dtype)
 
-    def _emit(self, stored: NDArray) -> None:
+    def _emit(self, stored: NDArray[Any]) -> None:
         assert self._put is not None
         try:
             self._put(stored)

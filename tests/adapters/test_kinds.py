@@ -38,7 +38,7 @@ BASE = {
 
 
 def save(path, described, network):
-    return save_bundle(path, BASE | described, {TRANSLATOR: network.state_dict()}, "card\n", half=False)
+    return save_bundle(path, BASE | described, {TRANSLATOR: network.state_dict()}, "card\n", storage="float32")
 
 
 def made(settings):

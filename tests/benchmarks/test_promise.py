@@ -24,7 +24,7 @@ def person(number, kind="glioma", lost=False, spread=0.03, offset=0.0):
     source = np.r_[np.ones(400, np.uint8), np.full(80, 2, np.uint8)]
     true = 0.4 + spread * rng.standard_normal(480) + 0.15 * (source == 2)
     kept = LOST | {"local": 0.0 if lost else 0.2}
-    record = {"covered": [0.1 if lost else 0.9], "taus": [{"lesions": [kept], "spotted": [0, 10], "false": 0.0}]}
+    record = {"covered": [0.1 if lost else 0.9], "grid": [{"lesions": [kept], "spotted": [0, 10], "false": 0.0}]}
     voxels = Voxels(true.astype(np.float32), np.full(480, 0.4, np.float32), source, source == 2)
     portrait = {name: (offset + rng.standard_normal(4)).tolist() for name in ("intensity", "detector", "features")}
     return Measured(kind, record, voxels, portrait)

@@ -83,6 +83,7 @@ def test_a_translation_under_a_certificate_says_so_and_is_void_for_others(certif
     [
         (("--steps", 2), "Sample"),
         (("--tau", 0.3), "--tau"),
+        (("--emphasis", 2), "--emphasis"),
         (("--interval", 0.9), "the interval 0.8"),
         (("--mode", "plain"), "plain"),
         (("--dilate", 4), "Mask"),
@@ -189,6 +190,8 @@ def test_bands_take_their_shape_from_other_people_only(cohort, tmp_path, cli):
         (("--max-harm", 0.5, "--confidence", 0.2), "--confidence"),
         (("--max-harm", 0.5, "--taus", "a"), "--taus"),
         (("--max-harm", 0.5, "--taus", 2), "--taus"),
+        (("--max-harm", 0.5, "--emphases", "bold"), "--emphases"),
+        (("--max-harm", 0.5, "--emphases", "1,11"), "--emphases"),
         (("--max-harm", 0.5, "--harm-ml", -1), "--harm-ml"),
         (("--max-harm", 0.5, "--void-below", 0.9), "--void-below"),
         (("--max-harm", 0.5, "--split", "all"), "--split"),
@@ -210,6 +213,23 @@ def test_too_few_patients_for_an_interval_get_no_certificate(certificate, cohort
     assert result.exit_code == 6
     assert "found 12 patients with a true target; expected at least 19" in result.output
     assert not out.exists()
+
+
+def test_of_several_emphases_one_is_certified_and_then_drawn_with(certificate, cohort, cli):
+    out = cohort.parent / "bold.json"
+    words = ("--max-harm", 0.35, "--harm-ml", 2000, "--taus", 0.5, "--every", 3, "--emphases", "2,1,2")
+    result = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", out, *words)
+    assert result.exit_code == 0, result.output
+    assert "emphasis 2, 1" in result.output
+    content = json.loads(out.read_text())
+    assert (content["emphasis"], content["emphases"]) == (2, [2, 1])
+    assert content["promises"][0]["p_value"] <= 0.05  # half of the error for each
+    source = cohort / "sub-00" / "sub-00_T1w.nii.gz"
+    drawn = cli("translate", "--in", source, "--out", cohort.parent / "bold", "--calibration", out)
+    assert drawn.exit_code == 0, drawn.output
+    told = json.loads((cohort.parent / "bold" / "sub-00_T1w.json").read_text())
+    assert told["Calibration"]["Emphasis"] == 2
+    assert told["Settings"]["Sample"]["local"]["emphasis"] == 2
 
 
 def test_an_interval_of_a_bundle_without_a_calibration_is_refused(cohort, cli):

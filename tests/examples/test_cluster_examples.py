@@ -454,7 +454,9 @@ def test_localdiff_runs_with_a_read_only_root_another_uid_no_home_and_no_network
         folder.chmod(0o755)
     check = "id -u; touch /etc/x || true; touch here; ls -d ~ || true; localdiff models list; cat /proc/net/dev"
     uid = "54321" if readable_by_all(sys.executable) and readable_by_all(ROOT / "x") else "0"
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "LIKE_UID": uid}
+    kept = [str(folder) for folder in {ROOT, Path(sys.prefix)} if Path("/tmp") in folder.parents]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "LIKE_UID": uid, "LIKE_KEEP": ":".join(kept)}
     command = ["bash", EXAMPLES / "like_container.sh", tmp_path, "bash", "-c", check]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr

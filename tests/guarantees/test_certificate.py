@@ -21,7 +21,7 @@ def certificate():
     promise = Promise("harm", "patients with more than 5 ml falsely drawn", 0.1, 24, 0.0, 0.08, "Learn then Test")
     portraits = ({"intensity": [0.1], "detector": [0.2], "features": []},) * 24
     cohort = {"patients": 24, "kinds": {"glioma": 24}, "every": 1, "split": None, "chose_settings": 4, "bands_from": 0}
-    return Certificate("b", "0", comparable(SETTINGS), 0.3, (0.2, 0.3), 0.9, (promise,), cohort, 0.05, portraits, "1")
+    return Certificate("b", "0", comparable(SETTINGS), 0.3, (0.2, 0.3), 1.5, (1.5, 1.0), 0.9, (promise,), cohort, 0.05, portraits, "1")
 
 
 def test_it_is_read_as_it_was_written(certificate, tmp_path):
@@ -29,7 +29,7 @@ def test_it_is_read_as_it_was_written(certificate, tmp_path):
     assert read_certificate(tmp_path / "site.json") == certificate
 
 
-@pytest.mark.parametrize("change", [{"tau": 0.1}, {"confidence": 0.99}, {"hash": "0"}, {"cohort": {"patients": 1000}}])
+@pytest.mark.parametrize("change", [{"tau": 0.1}, {"emphasis": 1.0}, {"confidence": 0.99}, {"hash": "0"}, {"cohort": {"patients": 1000}}])
 def test_a_changed_one_is_refused(certificate, tmp_path, change):
     path = tmp_path / "site.json"
     write_certificate(path, certificate)
@@ -38,7 +38,7 @@ def test_a_changed_one_is_refused(certificate, tmp_path, change):
         read_certificate(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 2, "tau": 0.1}', "\x00"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 3, "tau": 0.1}', "\x00"])
 def test_something_else_is_refused(tmp_path, text):
     (tmp_path / "site.json").write_text(text)
     with pytest.raises(UsageError, match="no certificate"):

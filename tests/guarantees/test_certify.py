@@ -16,11 +16,11 @@ LOST = KEPT | {"local": 0.05}
 
 def record(covered=(), lesions=((), (), ()), spotted=((0, 10),) * 3, false=(0, 0, 0)):
     places = zip(lesions, spotted, false, strict=True)
-    return {"covered": list(covered), "taus": [{"lesions": list(a), "spotted": b, "false": c} for a, b, c in places]}
+    return {"covered": list(covered), "grid": [{"lesions": list(a), "spotted": b, "false": c} for a, b, c in places]}
 
 
-def asked(levels, centre=1, delta=0.1):
-    return Demand(levels, delta, TAUS, centre)
+def asked(levels, centre=1, delta=0.1, emphases=(1.5,)):
+    return Demand(levels, delta, TAUS, centre, emphases)
 
 
 def test_the_losses_of_a_patient_at_each_cut():
@@ -45,21 +45,68 @@ def test_patients_without_lesions_do_not_count_where_lesions_do():
 def test_both_risks_are_promised_at_the_cut_that_keeps_both():
     lesions = ([KEPT], [KEPT], [LOST])
     cohort = [record((0.3,), lesions, ((9, 10), (0, 10), (0, 10)))] * 30
-    tau, promises = certify(cohort, asked({"missed": 0.2, "invented": 0.2}), RISKS)
-    assert tau == 0.2
+    place, promises = certify(cohort, asked({"missed": 0.2, "invented": 0.2}), RISKS)
+    assert TAUS[place] == 0.2
     assert [(p.risk, p.level, p.patients, p.measured) for p in promises] == [("missed", 0.2, 30, 0), ("invented", 0.2, 30, 0)]
     assert all(p.p_value <= 0.1 for p in promises)
 
 
 def test_of_equal_cuts_the_one_is_taken_that_redraws_the_least():
-    assert certify([record()] * 30, asked({"harm": 0.1}), RISKS)[0] == 0.5
+    assert TAUS[certify([record()] * 30, asked({"harm": 0.1}), RISKS)[0]] == 0.5
     loses = [record((0.9,), ([KEPT], [KEPT], [KEPT]))] * 29 + [record((0.9,), ([KEPT], [KEPT], [LOST]))]
-    assert certify(loses, asked({"missed": 0.3}), RISKS)[0] == 0.2
+    assert TAUS[certify(loses, asked({"missed": 0.3}), RISKS)[0]] == 0.2
+
+
+BOTH = (1.5, 1.0)
+
+
+def bold_or_meek(n, bold_harm=0):
+    """Patients whose lesion is kept at emphasis 1.5 alone, of whom ``bold_harm`` are harmed by it."""
+    return [record((0.9,), ([KEPT],) * 3 + ([LOST],) * 3, ((0, 10),) * 6, (9 if k < bold_harm else 0,) * 3 + (0,) * 3) for k in range(n)]
+
+
+def test_of_two_emphases_the_one_that_loses_less_is_taken_where_both_keep_the_promise():
+    grid = asked({"harm": 0.1, "missed": 0.9}, emphases=BOTH).grid
+    assert grid == tuple((emphasis, tau) for emphasis in BOTH for tau in TAUS)
+    place, _ = certify(bold_or_meek(40), asked({"missed": 0.9, "harm": 0.1}, emphases=BOTH), RISKS)
+    assert grid[place] == (1.5, 0.5)
+    place, _ = certify([record((0.9,), ([KEPT],) * 6, ((0, 10),) * 6, (0,) * 6)] * 40, asked({"harm": 0.1}, emphases=BOTH), RISKS)
+    assert grid[place] == (1.5, 0.5)  # of equal ones the emphasis that was named first
+
+
+def test_where_the_bold_one_harms_the_meek_one_is_certified():
+    place, promises = certify(bold_or_meek(40, bold_harm=12), asked({"harm": 0.1}, emphases=BOTH), RISKS)
+    assert asked({"harm": 0.1}, emphases=BOTH).grid[place][0] == 1.0
+    assert promises[0].p_value <= 0.05
+
+
+def test_every_further_emphasis_asks_for_more_patients():
+    n = next(n for n in range(1, 100) if 0.9**n <= 0.1)
+    assert affordable(asked({"harm": 0.1}), n, 0, RISKS)
+    with pytest.raises(NotCertifiedError):
+        affordable(asked({"harm": 0.1}, emphases=BOTH), n, 0, RISKS)
+    with pytest.raises(NotCertifiedError):
+        certify(bold_or_meek(n), asked({"harm": 0.1}, emphases=BOTH), RISKS)
+
+
+def test_promises_over_two_emphases_are_kept_in_new_patients_of_simulated_cohorts():
+    """Two chains of three cuts, each of them too harmful by a little: certificates are given to a share of at most δ of the cohorts."""
+    rng = np.random.default_rng(7)
+    given = 0
+    for _ in range(2000):
+        cohort = [record((), ((),) * 6, ((0, 10),) * 6, tuple(9 * (rng.random(6) < 0.21))) for _ in range(40)]
+        try:
+            certify(cohort, asked({"harm": 0.2}, emphases=BOTH), RISKS)
+        except NotCertifiedError:
+            continue
+        given += 1
+    assert 0 < given / 2000 <= 0.1 + 3 * (0.1 * 0.9 / 2000) ** 0.5
 
 
 def test_coverage_bounds_the_cut_from_above():
     cohort = [record((0.3,), ([KEPT],) * 3)] * 30
-    tau, promises = certify(cohort, asked({"uncovered": 0.1, "harm": 0.1}), RISKS)
+    place, promises = certify(cohort, asked({"uncovered": 0.1, "harm": 0.1}), RISKS)
+    tau = TAUS[place]
     assert tau == 0.2
     assert promises[0].p_value is None
     assert "2208.02814" in promises[0].theorem
@@ -70,7 +117,7 @@ def test_where_the_first_cut_fails_nothing_is_promised():
     with pytest.raises(NotCertifiedError, match=r"harm 100\.0% of 10\.0% in 30 patients") as caught:
         certify(cohort, asked({"harm": 0.1}), RISKS)
     assert caught.value.exit_code == EXIT_NOT_CERTIFIED == 6
-    assert certify(cohort, asked({"harm": 0.1}, centre=0), RISKS)[0] == 0.1
+    assert TAUS[certify(cohort, asked({"harm": 0.1}, centre=0), RISKS)[0]] == 0.1
 
 
 def test_nobody_with_a_lesion_proves_nothing_about_lesions():
@@ -104,11 +151,10 @@ def test_promises_are_kept_in_new_patients_of_simulated_cohorts():
             for m, h in luck
         ]
         try:
-            tau, _ = certify(cohort, asked(levels), RISKS)
+            place, _ = certify(cohort, asked(levels), RISKS)
         except NotCertifiedError:
             continue
         given += 1
-        place = TAUS.index(tau)
         broken += any(rates[name][place] > level for name, level in levels.items())
     assert given > 0
     assert broken / 2000 <= 0.1 + 3 * (0.1 * 0.9 / 2000) ** 0.5

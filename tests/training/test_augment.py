@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.nn.functional import max_pool2d
 
-from localdiff_cli.training.augment import AugmentSettings, place, random_blob, recontrast, restrict_regions
+from localdiff_cli.training.augment import AugmentSettings, grown, place, random_blob, recontrast, restrict_regions
 
 SHAPE = (64, 48)
 
@@ -101,3 +102,11 @@ def test_blobs_are_of_zeros_and_ones_and_of_moderate_size():
     assert blobs.unique().tolist() == [0.0, 1.0]
     assert blobs.flatten(1).mean(1).min() > 0.02
     assert blobs.flatten(1).mean(1).max() < 0.5
+
+
+@pytest.mark.parametrize("reach", [0, 1, 4])
+def test_grown_is_the_largest_value_of_the_square_and_shrunk_the_smallest(reach):
+    images = torch.rand(2, 2, 20, 17, generator=torch.Generator().manual_seed(0))
+    square = max_pool2d(images, 2 * reach + 1, 1, reach)
+    assert torch.equal(grown(images, reach), square)
+    assert torch.equal(grown(images, -reach), -max_pool2d(-images, 2 * reach + 1, 1, reach))

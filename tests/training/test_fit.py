@@ -163,7 +163,7 @@ def test_a_segmenter_is_fitted_and_used(cli, fit, data, tmp_path):
         "segmenter", "--condition", "T1w", "--steps", 2, "--batch-size", 2, "--channels", "8,16", "--bias", "none", "--device", "cpu"
     )
     assert result.exit_code == 0, result.output
-    assert "held-out patients' Dice" in result.output
+    assert "Dice of slices of held-out patients" in result.output
     assert cli("models", "verify", tmp_path / "bundle").exit_code == 0
     made = cli("segment", "--in", data / "sub-01_T1w.nii.gz", "--out", tmp_path / "out", "--model", tmp_path / "bundle")
     assert made.exit_code == 0, made.output

@@ -11,7 +11,7 @@ import torch
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.hard_negatives import HardNegatives
 from localdiff_cli.training.loop import step_generator
-from localdiff_cli.training.segmenter import LesionDraw, draw_lesions, flagged_share, lesion_loss, segmenter_loss
+from localdiff_cli.training.segmenter import LesionDraw, LesionLoss, draw_lesions, flagged_share, lesion_loss, segmenter_loss
 from tests.training.data import slices
 
 
@@ -64,14 +64,44 @@ def test_pixels_in_doubt_do_not_move_the_loss():
     kept[:, :, 6:] = 0
     other = logits.clone()
     other[:, :, 6:] = 9.0
-    assert torch.equal(lesion_loss(logits, lesion, kept), lesion_loss(other, lesion, kept))
-    assert lesion_loss(logits, lesion, torch.ones_like(kept)) != lesion_loss(other, lesion, torch.ones_like(kept))
-    assert lesion_loss(40 * (lesion - 0.5), lesion, kept) < 1e-3
+    assert torch.equal(lesion_loss(logits, lesion, kept, LesionLoss()), lesion_loss(other, lesion, kept, LesionLoss()))
+    assert lesion_loss(logits, lesion, torch.ones_like(kept), LesionLoss()) != lesion_loss(
+        other, lesion, torch.ones_like(kept), LesionLoss()
+    )
+    assert lesion_loss(40 * (lesion - 0.5), lesion, kept, LesionLoss()) < 1e-3
 
 
-@pytest.mark.parametrize("hard", [None, HardNegatives(widen=1, flat=1, blurred=1, soft=1, bright=1)])
+def test_more_weight_on_what_is_missed_prefers_too_much_to_too_little():
+    lesion = torch.zeros(1, 1, 16, 16)
+    lesion[:, :, 4:12, 4:12] = 1
+    kept, little, much = torch.ones_like(lesion), lesion.clone(), lesion.clone()
+    little[:, :, 4:6] = 0
+    much[:, :, 12:14, 4:12] = 1
+
+    def difference(aim):
+        return float(lesion_loss(20 * (little - 0.5), lesion, kept, aim) - lesion_loss(20 * (much - 0.5), lesion, kept, aim))
+
+    assert difference(LesionLoss(missed=0.8)) > difference(LesionLoss()) + 0.05
+
+
+def test_slice_by_slice_a_small_lesion_counts_as_much_as_a_large_one():
+    lesion = torch.zeros(3, 1, 32, 32)
+    lesion[0, :, 2:30, 2:30] = 1
+    lesion[1, :, 2:5, 2:5] = 1
+    found = lesion.clone()
+    found[1] = 0  # the small one is lost; the third slice has none
+    kept = torch.ones_like(lesion)
+    whole, each = (float(lesion_loss(20 * (found - 0.5), lesion, kept, LesionLoss(by_slice=share))) for share in (0.0, 1.0))
+    assert whole < 0.1
+    assert each == pytest.approx(0.5, abs=0.1)
+    assert torch.isfinite(lesion_loss(found, torch.zeros_like(lesion), kept, LesionLoss(by_slice=1.0)))
+
+
+@pytest.mark.parametrize("hard", [None, HardNegatives(widen=1, flat=1, blurred=1, soft=1, bright=1, levelled=1)])
 def test_a_step_with_and_without_hard_negatives_is_finite_and_repeats(hard):
-    loss_of = segmenter_loss([slices("a"), slices("h", masked=False)], AugmentSettings(), 4, LesionDraw(hard_negatives=hard), None)
+    loss_of = segmenter_loss(
+        [slices("a"), slices("h", masked=False)], AugmentSettings(), 4, LesionDraw(hard_negatives=hard), None, LesionLoss()
+    )
     torch.manual_seed(0)
     network = torch.nn.Conv2d(1, 1, 3, padding=1)
     first = loss_of(network, step_generator(0, 1))

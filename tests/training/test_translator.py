@@ -1,5 +1,7 @@
 """What the translator is trained on, and that its loss leads somewhere."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,15 @@ from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.loop import LoopSettings, step_generator, train
-from localdiff_cli.training.translator import draw, healthy_slices, mean_prediction, polynomial_map, stratified_times, translator_loss
+from localdiff_cli.training.translator import (
+    draw,
+    first_or_any,
+    healthy_slices,
+    mean_prediction,
+    polynomial_map,
+    stratified_times,
+    translator_loss,
+)
 
 from .data import slices
 
@@ -114,3 +124,34 @@ def test_a_known_polynomial_is_recovered():
     made = type(patient)(patient.name, patient.split, patient.condition, target, patient.brain, patient.lesion, patient.masked)
     found = polynomial_map(healthy_slices([made], "train"), degree=3)
     assert found == pytest.approx([0.4, -0.3, 0.5, 0.1], abs=0.01)
+
+
+def test_around_lesions_every_slice_is_used_and_what_the_target_shows_in_them_is_not_learnt():
+    patient = slices("a")
+    assert patient.lesion.any()
+    used = healthy_slices([patient], "train", around_lesions=True)
+    assert used.count == len(patient.condition) > healthy_slices([patient], "train").count
+    other = patient.target.copy()
+    other[patient.lesion] = 65535 - other[patient.lesion]
+
+    class OfTheCondition(torch.nn.Module):
+        """A network that does not look at x_t, which shows the target itself."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x_t, condition, t):
+            return self.weight * condition
+
+    def loss(patient):
+        used = healthy_slices([patient], "train", around_lesions=True)
+        return float(translator_loss(used, Schedule(), STILL, 12)(OfTheCondition(), step_generator(0, 0)))
+
+    assert loss(patient) == pytest.approx(loss(replace(patient, target=other)), rel=1e-6)
+
+
+def test_a_share_of_the_timesteps_is_the_last_one():
+    times = torch.cat([first_or_any(8, 1000, 0.4, step_generator(0, k)) for k in range(400)])
+    assert abs(float((times == 999).float().mean()) - 0.4) < 0.03
+    assert torch.equal(first_or_any(8, 1000, 0.0, step_generator(0, 1)), stratified_times(8, 1000, step_generator(0, 1)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,8 @@ class Case:
     """
 
     name: str
-    translation: NDArray
-    reference: NDArray
+    translation: NDArray[Any]
+    reference: NDArray[Any]
     brain: NDArray[np.bool_]
     spacing: tuple[float, float, float]
     data_range: DataRange
@@ -48,17 +49,17 @@ class Case:
     brain_name: str = "brain mask"
     truth: NDArray[np.bool_] | None = None
     truth_name: str = "expert mask"
-    condition: NDArray | None = None
-    baseline: NDArray | None = None
+    condition: NDArray[Any] | None = None
+    baseline: NDArray[Any] | None = None
     segmentation: NDArray[np.bool_] | None = None
     reference_segmentation: NDArray[np.bool_] | None = None
     baseline_segmentation: NDArray[np.bool_] | None = None
-    ood_map: NDArray | None = None
+    ood_map: NDArray[Any] | None = None
     ood_mask: NDArray[np.bool_] | None = None
-    low: NDArray | None = None
-    high: NDArray | None = None
+    low: NDArray[Any] | None = None
+    high: NDArray[Any] | None = None
     source: NDArray[np.uint8] | None = None
-    intensities: Mapping[str, NDArray] = field(default_factory=dict)
+    intensities: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,13 @@ def mirror_notes(case: Case) -> tuple[str, ...]:
     )
 
 
-def _correlation(a: NDArray, b: NDArray) -> float:
+def _correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
     if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _arrays(case: Case) -> dict[str, NDArray]:
+def _arrays(case: Case) -> dict[str, NDArray[Any]]:
     named = {label: value for label, value in vars(case).items() if isinstance(value, np.ndarray)}
     named |= {f"{arm or 'translation'} intensities": value for arm, value in case.intensities.items()}
     return {label.replace("_", " "): value for label, value in named.items()}
@@ -183,10 +184,10 @@ def _prepared(case: Case, strip: bool) -> Case:
     """Images as float32, masks as bool, and with ``strip`` the images 0 outside the brain."""
     brain = case.brain.astype(bool, copy=False)
 
-    def image(array: NDArray) -> NDArray[np.float32]:
+    def image(array: NDArray[Any]) -> NDArray[np.float32]:
         return (np.where(brain, array, 0) if strip else array).astype(np.float32, copy=False)
 
-    def mask(array: NDArray | None) -> NDArray[np.bool_] | None:
+    def mask(array: NDArray[Any] | None) -> NDArray[np.bool_] | None:
         return None if array is None else array.astype(bool, copy=False)
 
     return replace(
@@ -323,7 +324,7 @@ def _count_metrics(evidence: Mapping[str, SliceEvidence], settings: FigureSettin
     return metrics
 
 
-def _judged_images(case: Case) -> dict[str, NDArray]:
+def _judged_images(case: Case) -> dict[str, NDArray[Any]]:
     """The images under judgement by the prefix of their figures."""
     images = {"": case.translation, "baseline_": case.baseline}
     return {arm: image for arm, image in images.items() if image is not None}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class Scene:
     spacing: float
     ml: float
 
-    def z(self, image: NDArray) -> NDArray:
+    def z(self, image: NDArray[Any]) -> NDArray[Any]:
         """Robust z, turned round where disease is dark."""
         low, high = self.window
         return self.look.sign * (low + image * (high - low))

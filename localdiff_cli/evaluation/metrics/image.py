@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ class SsimMaps:
     slices_reason: str = ""
 
 
-def ssim_maps(translation: NDArray, reference: NDArray, data_range: DataRange, *, volume: bool = True) -> SsimMaps:
+def ssim_maps(translation: NDArray[Any], reference: NDArray[Any], data_range: DataRange, *, volume: bool = True) -> SsimMaps:
     """Slice-wise SSIM maps of two volumes ``(slices, rows, columns)`` of the same shape, and the 3D one where ``volume`` asks for it."""
     box = bounding_box((translation != 0) | (reference != 0), (SSIM_RADIUS,) * 3) or (slice(0, 0),) * 3
     if data_range.value <= 0:
@@ -106,7 +107,9 @@ def ssim_of_slices(maps: SsimMaps, mask: NDArray[np.bool_] | None, shape: Sequen
     return np.where(pixels > 0, 1 - sums / np.maximum(pixels, 1), np.nan)
 
 
-def region_figures(translation: NDArray, reference: NDArray, region: Compartment, data_range: DataRange, maps: SsimMaps) -> RegionFigures:
+def region_figures(
+    translation: NDArray[Any], reference: NDArray[Any], region: Compartment, data_range: DataRange, maps: SsimMaps
+) -> RegionFigures:
     """PSNR, SSIM, MAE and NRMSE of one region; an empty or absent mask, or a constant image, gives a reason instead of a number."""
     absent = region.reason or ("" if region.mask is None or region.mask.any() else f"the mask is empty: no voxel of {region.mask_name}")
     if absent:
@@ -125,7 +128,7 @@ def region_figures(translation: NDArray, reference: NDArray, region: Compartment
     )
 
 
-def psnr(translation: NDArray, reference: NDArray, data_range: DataRange) -> Measure:
+def psnr(translation: NDArray[Any], reference: NDArray[Any], data_range: DataRange) -> Measure:
     """PSNR in dB of two arrays of voxels; a reason where they are identical (infinite) or the data range is 0."""
     if data_range.value <= 0:
         return missing(_no_range(data_range))
@@ -134,7 +137,7 @@ def psnr(translation: NDArray, reference: NDArray, data_range: DataRange) -> Mea
     return measured(peak_signal_noise_ratio(reference, translation, data_range=data_range.value))
 
 
-def nrmse(translation: NDArray, reference: NDArray) -> Measure:
+def nrmse(translation: NDArray[Any], reference: NDArray[Any]) -> Measure:
     """Root mean square error over the reference's root mean square; a reason where the reference is 0 everywhere."""
     if not np.any(reference):
         return missing("the reference is 0 everywhere in the mask: no norm to divide by")

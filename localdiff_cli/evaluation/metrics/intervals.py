@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ INTERVAL_REGIONS: Mapping[str, str] = {
 """Region → words for it."""
 
 
-def check_limits(low: NDArray, high: NDArray, brain: NDArray[np.bool_], name: str) -> None:
+def check_limits(low: NDArray[Any], high: NDArray[Any], brain: NDArray[np.bool_], name: str) -> None:
     """Raise :class:`VolumeError` where a lower limit lies above the upper one inside the brain."""
     crossed = int(np.count_nonzero((low > high) & brain))
     if crossed:
@@ -39,7 +40,7 @@ def interval_regions(
 
 
 def interval_figures(
-    low: NDArray, high: NDArray, reference: NDArray, regions: Mapping[str, NDArray[np.bool_]], data_range: DataRange
+    low: NDArray[Any], high: NDArray[Any], reference: NDArray[Any], regions: Mapping[str, NDArray[np.bool_]], data_range: DataRange
 ) -> dict[str, Measure]:
     """``coverage_<region>``: share of voxels with low ≤ reference ≤ high; ``width_<region>``: mean of high − low over the data range."""
     figures: dict[str, Measure] = {}

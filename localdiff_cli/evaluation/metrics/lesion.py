@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ def ring_around(
     return ring
 
 
-def lesion_contrast(image: NDArray, lesion: NDArray[np.bool_], ring: NDArray[np.bool_], data_range: DataRange) -> Measure:
+def lesion_contrast(image: NDArray[Any], lesion: NDArray[np.bool_], ring: NDArray[np.bool_], data_range: DataRange) -> Measure:
     """Mean intensity of the lesion minus that of its ring, as a share of the data range; a reason where either is empty."""
     if not lesion.any():
         return missing("no lesion voxel: no contrast")

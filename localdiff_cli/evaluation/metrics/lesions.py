@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class LesionSettings:
 
 
 def single_lesions(
-    truth: Mask, marked: Mapping[str, Mask], images: Mapping[str, NDArray], brain: Mask, settings: LesionSettings
+    truth: Mask, marked: Mapping[str, Mask], images: Mapping[str, NDArray[Any]], brain: Mask, settings: LesionSettings
 ) -> tuple[LesionResult, ...]:
     """All true lesions, then all invented ones by image.
 
@@ -89,7 +90,7 @@ def _true_lesion(
     labels: NDArray[np.int32],
     box: Box,
     touched: Mapping[str, set[int]],
-    images: Mapping[str, NDArray],
+    images: Mapping[str, NDArray[Any]],
     free: Mask,
     settings: LesionSettings,
 ) -> LesionResult:

@@ -11,6 +11,7 @@ up to ``limit`` (30 %) by trapezoids between thresholds, divided by ``limit``: 1
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class OodFigures:
 
 
 def ood_figures(
-    ood_map: NDArray, ood_mask: NDArray[np.bool_] | None, truth: NDArray[np.bool_], brain: NDArray[np.bool_], limit: float
+    ood_map: NDArray[Any], ood_mask: NDArray[np.bool_] | None, truth: NDArray[np.bool_], brain: NDArray[np.bool_], limit: float
 ) -> OodFigures:
     """All figures of ``ood_map`` (scores that rise with anomaly) and ``ood_mask`` against ``truth``, all ``(slices, rows, columns)``."""
     at_threshold = missing("no OOD mask was given") if ood_mask is None else measured(dice(ood_mask & brain, truth & brain))
@@ -51,14 +52,14 @@ def ood_figures(
     )
 
 
-def auroc(positives: NDArray, sorted_negatives: NDArray) -> float:
+def auroc(positives: NDArray[Any], sorted_negatives: NDArray[Any]) -> float:
     """The chance that a positive scores above a negative, ties counted half (Mann-Whitney U / (n·m))."""
     below = np.searchsorted(sorted_negatives, positives, "left")
     not_above = np.searchsorted(sorted_negatives, positives, "right")
     return float((below.sum(dtype=np.float64) + not_above.sum(dtype=np.float64)) / (2 * positives.size * sorted_negatives.size))
 
 
-def average_precision(positives: NDArray, sorted_negatives: NDArray) -> float:
+def average_precision(positives: NDArray[Any], sorted_negatives: NDArray[Any]) -> float:
     """Σ (recall_k − recall_{k−1}) · precision_k over falling thresholds; recall moves only at scores of positives."""
     thresholds, counts = np.unique(positives, return_counts=True)
     true_positives = np.cumsum(counts[::-1])[::-1]
@@ -66,7 +67,7 @@ def average_precision(positives: NDArray, sorted_negatives: NDArray) -> float:
     return float(np.sum(counts * (true_positives / (true_positives + false_positives))) / positives.size)
 
 
-def aupro(positives: NDArray, weights: NDArray, sorted_negatives: NDArray, limit: float) -> float:
+def aupro(positives: NDArray[Any], weights: NDArray[Any], sorted_negatives: NDArray[Any], limit: float) -> float:
     """Per-region overlap integrated to the false-positive rate ``limit`` and divided by it.
 
     ``weights`` ``(positives,)``: each positive's share of its component, over the number of components; they sum to 1.
@@ -83,7 +84,7 @@ def aupro(positives: NDArray, weights: NDArray, sorted_negatives: NDArray, limit
     return _area(np.concatenate(([0.0], rate)), before, after, limit) / limit
 
 
-def _area(rate: NDArray, before: NDArray, after: NDArray, limit: float) -> float:
+def _area(rate: NDArray[Any], before: NDArray[Any], after: NDArray[Any], limit: float) -> float:
     """Area under lines from (rate_k, before_k) to (rate_{k+1}, after_k), the last one cut at ``limit``."""
     width = np.clip(limit - rate[:-1], 0, np.diff(rate))
     at_end = before + (after - before) * width / np.diff(rate)

@@ -6,6 +6,8 @@ brain. Images are 0 outside the brain, in units in which air is 0.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +18,7 @@ RANGE = DataRange(1.0, "each image over its own maximum")
 NAMES = ("psnr_own_max", "ssim_slices_own_max", "mae_own_max")
 
 
-def own_maximum_figures(image: NDArray, reference: NDArray) -> dict[str, Measure]:
+def own_maximum_figures(image: NDArray[Any], reference: NDArray[Any]) -> dict[str, Measure]:
     """PSNR (dB), mean SSIM of whole slices and mean absolute error of ``(slices, rows, columns)``, each image over its own maximum.
 
     An image that holds values below 0 (a z-score) or nothing above 0 has no maximum to go by: a reason instead of numbers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ class Pictures:
     outline: tuple[NDArray[np.float32], ...]
 
 
-def telling_slice(error: NDArray, brain: NDArray[np.bool_], lesion: NDArray[np.bool_] | None) -> tuple[int, str]:
+def telling_slice(error: NDArray[Any], brain: NDArray[np.bool_], lesion: NDArray[np.bool_] | None) -> tuple[int, str]:
     """The slice with the largest lesion, else that with the largest summed error inside the brain; and why it was taken."""
     if lesion is not None and lesion.any():
         return int(np.argmax(np.count_nonzero(lesion, axis=(1, 2)))), "largest lesion area"
@@ -49,8 +50,8 @@ def telling_slice(error: NDArray, brain: NDArray[np.bool_], lesion: NDArray[np.b
 
 
 def take_pictures(
-    images: Mapping[str, NDArray | None],
-    error: NDArray,
+    images: Mapping[str, NDArray[Any] | None],
+    error: NDArray[Any],
     brain: NDArray[np.bool_],
     lesion: NDArray[np.bool_] | None,
     error_top: float,
@@ -78,20 +79,20 @@ def take_pictures(
     return Pictures(k, why, window, error_top, panels, outline)
 
 
-def _window(volume: NDArray | None, brain: NDArray[np.bool_]) -> tuple[float, float]:
+def _window(volume: NDArray[Any] | None, brain: NDArray[np.bool_]) -> tuple[float, float]:
     if volume is None:
         return 0.0, 1.0
     low, high = np.percentile(volume[brain], WINDOW_PERCENTILES)
     return float(low), float(high)
 
 
-def _to_bytes(image: NDArray, window: tuple[float, float]) -> NDArray[np.uint8]:
+def _to_bytes(image: NDArray[Any], window: tuple[float, float]) -> NDArray[np.uint8]:
     low, high = window
     scaled = (image.astype(np.float32) - low) / (high - low if high > low else 1)
     return np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
 
 
-def _shrink(image: NDArray, longest_px: int) -> NDArray:
+def _shrink(image: NDArray[Any], longest_px: int) -> NDArray[Any]:
     """Smaller where the longest side exceeds ``longest_px``; never larger."""
     factor = longest_px / max(image.shape)
     if factor >= 1:

@@ -12,6 +12,7 @@ half is brain and in which the image itself shows structure (a standard deviatio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -39,7 +40,7 @@ class RingCorrelation:
 
 
 def scan(
-    image: NDArray, reference: NDArray, brain: NDArray[np.bool_], data_range: float, threshold: float, frequency: float
+    image: NDArray[Any], reference: NDArray[Any], brain: NDArray[np.bool_], data_range: float, threshold: float, frequency: float
 ) -> RingCorrelation:
     """Scan two volumes ``(slices, rows, columns)`` of one scale slice by slice."""
     support = np.full(image.shape, np.nan, np.float32)
@@ -56,7 +57,9 @@ def scan(
     return RingCorrelation(support, measured(every.mean()), measured(np.mean(every < frequency)))
 
 
-def _patches(image: NDArray, reference: NDArray, brain: NDArray[np.bool_], least: float) -> tuple[NDArray, NDArray, NDArray]:
+def _patches(
+    image: NDArray[Any], reference: NDArray[Any], brain: NDArray[np.bool_], least: float
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """The corners ``(n, 2)`` of a slice's patches, and both images' patches ``(n, 32, 32)``."""
     rows, columns = ([*range(0, n - PATCH, STRIDE), n - PATCH] for n in image.shape)
     a, b, inside = (sliding_window_view(each, (PATCH, PATCH))[np.ix_(rows, columns)] for each in (image, reference, brain))
@@ -65,7 +68,7 @@ def _patches(image: NDArray, reference: NDArray, brain: NDArray[np.bool_], least
     return corners[kept], a[kept], b[kept]
 
 
-def ring_correlation(a: NDArray, b: NDArray) -> NDArray[np.float64]:
+def ring_correlation(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """Correlation of the spectra of patches ``(n, 32, 32)`` over rings: ``(n, 17)``, from frequency 0 (where it is 1) to Nyquist.
 
     A ring without energy in either image agrees (1); with energy in one of them only it does not (0).
@@ -101,7 +104,7 @@ def supported_frequency(correlation: NDArray[np.float64], threshold: float) -> N
     return np.clip(at / (correlation.shape[1] - 1), 0, 1)
 
 
-def _spread(corners: NDArray, values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _spread(corners: NDArray[Any], values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The mean value of the patches over each pixel, NaN where there is none."""
     total, count = np.zeros(shape), np.zeros(shape)
     for (row, column), value in zip(corners, values, strict=True):

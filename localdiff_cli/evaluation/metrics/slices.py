@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ class Arm:
     """An image under judgement: key ``prefix`` (empty: translation), its SSIM maps and its figures in all regions."""
 
     prefix: str
-    image: NDArray
+    image: NDArray[Any]
     maps: SsimMaps
     figures: tuple[RegionFigures, ...]
 
@@ -34,7 +35,7 @@ class SliceResult:
 
 def slice_results(
     arms: tuple[Arm, ...],
-    reference: NDArray,
+    reference: NDArray[Any],
     brain: NDArray[np.bool_],
     lesion: NDArray[np.bool_] | None,
     ring: NDArray[np.bool_] | None,
@@ -59,9 +60,9 @@ def slice_results(
     return tuple(results)
 
 
-def verdict_columns(evidence: Mapping[str, SliceEvidence], settings: MisdiagnosisSettings) -> dict[str, NDArray]:
+def verdict_columns(evidence: Mapping[str, SliceEvidence], settings: MisdiagnosisSettings) -> dict[str, NDArray[Any]]:
     """What ``misdiagnosis.py`` knows of each slice, ``(slices,)`` by column name; empty without evidence."""
-    columns: dict[str, NDArray] = {}
+    columns: dict[str, NDArray[Any]] = {}
     for prefix, each in evidence.items():
         verdicts = judge_slices(each, settings)
         if not columns:
@@ -74,7 +75,7 @@ def verdict_columns(evidence: Mapping[str, SliceEvidence], settings: Misdiagnosi
 
 
 def _image_columns(
-    arm: Arm, reference: NDArray, brain: NDArray[np.bool_], k: int, data_range: DataRange, ssim: float
+    arm: Arm, reference: NDArray[Any], brain: NDArray[np.bool_], k: int, data_range: DataRange, ssim: float
 ) -> dict[str, Measure]:
     a, b = arm.image[k][brain], reference[brain]
     return {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from localdiff_cli.volumes.volume import Volume
 
-Put = Callable[["NDArray"], None]
+Put = Callable[["NDArray[Any]"], None]
 """Takes the next plane of the last stored axis."""
 BLOCK_BYTES = 1 << 20
 
@@ -35,7 +35,7 @@ def hash_of(files: Iterable[Path]) -> str:
 class Stored(Protocol):
     """The voxels of a volume as its file stores them, in real units."""
 
-    def plane(self, axis: int, index: int) -> NDArray:
+    def plane(self, axis: int, index: int) -> NDArray[Any]:
         """One plane across a stored axis; the other two keep their order."""
         ...
 
@@ -91,7 +91,7 @@ class Format(ABC):
         """Its voxels. Raises one of ``errors``, or :class:`VolumeError`, where they are damaged."""
 
     @abstractmethod
-    def write(self, path: Path, array: NDArray, volume: Volume, content: Content) -> None:
+    def write(self, path: Path, array: NDArray[Any], volume: Volume, content: Content) -> None:
         """Write a stored array with the geometry of ``volume`` to the bit, and nothing else of its header. Raises ``OSError``."""
 
     def stream(self, path: Path, volume: Volume, content: Content) -> AbstractContextManager[Put]:

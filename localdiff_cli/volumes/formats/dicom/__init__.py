@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from localdiff_cli.volumes.formats.nifti import FORMAT as NIFTI
 from localdiff_cli.volumes.formats.seam import Content, Format, Put, Stored
@@ -55,7 +55,7 @@ class Dicom(Format):
         assert volume.stack is not None
         return Held(read_array(volume.stack))
 
-    def write(self, path: Path, array: NDArray, volume: Volume, content: Content) -> None:
+    def write(self, path: Path, array: NDArray[Any], volume: Volume, content: Content) -> None:
         """Write a stored array as NIfTI."""
         NIFTI.write(path, array, volume, content)
 

@@ -74,7 +74,7 @@ def read_array(volume: Stack) -> NDArray[np.float32]:
     return array
 
 
-def _images(volume: Stack) -> Iterator[tuple[int, NDArray]]:
+def _images(volume: Stack) -> Iterator[tuple[int, NDArray[Any]]]:
     """Slice number and real values ``(rows, columns)`` of every plane, each file decoded once."""
     by_file: dict[Path, list[tuple[int, Plane]]] = {}
     for k, plane in enumerate(volume.planes):
@@ -86,13 +86,13 @@ def _images(volume: Stack) -> Iterator[tuple[int, NDArray]]:
             yield k, image if plane.packed else image * plane.slope + plane.intercept
 
 
-def _plain(file: Path, size: tuple[int, int]) -> NDArray:
+def _plain(file: Path, size: tuple[int, int]) -> NDArray[Any]:
     """The stored values ``(frames, rows, columns)`` of a file whose pixels are not compressed."""
     pydicom = need_pydicom("Reading DICOM")
     return np.asarray(pydicom.dcmread(file).pixel_array, dtype=np.float64).reshape(-1, *size)
 
 
-def _packed(volume: Stack, file: Path, planes: list[Plane]) -> NDArray:
+def _packed(volume: Stack, file: Path, planes: list[Plane]) -> NDArray[Any]:
     """The real values ``(frames, rows, columns)`` of compressed pixels, decoded and scaled by GDCM; it knows one scale a file."""
     if len({(plane.slope, plane.intercept) for plane in planes}) > 1:
         raise VolumeError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from localdiff_cli.volumes.formats.seam import Content, Format, Stored
 
@@ -41,7 +41,7 @@ class Itk(Format):
 
         return Held(read_array(volume.path, volume.header).reshape(volume.shape))
 
-    def write(self, path: Path, array: NDArray, volume: Volume, content: Content) -> None:
+    def write(self, path: Path, array: NDArray[Any], volume: Volume, content: Content) -> None:
         """Write a stored array."""
         from localdiff_cli.volumes.formats.itk.files import write
 

@@ -79,7 +79,7 @@ def read_header(path: Path) -> ItkHeader:
     return ItkHeader(shape, dtype, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection(), exact)
 
 
-def read_array(path: Path, header: ItkHeader) -> NDArray:
+def read_array(path: Path, header: ItkHeader) -> NDArray[Any]:
     """All voxels in their own data type, in stored axis order.
 
     Raises ``EOFError`` or ``zlib.error`` for a damaged stream (which MetaIO would pass over), ``RuntimeError`` by SimpleITK.
@@ -102,7 +102,7 @@ def _check_zlib(path: Path, storage: Storage, promised: int) -> None:
         raise EOFError("the compressed voxels end early")
 
 
-def write(path: Path, array: NDArray, header: ItkHeader, description: str) -> None:
+def write(path: Path, array: NDArray[Any], header: ItkHeader, description: str) -> None:
     """Write ``array`` (stored axis order) with the geometry of ``header`` and nothing else of it. Raises ``OSError``."""
     sitk = _sitk()
     image = sitk.GetImageFromArray(array.reshape(header.shape).T, isVector=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from localdiff_cli.volumes.formats.seam import Content, Format, Put, Stored
 
@@ -65,7 +65,7 @@ class Nifti(Format):
 
         return stored(volume)
 
-    def write(self, path: Path, array: NDArray, volume: Volume, content: Content) -> None:
+    def write(self, path: Path, array: NDArray[Any], volume: Volume, content: Content) -> None:
         """Write a stored array."""
         with self.stream(path, volume, content) as put:
             for index in range(array.shape[2]):

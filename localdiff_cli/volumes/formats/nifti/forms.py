@@ -59,12 +59,12 @@ def _both(header: Any) -> tuple[dict[str, NDArray[np.float64]], str]:
     return forms, unusable[0] if len(unusable) == 1 else ""
 
 
-def _usable(affine: NDArray) -> bool:
+def _usable(affine: NDArray[Any]) -> bool:
     return bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) > 1e-12
 
 
 def _one_of(
-    path: Path, forms: dict[str, NDArray[np.float64]], damaged: str, affine_from: str | None, scale: NDArray
+    path: Path, forms: dict[str, NDArray[np.float64]], damaged: str, affine_from: str | None, scale: NDArray[Any]
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """The form that is left where the other is damaged; with neither asked for, as the s-form alone."""
     if affine_from == damaged or (damaged == "sform" and affine_from is None):
@@ -79,7 +79,7 @@ def _one_of(
 
 
 def contradictions(
-    qform: NDArray, sform: NDArray, codes: dict[str, int], shape: tuple[int, int, int]
+    qform: NDArray[Any], sform: NDArray[Any], codes: dict[str, int], shape: tuple[int, int, int]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What two affines (4 × 4, mm) of one image contradict each other about: what makes it unusable, and what a person should look at.
 
@@ -108,7 +108,7 @@ def _left_right(axes: tuple[str | None, ...]) -> tuple[int, str | None]:
     return next(((i, axis) for i, axis in enumerate(axes) if axis in ("L", "R")), (-1, None))
 
 
-def _size_doubts(header: Any, affine: NDArray, codes: dict[str, int]) -> tuple[str, ...]:
+def _size_doubts(header: Any, affine: NDArray[Any], codes: dict[str, int]) -> tuple[str, ...]:
     """An s-form alone whose voxels measure otherwise than ``pixdim`` says."""
     told, found = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64)), np.linalg.norm(affine[:3, :3], axis=0)
     if codes["sform"] <= 0 or not (np.isfinite(told).all() and told.all() and np.isfinite(found).all()):
@@ -119,6 +119,6 @@ def _size_doubts(header: Any, affine: NDArray, codes: dict[str, int]) -> tuple[s
     return (f"header: pixdim says voxels of {sizes[0]}, the s-form {sizes[1]}; the s-form was used",)
 
 
-def _written(affine: NDArray, code: int) -> str:
+def _written(affine: NDArray[Any], code: int) -> str:
     rows = "; ".join(" ".join(f"{value:.5g}" for value in row) for row in affine[:3] + 0.0)
     return f"(code {code}) [{rows}]"

@@ -207,7 +207,7 @@ def stored(volume: Volume) -> Stored:
     return _Scaled(data.get_unscaled().reshape(volume.shape), data.slope, data.inter)
 
 
-def _unpacked(path: Path, offset: int, promised: int, volume: Volume) -> NDArray:
+def _unpacked(path: Path, offset: int, promised: int, volume: Volume) -> NDArray[Any]:
     """The stored array of a compressed file, which is read to its end: a cut or damaged stream is told by its last bytes.
 
     Raises ``EOFError`` or ``OSError`` for a stream that is cut, damaged or shorter than promised.
@@ -230,7 +230,7 @@ class _Streamed:
     data: Any
     trailing: int
 
-    def plane(self, axis: int, index: int) -> NDArray:
+    def plane(self, axis: int, index: int) -> NDArray[Any]:
         """One slice, read now."""
         key = (slice(None), slice(None), index, *([0] * self.trailing)) if self.trailing >= 0 else (slice(None), slice(None))
         return np.asarray(self.data[key])
@@ -244,7 +244,7 @@ class _Unpacking:
         self._stream: Any = None
         self._next, self._checked = 0, False
 
-    def plane(self, axis: int, index: int) -> NDArray:
+    def plane(self, axis: int, index: int) -> NDArray[Any]:
         """One slice: the next of the first pass, or any other."""
         if not self._checked and index == self._next:
             return self._forward()
@@ -253,7 +253,7 @@ class _Unpacking:
             _check_gzip(self._volume.path, self._later.data.offset + int(np.prod(self._volume.shape)) * self._volume.dtype.itemsize)
         return self._later.plane(axis, index)
 
-    def _forward(self) -> NDArray:
+    def _forward(self) -> NDArray[Any]:
         data, (rows, columns, slices), dtype = self._later.data, self._volume.shape, self._volume.dtype
         if self._stream is None:
             self._stream = igzip.open(self._volume.path, "rb")
@@ -279,10 +279,10 @@ class _Unpacking:
 class _Scaled:
     """A stored array whose slope and intercept are applied to what is read, not to the whole."""
 
-    array: NDArray
+    array: NDArray[Any]
     slope: float
     inter: float
 
-    def plane(self, axis: int, index: int) -> NDArray:
+    def plane(self, axis: int, index: int) -> NDArray[Any]:
         """One plane across a stored axis."""
         return apply_read_scaling(Held(self.array).plane(axis, index), self.slope, self.inter)

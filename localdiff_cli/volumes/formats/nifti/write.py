@@ -60,7 +60,7 @@ def stream(path: Path, volume: Volume, content: Content) -> Iterator[Put]:
             file = stack.enter_context(igzip.IGzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0))
         file.write(prefix)
 
-        def put(plane: NDArray) -> None:
+        def put(plane: NDArray[Any]) -> None:
             file.write(np.asarray(plane, dtype=dtype).tobytes(order="F"))
 
         yield put
