@@ -6,7 +6,7 @@ It is ``models/schema.json``; a bundle of one's own can be checked against it by
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from localdiff_cli.adapters.diffusers_unet import DiffusersUNetSettings
 from localdiff_cli.adapters.monai_unet import MonaiUNetSettings
+from localdiff_cli.bundle.packing import Storage
 from localdiff_cli.bundle.schema import Contrast, Defaults, GridSpec, Head, SegmenterDefaults
 from localdiff_cli.diffusion.network import NetworkSettings
 from localdiff_cli.diffusion.schedule import GivenSchedule, Schedule
@@ -71,6 +72,7 @@ class Metadata(Head):
     target: Contrast
     grid: GridSpec
     files: dict[str, Digest]
+    storage: Annotated[dict[str, Storage], Field(description="how the weights of each file lie in it")] = field(default_factory=dict)
     defaults: Defaults | SegmenterDefaults  # type: ignore[assignment]
     schedule: Schedule | GivenSchedule  # type: ignore[assignment]
     network: NetworkSettings | LesionNetworkSettings | _Monai | _Diffusers  # type: ignore[assignment]
