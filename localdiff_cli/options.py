@@ -1112,7 +1112,7 @@ class SegmenterFit:
         bool,
         typer.Option(
             "--hard-negatives",
-            help="Also show widened ventricles, flat, blurred and contrast-enhanced slices and levelled lesions as what they are: no lesion.",
+            help="Also show widened ventricles, flat, blurred and contrast-enhanced slices as what they are: no lesion.",
             rich_help_panel=TRAINING,
         ),
     ] = False

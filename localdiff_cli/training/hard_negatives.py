@@ -17,10 +17,6 @@ from localdiff_cli.training.augment import grown, random_blob
 
 FLUID_BELOW = 0.25
 """Fluid on T1w: below this on the scale of the robust window, −3 robust SDs."""
-GRAIN = 1.5
-"""What varies over fewer pixels than this (standard deviation) is grain."""
-RING = 6
-"""What surrounds a lesion: the brain up to so many pixels from it, but for the nearest."""
 DEEP_PIXELS = 17
 """Ventricles lie at least this far inside the brain; the cisterns and sulci nearer its rim are not widened."""
 
@@ -28,7 +24,7 @@ DEEP_PIXELS = 17
 @dataclass(frozen=True)
 class HardNegatives:
     """How often a slice is changed, each a probability: ``widen`` ventricles by up to ``widest`` pixels, ``flat`` or ``blurred`` patches,
-    a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it; ``levelled``: lesions that are no longer there, flat tissue."""
+    a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it."""
 
     widen: float = 0.3
     widest: float = 7.0
@@ -36,7 +32,6 @@ class HardNegatives:
     blurred: float = 0.1
     soft: float = 0.2
     bright: float = 0.1
-    levelled: float = 0.1
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -84,22 +79,6 @@ def widen_fluid(images: Tensor, fluid: Tensor, chosen: Tensor, widest: float, ge
         [columns + amount * slope_columns[:, 0] * 2 / (width - 1), rows + amount * slope_rows[:, 0] * 2 / (height - 1)], dim=-1
     )
     return torch.where(chosen.view(-1, 1, 1, 1) > 0, grid_sample(images, grid, align_corners=True), images)
-
-
-def level(condition: Tensor, brain: Tensor, lesion: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """With ``probability`` a slice's lesions are brought to the mean of what surrounds them, but for their grain, and are lesions no more.
-
-    ``condition``, ``brain``, ``lesion`` ``(N, 1, H, W)``; returns the condition and what is still a lesion. A slice whose lesions have no
-    healthy brain around them stays as it is.
-    """
-    ring = (grown(lesion, RING) - grown(lesion, 1)) * brain
-    around = ring.sum(dim=(2, 3), keepdim=True)
-    drawn = torch.rand(len(condition), generator=generator).view(-1, 1, 1, 1) < probability
-    chosen = (drawn & (around >= RING)).float() * lesion
-    mean = (condition * ring).sum(dim=(2, 3), keepdim=True) / around.clamp(min=1)
-    width = torch.full((len(condition),), GRAIN)
-    smooth = blur(condition * lesion, width) / blur(lesion, width).clamp(min=1e-6)
-    return (condition + chosen * (mean - smooth)).clamp(0, 1), lesion - chosen
 
 
 def spoil(condition: Tensor, brain: Tensor, lesion: Tensor, settings: HardNegatives, generator: torch.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from localdiff_cli.bundle import SEGMENTER, Bundle, SegmenterDefaults, load_segm
 from localdiff_cli.errors import UsageError
 from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings, lesion_probability
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
-from localdiff_cli.training.hard_negatives import HardNegatives, deep_fluid, level, spoil, widen_fluid
+from localdiff_cli.training.hard_negatives import HardNegatives, deep_fluid, spoil, widen_fluid
 from localdiff_cli.training.job import (
     FitJob,
     Start,
@@ -132,7 +132,6 @@ def loss_of_drawn(
     lesion, kept = (lesion > 0.5).float() * inside, (doubt < 0.5).float()
     image = recontrast(image, inside, augment, generator)
     if hard is not None:
-        image, lesion = level(image, inside, lesion, hard.levelled, generator)
         image = spoil(image, inside, lesion, hard, generator)
     device = next(network.parameters()).device
     return lesion_loss(network(image.to(device)), lesion.to(device), kept.to(device), aim)

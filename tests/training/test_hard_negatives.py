@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from localdiff_cli.training.hard_negatives import HardNegatives, blur, blur_on_card, deep_fluid, level, spoil, widen_fluid
+from localdiff_cli.training.hard_negatives import HardNegatives, blur, blur_on_card, deep_fluid, spoil, widen_fluid
 
-NONE = HardNegatives(widen=0, flat=0, blurred=0, soft=0, bright=0, levelled=0)
+NONE = HardNegatives(widen=0, flat=0, blurred=0, soft=0, bright=0)
 
 
 def head():
@@ -81,27 +81,3 @@ def test_a_width_of_nothing_blurs_nothing():
     found = blur(image, torch.tensor([0.0, 2.0]))
     assert torch.equal(found[0], image[0])
     assert found[1].std() < 0.5 * image[1].std()
-
-
-def test_a_levelled_lesion_is_as_bright_as_its_surroundings_keeps_its_grain_and_is_none():
-    condition, brain, lesion = head()
-    lesion[0, :, 64:84, 20:60] = 1
-    grain = 0.02 * torch.randn(condition.shape, generator=generator())
-    condition = (condition - 0.3 * lesion + grain).clamp(0, 1) * brain
-    levelled, left = level(condition, brain, lesion, 1.0, generator())
-    inside = lesion[0] > 0
-    assert not left.any()
-    assert abs(float(levelled[0][inside].mean()) - 0.6) < 0.01
-    assert 0.01 < float(levelled[0][inside].std()) < 0.03
-    assert torch.equal(levelled[1], condition[1])  # had no lesion
-    assert torch.equal(levelled[0][~inside], condition[0][~inside])
-    untouched, kept = level(condition, brain, lesion, 0.0, generator())
-    assert torch.equal(untouched, condition)
-    assert torch.equal(kept, lesion)
-
-
-def test_a_lesion_that_fills_the_brain_has_nothing_to_be_levelled_to():
-    condition, brain, _ = head()
-    levelled, left = level(condition, brain, brain, 1.0, generator())
-    assert torch.equal(levelled, condition)
-    assert torch.equal(left, brain)

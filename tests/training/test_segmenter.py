@@ -97,7 +97,7 @@ def test_slice_by_slice_a_small_lesion_counts_as_much_as_a_large_one():
     assert torch.isfinite(lesion_loss(found, torch.zeros_like(lesion), kept, LesionLoss(by_slice=1.0)))
 
 
-@pytest.mark.parametrize("hard", [None, HardNegatives(widen=1, flat=1, blurred=1, soft=1, bright=1, levelled=1)])
+@pytest.mark.parametrize("hard", [None, HardNegatives(widen=1, flat=1, blurred=1, soft=1, bright=1)])
 def test_a_step_with_and_without_hard_negatives_is_finite_and_repeats(hard):
     loss_of = segmenter_loss(
         [slices("a"), slices("h", masked=False)], AugmentSettings(), 4, LesionDraw(hard_negatives=hard), None, LesionLoss()
