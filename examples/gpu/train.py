@@ -146,12 +146,12 @@ def denoising(bundle: Bundle, patients: list[PatientSlices], device: torch.devic
 
 
 def translator(name: str, patients: list[PatientSlices], device: torch.device) -> Training:
-    """A translator on all slices, their lesions left out of the loss."""
+    """A translator on lesion-free slices."""
     bundle = open_bundle(name)
-    slices = on_card(of(patients, "train"), lambda p: np.ones(len(p.condition), bool), device)
+    slices = on_card(of(patients, "train"), lambda p: p.lesion_free, device)
 
     def loss(batch: int) -> LossOf:
-        return translator_loss(slices, schedule_of(bundle), AugmentSettings(), batch, FIRST)
+        return translator_loss(slices, schedule_of(bundle), AugmentSettings(), batch)
 
     make, figure = (lambda: load_translator(bundle, device)), denoising(bundle, patients, device)
     data = data_of(of(patients, "train") + of(patients, "val"), slices)
@@ -184,8 +184,6 @@ def expert(name: str, finder: str, patients: list[PatientSlices], device: torch.
     return Training(name, "expert", 128, 4e-4, make, partial(told, taught), figure, "told loss on val", False, data)
 
 
-FIRST = 0.4
-"""Share of a translator's timesteps that are the first of sampling."""
 KINDS: tuple[tuple[float, Callable[[PatientSlices], NDArray[np.bool_]]], ...] = (
     (0.4, lambda p: ~p.lesion_free),
     (0.2, lambda p: p.lesion_free & (not p.lesion_free.all())),
