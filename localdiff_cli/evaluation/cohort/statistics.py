@@ -131,9 +131,16 @@ def paired_test(translation: Sequence[float], baseline: Sequence[float], bootstr
         return PairedTest(n, mean, 1.0, 0.0, "all pairs are equal")
     effect = float(_signed_rank(moved, -1))
     if moved.size <= EXACT_PAIRS:
-        exact = stats.permutation_test([moved], _signed_rank, permutation_type="samples", vectorized=True, n_resamples=2**moved.size)
-        return PairedTest(n, mean, rounded(exact.pvalue), rounded(effect), "Wilcoxon signed-rank, exact by sign flips")
+        return PairedTest(n, mean, rounded(_exact_p(moved)), rounded(effect), "Wilcoxon signed-rank, exact by sign flips")
     return PairedTest(n, mean, rounded(stats.wilcoxon(moved).pvalue), rounded(effect), "Wilcoxon signed-rank")
+
+
+def _exact_p(moved: NDArray[np.float64]) -> float:
+    """The share of all sign flips that are as extreme; of one pair alone, which scipy does not take, both are."""
+    if moved.size == 1:
+        return 1.0
+    test = stats.permutation_test([moved], _signed_rank, permutation_type="samples", vectorized=True, n_resamples=2**moved.size)
+    return float(test.pvalue)
 
 
 def _signed_rank(differences: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

@@ -94,6 +94,14 @@ def test_swapping_the_arms_turns_the_effect_and_keeps_the_p_value():
     assert one.effect_size == -two.effect_size
 
 
+@pytest.mark.parametrize("differing", [1, 2, 3])
+def test_patients_of_whom_few_differ_are_tested_by_those(differing):
+    own = [1.0 + k for k in range(differing)] + [0.0] * 5
+    got = paired_test(own, [0.0] * len(own), BOOTSTRAP)
+    assert got.p_value == pytest.approx(2 * 0.5**differing)
+    assert (got.n, got.effect_size) == (differing + 5, 1)
+
+
 def test_equal_pairs_and_few_pairs():
     equal = paired_test([1, 2, 3], [1, 2, 3], BOOTSTRAP)
     assert (equal.p_value, equal.effect_size, equal.n) == (1.0, 0.0, 3)
