@@ -216,7 +216,7 @@ def fit_translator(
 ) -> Bundle:  # fmt: skip
     """Train the conditional diffusion network on lesion-free slices and write it into the bundle; random weights without ``start``.
 
-    ``around_lesions``: on the other slices too, their lesions left out of the loss.
+    ``around_lesions``: on the other slices too, their lesions left out of the loss. ``first``: share of the timesteps that are the last.
 
     Raises :class:`UsageError` where the network or schedule of ``start`` is another.
     """
@@ -238,7 +238,9 @@ def fit_translator(
         checkpoint,
         progress(job),
         _watch(job, held_out, schedule),
-        identity(patients, network=network, schedule=schedule, augment=augment) | begun | slices_and_times,
+        identity(patients, network=network, schedule=schedule, augment=augment)
+        | begun
+        | {name: asked for name, asked in slices_and_times.items() if asked},
         job.team,
     )
     yardstick = polynomial_map(used)
@@ -256,7 +258,11 @@ def fit_translator(
         },
     }  # fmt: skip
     before = present(job).get("files", {}).get(TRANSLATOR)
-    bundle = save(job, metadata, {TRANSLATOR: average.state_dict()})
+    return _without_earlier_expert(job, save(job, metadata, {TRANSLATOR: average.state_dict()}), before)
+
+
+def _without_earlier_expert(job: FitJob, bundle: Bundle, before: str | None) -> Bundle:
+    """The bundle; where its translator is no longer the one with the hash ``before``, its OOD expert is taken out."""
     if job.team.rank == 0 and bundle.has_expert and bundle.metadata["files"][TRANSLATOR] != before:
         job.say("the OOD expert of the earlier translator is taken out; fit it again")
         bundle = drop_expert(bundle)

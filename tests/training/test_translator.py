@@ -146,7 +146,7 @@ def test_around_lesions_every_slice_is_used_and_what_the_target_shows_in_them_is
 
     def loss(patient):
         used = healthy_slices([patient], "train", around_lesions=True)
-        return float(translator_loss(used, Schedule(), STILL, 12)(OfTheCondition(), step_generator(0, 0)))
+        return float(translator_loss(used, Schedule(), STILL, 12)(OfTheCondition(), step_generator(0, 0)).detach())
 
     assert loss(patient) == pytest.approx(loss(replace(patient, target=other)), rel=1e-6)
 
