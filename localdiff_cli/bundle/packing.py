@@ -1,4 +1,4 @@
-"""Weights as they lie on disk: half precision, or 8 bits a weight with one scale for each row of a matrix or filter of a convolution.
+"""Weights as they lie on disk: whole or half precision, or 8 bits with one scale for each row of a matrix or filter of a convolution.
 
 A tensor ``w`` in 8 bits is two: ``w`` int8 and ``w.scale`` float32, and the weight is their product. They are unpacked to float32 when they
 are read, so that what is computed does not depend on how they were stored, only on what was.
@@ -32,11 +32,10 @@ def pack(tensors: dict[str, Tensor], storage: Storage) -> dict[str, Tensor]:
 
 
 def _in_8_bits(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers from −127 to 127, and the scale of each index of the first dimension; a row of zeros has the scale 1."""
+    """Whole numbers from −127 to 127, and the scale of each index of the first dimension; what is not finite makes a scale that is not."""
     import torch
 
-    largest = values.abs().flatten(1).amax(dim=1)
-    scale = torch.where(largest > 0, largest / MOST, torch.ones_like(largest))
+    scale = (values.abs().flatten(1).amax(dim=1) / MOST).clamp(min=torch.finfo(torch.float32).tiny)
     return (values / _column(scale, values)).round().to(torch.int8), scale
 
 
@@ -62,6 +61,6 @@ def unpack(stored: dict[str, Tensor]) -> dict[str, Tensor]:
             if scale.shape != values.shape[:1] or values.dim() < 2:
                 raise ValueError(f"{name}: scale of shape {tuple(scale.shape)} for weights of shape {tuple(values.shape)}")
             tensors[name] = values.float() * _column(scale.float(), values)
-        elif name.removesuffix(SCALE) not in packed or not name.endswith(SCALE):
+        elif name.removesuffix(SCALE) not in packed:
             tensors[name] = values.to(torch.float32, copy=True) if values.is_floating_point() else values.clone()
     return tensors

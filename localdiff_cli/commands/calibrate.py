@@ -212,7 +212,7 @@ def _certificate(
     from localdiff_cli.guarantees.certificate import Certificate, Cohort, comparable
     from localdiff_cli.guarantees.certify import certify
     from localdiff_cli.guarantees.losses import risks
-    from localdiff_cli.tasks.judged import emphasised
+    from localdiff_cli.tasks.judged import with_emphasis
 
     place, promises = certify([record for _, record in measured], asked, risks(options.harm_ml))
     emphasis, tau = asked.grid[place]
@@ -224,7 +224,7 @@ def _certificate(
     )  # fmt: skip
     portraits = sorted((record["portrait"] for _, record in measured), key=json.dumps)
     return Certificate(
-        work.bundle.name, work.bundle.hash, comparable(emphasised(work, emphasis).settings), tau, asked.taus, emphasis, asked.emphases,
+        work.bundle.name, work.bundle.hash, comparable(with_emphasis(work, emphasis).settings), tau, asked.taus, emphasis, asked.emphases,
         options.confidence, tuple(promises), cohort, options.void_level, tuple(portraits), __version__, intervals,
     )  # fmt: skip
 

@@ -87,7 +87,7 @@ def _calibration_told(bundle: Bundle) -> list[str]:
 def pack_model(name: str, to: Path | None) -> int:
     """Store a bundle's networks in 8 bits a weight, where it lies or as a copy in ``to``; what it measured is forgotten.
 
-    Raises :class:`ModelError` where it cannot be read, :class:`UsageError` where ``to`` is there already.
+    Raises :class:`ModelError` where it cannot be read or has no network, :class:`UsageError` where ``to`` is there already.
     """
     from localdiff_cli.bundle.card import card
 
@@ -95,6 +95,8 @@ def pack_model(name: str, to: Path | None) -> int:
     if to is not None and to.exists():
         raise UsageError(f"--to {to}: is there already; expected a folder to be made", code="exists")
     files = [file for file in (TRANSLATOR, EXPERT, SEGMENTER) if file in bundle.metadata["files"]]
+    if not files:
+        raise ModelError(f"model {bundle.name}: found no network; expected a translator, an expert or a segmenter to pack", code="task")
     tensors = {file: load_tensors(bundle, file) for file in files}
     before = sum(weight_file(bundle, file).stat().st_size for file in files)
     target = bundle if to is None else copy_bundle(bundle, to)

@@ -68,14 +68,14 @@ def draw(
     plain = SliceSampler(work.networks, replace(work.sample, mode="plain"), slices.fingerprint)(chunk, detection.ood_map, nothing)[0]
     for emphasis, tau in product((work.sample.local.emphasis,) if emphases is None else emphases, taus):
         mask = mask_of(detection, chunk.brain, replace(work.mask, threshold=tau), work.bundle.grid.spacing)
-        local = _local(emphasised(work, emphasis), slices, chunk, plain, detection.ood_map, mask)
+        local = _local(with_emphasis(work, emphasis), slices, chunk, plain, detection.ood_map, mask)
         unknown = unknown_of(detection, mask, chunk.brain, work.unknown, work.mask.open_mm, work.bundle.grid.spacing)
         inside, weight, brain = (each[:, 0].numpy() for each in (mask, detection.ood_map, chunk.brain))
         labels = source_labels(inside, unknown[:, 0].numpy(), weight, brain, work.sample)
         yield _drawn(slices, list(rows), (plain[:, 0].numpy(), local[:, 0].numpy(), weight), labels, brain)
 
 
-def emphasised(work: TranslateWork, emphasis: float) -> TranslateWork:
+def with_emphasis(work: TranslateWork, emphasis: float) -> TranslateWork:
     """The same work with another emphasis of the OOD branch."""
     return replace(work, sample=replace(work.sample, local=replace(work.sample.local, emphasis=emphasis)))
 

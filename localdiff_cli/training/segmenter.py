@@ -17,6 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from localdiff_cli.bundle import SEGMENTER, Bundle, SegmenterDefaults, load_segmenter
 from localdiff_cli.errors import UsageError
 from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings, lesion_probability
+from localdiff_cli.startup import load_monai
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
 from localdiff_cli.training.hard_negatives import HardNegatives, deep_fluid, spoil, widen_fluid
 from localdiff_cli.training.job import (
@@ -138,21 +139,19 @@ def loss_of_drawn(
 
 
 def lesion_loss(logits: Tensor, lesion: Tensor, kept: Tensor, aim: LesionLoss) -> Tensor:
-    """1 − overlap plus the mean cross-entropy, both over the pixels where ``kept`` is 1; all ``(N, 1, H, W)``."""
+    """1 − overlap (MONAI's Tversky loss) plus the mean cross-entropy, both over the pixels where ``kept`` is 1; all ``(N, 1, H, W)``."""
+    load_monai()
+    from monai.losses import TverskyLoss
+
     found, lesion = logits.sigmoid() * kept, lesion * kept
-    overlap = _tversky(found, lesion, aim.missed, (0, 1, 2, 3))
-    bearing = lesion.sum(dim=(1, 2, 3)) > 0
+    whole, each = (
+        TverskyLoss(alpha=1 - aim.missed, beta=aim.missed, smooth_nr=5e-6, smooth_dr=5e-6, batch=batch) for batch in (True, False)
+    )
+    apart, bearing = whole(found, lesion), lesion.sum(dim=(1, 2, 3)) > 0
     if aim.by_slice and bearing.any():
-        overlap = torch.lerp(overlap, _tversky(found[bearing], lesion[bearing], aim.missed, (1, 2, 3)).mean(), aim.by_slice)
+        apart = torch.lerp(apart, each(found[bearing], lesion[bearing]), aim.by_slice)
     entropy = (binary_cross_entropy_with_logits(logits, lesion, reduction="none") * kept).sum() / kept.sum().clamp(min=1)
-    return 1 - overlap + entropy
-
-
-def _tversky(found: Tensor, lesion: Tensor, missed: float, over: tuple[int, ...]) -> Tensor:
-    """Tversky's index (Salehi et al. 2017) over these dimensions; with ``missed`` = 0.5 it is Dice."""
-    hit = (found * lesion).sum(dim=over)
-    weighed = (1 - missed) * (found * (1 - lesion)).sum(dim=over) + missed * ((1 - found) * lesion).sum(dim=over)
-    return (hit + 5e-6) / (hit + weighed + 5e-6)
+    return apart + entropy
 
 
 def flagged_share(network: LesionNetwork, patient: PatientSlices, threshold: float) -> float:
@@ -209,9 +208,10 @@ def fit_segmenter(
             job.board.numbers(step, {"validation/healthy brain flagged, %, mean": float(np.mean(shares))})
 
     checkpoint = job.work / f"{job.out.name}-segmenter.pt"
+    aimed = {} if aim == LesionLoss() else {"aim": aim}
     average, curve = train(
         model, segmenter_loss(used, augment, loop.batch_size, draw, _doubt_at(draw, job), aim), loop, checkpoint, progress(job),
-        on_checkpoint, identity(patients, network=network, augment=augment, draw=draw, aim=aim) | begun, job.team,
+        on_checkpoint, identity(patients, network=network, augment=augment, draw=draw, **aimed) | begun, job.team,
     )  # fmt: skip
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),

@@ -65,12 +65,21 @@ class Drawable(Protocol):
         """A random batch of ``n`` slices."""
 
 
-def healthy_slices(patients: list[PatientSlices], split: str, *, around_lesions: bool = False) -> ChosenSlices:
-    """The lesion-free slices of a split, with ``around_lesions`` the others as well; every slice of a patient without a mask.
+def healthy_slices(patients: list[PatientSlices], split: str) -> ChosenSlices:
+    """The lesion-free slices of a split; every slice of a patient without a mask.
 
     Raises :class:`UsageError` where there are none.
     """
-    chosen = [(p, np.flatnonzero(p.lesion_free | around_lesions)) for p in patients if p.split == split and p.target is not None]
+    return _chosen(patients, split, lambda p: p.lesion_free)
+
+
+def all_slices(patients: list[PatientSlices], split: str) -> ChosenSlices:
+    """Every slice of a split. Raises :class:`UsageError` where there are none."""
+    return _chosen(patients, split, lambda p: np.ones_like(p.lesion_free))
+
+
+def _chosen(patients: list[PatientSlices], split: str, wanted: Callable[[PatientSlices], NDArray[np.bool_]]) -> ChosenSlices:
+    chosen = [(p, np.flatnonzero(wanted(p))) for p in patients if p.split == split and p.target is not None]
     chosen = [(p, rows) for p, rows in chosen if rows.size]
     if not chosen:
         raise UsageError(f"no lesion-free slices in the {split} split; expected pairs with a target")
@@ -226,7 +235,7 @@ def fit_translator(
     patients = job.patients()
     if start is not None:
         check_held_out(patients, start.account)
-    used = healthy_slices(patients, "train", around_lesions=around_lesions)
+    used = all_slices(patients, "train") if around_lesions else healthy_slices(patients, "train")
     held_out = healthy_slices(patients, "val") if any(p.split == "val" for p in patients) else used
     job.say(f"{used.count} {'' if around_lesions else 'lesion-free '}slices of {len(used.patients)} patients")
     checkpoint = job.work / f"{job.out.name}-translator.pt"

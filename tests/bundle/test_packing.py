@@ -1,10 +1,12 @@
 """Weights on disk: what is packed, how closely it comes back, and what is refused."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from localdiff_cli.bundle import TRANSLATOR, copy_bundle, load_tensors, load_translator, open_bundle, verify
+from localdiff_cli.bundle import METADATA, TRANSLATOR, copy_bundle, load_tensors, load_translator, open_bundle, verify
 from localdiff_cli.bundle.packing import SCALE, STORAGES, pack, unpack
 from localdiff_cli.errors import ModelError
 from localdiff_cli.volumes.files import file_hash
@@ -81,6 +83,26 @@ def test_packing_in_place_keeps_the_bundle_whole_and_a_second_time_the_same(cli,
     assert cli("models", "pack", mine.path).exit_code == 0
     for name, values in load_tensors(open_bundle(str(mine.path)), TRANSLATOR).items():
         torch.testing.assert_close(values, first[name], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("largest", [1e-44, 3e38])
+def test_the_smallest_and_largest_weights_stay_finite(largest):
+    after = unpack(pack({"w": torch.full((2, 2), largest)}, "int8"))["w"]
+    torch.testing.assert_close(after, torch.full((2, 2), largest), rtol=1e-6, atol=1e-37)
+
+
+def test_a_weight_that_is_no_number_is_not_made_one():
+    assert not torch.isfinite(unpack(pack({"w": torch.tensor([[1.0, torch.nan], [1, 2]])}, "int8"))["w"][0]).all()
+
+
+def test_a_bundle_without_networks_has_nothing_to_pack(cli, models_folder, tmp_path):
+    mine = copy_bundle(open_bundle(str(models_folder / "t1-to-t2")), tmp_path / "mine")
+    metadata = json.loads((mine.path / METADATA).read_text())
+    kept = {name: digest for name, digest in metadata["files"].items() if "detector" in name}
+    (mine.path / METADATA).write_text(json.dumps(metadata | {"files": kept}))
+    done = cli("models", "pack", mine.path)
+    assert done.exit_code == 4
+    assert "no network" in done.output
 
 
 def test_a_copy_that_is_there_already_is_refused(cli, models_folder, tmp_path):

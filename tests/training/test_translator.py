@@ -12,6 +12,7 @@ from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.loop import LoopSettings, step_generator, train
 from localdiff_cli.training.translator import (
+    all_slices,
     draw,
     first_or_any,
     healthy_slices,
@@ -129,7 +130,7 @@ def test_a_known_polynomial_is_recovered():
 def test_around_lesions_every_slice_is_used_and_what_the_target_shows_in_them_is_not_learnt():
     patient = slices("a")
     assert patient.lesion.any()
-    used = healthy_slices([patient], "train", around_lesions=True)
+    used = all_slices([patient], "train")
     assert used.count == len(patient.condition) > healthy_slices([patient], "train").count
     other = patient.target.copy()
     other[patient.lesion] = 65535 - other[patient.lesion]
@@ -145,7 +146,7 @@ def test_around_lesions_every_slice_is_used_and_what_the_target_shows_in_them_is
             return self.weight * condition
 
     def loss(patient):
-        used = healthy_slices([patient], "train", around_lesions=True)
+        used = all_slices([patient], "train")
         return float(translator_loss(used, Schedule(), STILL, 12)(OfTheCondition(), step_generator(0, 0)).detach())
 
     assert loss(patient) == pytest.approx(loss(replace(patient, target=other)), rel=1e-6)
