@@ -81,6 +81,16 @@ AffineFrom = Annotated[
     ),
     OneOf(("sform", "qform")),
 ]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        envvar="LOCALDIFF_CACHE",
+        help="Folder in which the brain of a head and the bias field are kept, by the voxels, for the next command on the same volume; about 1 MB "
+        "a volume, no names or header text. Never changes a result. (default: none) Example: --cache scratch/",
+        rich_help_panel=RUN,
+    ),
+]
 SaveBrain = Annotated[
     bool,
     typer.Option("--save-brain", help="Also write the brain mask used, <name>_brain.", rich_help_panel=OUTPUT),
@@ -283,6 +293,7 @@ class DetectOptions:
     device: Device = "auto"
     batch_size: BatchSize = "auto"
     affine_from: AffineFrom = None
+    cache: Cache = None
 
 
 @dataclass(frozen=True)
@@ -494,6 +505,7 @@ class TranslateOptions:
         ),
     ] = None
     affine_from: AffineFrom = None
+    cache: Cache = None
 
 
 @dataclass(frozen=True)
@@ -534,6 +546,7 @@ class SegmentOptions:
     device: Device = "auto"
     batch_size: BatchSize = "auto"
     affine_from: AffineFrom = None
+    cache: Cache = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ class DetectRecipe(NetworkRecipe):
         """Load bundle and detector. Raises :class:`LocaldiffError` where they cannot be used."""
         from localdiff_cli.diffusion.device import automatic_batch, choose_device
         from localdiff_cli.tasks.detection import DetectWork
-        from localdiff_cli.tasks.slices import prepare_settings
 
         options, bundle = self.options, open_bundle(self.options.model)
         device = choose_device(options.device)
@@ -39,9 +38,7 @@ class DetectRecipe(NetworkRecipe):
             plan=self.plan,
             torch_device=device,
             bind=bind,
-            prepare=prepare_settings(
-                bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=16, affine_from=options.affine_from
-            ),
+            prepare=self.made_ready(bundle, 16),
             mask=mask_settings(bundle, self.detector),
             detector=account,
             map=self.detector.map,

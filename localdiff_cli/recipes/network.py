@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.work import Say, VolumeWork
@@ -15,6 +16,9 @@ from localdiff_cli.errors import UsageError
 from localdiff_cli.options import DetectOptions, SegmentOptions, TranslateOptions
 from localdiff_cli.roles import Role
 from localdiff_cli.tasks.outputs import OutputPlan
+
+if TYPE_CHECKING:
+    from localdiff_cli.volumes.prepare import PrepareSettings
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,15 @@ class NetworkRecipe(ABC):
     def suffix(self) -> str | None:
         """The BIDS suffix that the outputs' names get; None keeps the inputs'."""
         return None
+
+    def made_ready(self, bundle: Bundle, multiple: int) -> PrepareSettings:
+        """How volumes are made ready for a bundle's network, rows and columns a multiple of ``multiple``."""
+        from localdiff_cli.tasks.slices import prepare_settings
+
+        asked = self.options
+        return prepare_settings(
+            bundle, brain=asked.brain, bias=asked.bias, nan=asked.nan, multiple=multiple, affine_from=asked.affine_from, cache=asked.cache
+        )
 
     @cached_property
     def plan(self) -> OutputPlan:

@@ -26,7 +26,6 @@ class SegmentRecipe(NetworkRecipe):
         """Load the bundle. Raises :class:`LocaldiffError` where it cannot be used."""
         from localdiff_cli.diffusion.device import automatic_batch, choose_device
         from localdiff_cli.tasks.segmentation import SegmentWork
-        from localdiff_cli.tasks.slices import prepare_settings
 
         options, bundle = self.options, open_bundle(self.options.model or "")
         device = choose_device(options.device)
@@ -38,9 +37,7 @@ class SegmentRecipe(NetworkRecipe):
             plan=self.plan,
             torch_device=device,
             network=network,
-            prepare=prepare_settings(
-                bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=multiple, affine_from=options.affine_from
-            ),
+            prepare=self.made_ready(bundle, multiple),
             cut=SegmenterDefaults(
                 defaults.threshold if options.threshold is None else options.threshold,
                 defaults.min_volume if options.min_volume is None else options.min_volume,

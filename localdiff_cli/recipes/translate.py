@@ -151,7 +151,7 @@ class TranslateRecipe(NetworkRecipe):
         """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
         from localdiff_cli.diffusion.device import automatic_batch, choose_device
         from localdiff_cli.tasks.matching import reference_scale
-        from localdiff_cli.tasks.slices import file_account, prepare_settings
+        from localdiff_cli.tasks.slices import file_account
         from localdiff_cli.tasks.translation import TranslateWork
 
         options, bundle = self.options, open_bundle(self.options.model)
@@ -165,9 +165,7 @@ class TranslateRecipe(NetworkRecipe):
         bind, account = choose_detector(detector, bundle, device) if local else (None, {})
         # What is unknown hangs on the bundle's own cut, whichever cut a certificate brings.
         unknown = unknown_settings(options, bundle, mask_settings(bundle, self.detector).threshold)
-        prepare = prepare_settings(
-            bundle, brain=options.brain, bias=options.bias, nan=options.nan, multiple=networks.multiple, affine_from=options.affine_from
-        )
+        prepare = self.made_ready(bundle, networks.multiple)
         target, match = replace(prepare, window=bundle.target.window), match_source(options, bundle)
         work = TranslateWork(
             bundle=bundle,

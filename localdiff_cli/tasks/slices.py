@@ -21,6 +21,7 @@ from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes.files import file_hash
 from localdiff_cli.volumes.geometry import Grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
+from localdiff_cli.volumes.kept import Kept
 from localdiff_cli.volumes.likeness import Typical, unlike
 from localdiff_cli.volumes.partners import Source, find_companion
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
@@ -54,12 +55,13 @@ def prepare_item(item: Item, bundle: Bundle, settings: PrepareSettings) -> Prepa
 
 
 def prepare_settings(
-    bundle: Bundle, *, brain: str, bias: str | None, nan: str, multiple: int, affine_from: str | None = None
+    bundle: Bundle, *, brain: str, bias: str | None, nan: str, multiple: int, affine_from: str | None = None, cache: Path | None = None
 ) -> PrepareSettings:
     """The bundle's grid and window with the user's choices."""
     return PrepareSettings(
         brain=brain, bias=bias or bundle.bias, nan=nan, spacing=bundle.grid.spacing, shape=bundle.grid.shape,
         multiple=multiple, window=bundle.condition.window if bundle.condition else DEFAULT_WINDOW, affine_from=affine_from,
+        kept=Kept(cache),
     )  # fmt: skip
 
 

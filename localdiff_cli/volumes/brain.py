@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ SLAB_MAX_AREA_MM2 = 21500.0
 SLAB_MIN_AREA_MM2 = 2000.0
 """The largest slice of a slab shows at least this much brain, but at the vertex and the foramen magnum."""
 BACKGROUND_SHARE = 0.15
+Find = Callable[[], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,13 @@ def looks_stripped(mask: NDArray[Any], volume: Volume) -> bool:
     return _litres(mask, volume) <= STRIPPED_MAX_LITRES
 
 
-def auto_brain(reader: SliceReader, background: float, tolerance: float, advice: Advice = VOLUMES) -> Brain:
-    """The support of a stripped volume, else deepbet's brain. Raises :class:`VolumeError` where neither can be trusted."""
+def auto_brain(
+    reader: SliceReader, background: float, tolerance: float, advice: Advice = VOLUMES, kept: Callable[[Find], NDArray[Any]] | None = None
+) -> Brain:
+    """The support of a stripped volume, else deepbet's brain. Raises :class:`VolumeError` where neither can be trusted.
+
+    ``kept`` gives what it is told to find, or what was found so before.
+    """
     volume = reader.volume
     mask = support(reader, background, tolerance)
     if looks_stripped(mask, volume):
@@ -86,7 +93,8 @@ def auto_brain(reader: SliceReader, background: float, tolerance: float, advice:
             f"{advice.brain}",
             code="brain",
         )
-    extracted = _extract(reader, advice)
+    extract = partial(_extract, reader, advice)
+    extracted = extract() if kept is None else kept(extract)
     litres = _litres(extracted, volume)
     if not BRAIN_LITRES[0] <= litres <= BRAIN_LITRES[1] * 1.5:
         raise VolumeError(

@@ -93,15 +93,21 @@ def _factor(spacing: float, n: int) -> int:
     return max(1, min(round(BIAS_GRID_MM / spacing), n // 2))
 
 
-def fit_bias(sample: NDArray[Any], brain: NDArray[Any], spacing: tuple[float, float, float], strides: tuple[int, int]) -> BiasField:
-    """Fit N4 (Tustison et al. 2010) inside the brain on a shrunken grid.
+def bias_steps(shape: tuple[int, ...], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Every how manieth slice, row and column of a sample of ``shape`` N4 sees; ``spacing`` in mm."""
+    slices, rows, columns = (_factor(spacing[axis], shape[axis]) for axis in range(3))
+    return slices, rows, columns
 
-    ``sample`` and ``brain`` are canonical ``(slices, rows, columns)`` with every ``strides``-th row and column; ``spacing`` is
-    theirs in mm. A single slice is corrected as a 2D image. Single-threaded, so that equal input gives equal bytes.
+
+def fit_bias(sample: NDArray[Any], brain: NDArray[Any], spacing: tuple[float, float, float]) -> NDArray[np.float32]:
+    """The logarithm of the bias field by N4 (Tustison et al. 2010), fitted inside the brain on the grid of :func:`bias_steps`.
+
+    ``sample`` and ``brain`` are canonical ``(slices, rows, columns)``; ``spacing`` is theirs in mm. A single slice is corrected as a 2D
+    image. Single-threaded, so that equal input gives equal bytes.
     """
     import SimpleITK as sitk
 
-    steps = tuple(_factor(spacing[axis], sample.shape[axis]) for axis in range(3))
+    steps = bias_steps(sample.shape, spacing)
     cut = tuple(slice(None, None, step) for step in steps)
     values, mask = np.ascontiguousarray(sample[cut]), np.ascontiguousarray(brain[cut])
     floor = max(float(values[mask].max()) * 1e-3, 1e-6) if mask.any() else 1e-6
@@ -125,4 +131,4 @@ def fit_bias(sample: NDArray[Any], brain: NDArray[Any], spacing: tuple[float, fl
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
     log_field = log_field[None] if flat else log_field
     log_field -= np.float32(np.median(log_field[mask])) if mask.any() else np.float32(0)
-    return BiasField(log_field, (steps[0], steps[1] * strides[0], steps[2] * strides[1]))
+    return log_field

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes.advice import VOLUMES, Advice
 from localdiff_cli.volumes.brain import Brain, auto_brain, brain_from_file, whole_image
 from localdiff_cli.volumes.geometry import MAX_IN_PLANE_SPACING_MM, Grid, grid_for
-from localdiff_cli.volumes.intensity import BiasField, Scale, fit_bias, robust_scale
+from localdiff_cli.volumes.intensity import BiasField, Scale, bias_steps, fit_bias, robust_scale
+from localdiff_cli.volumes.kept import NOTHING, Kept
 from localdiff_cli.volumes.likeness import quantiles_of
 from localdiff_cli.volumes.partners import BRAIN, Source, find_companion
 from localdiff_cli.volumes.reader import SliceReader
@@ -32,8 +36,8 @@ class PrepareSettings:
     """How volumes are made ready: ``brain`` is auto, none or a file or folder; ``bias`` n4 or none; ``nan`` refuse or zero.
 
     ``spacing`` (mm), ``shape`` (rows, columns) and ``multiple`` describe the network's grid; ``window`` is the contrast's.
-    ``affine_from``: which form of a NIfTI's header holds (see :func:`~localdiff_cli.volumes.reader.open_volume`). ``advice``: hints of
-    the command.
+    ``affine_from``: which form of a NIfTI's header holds (see :func:`~localdiff_cli.volumes.reader.open_volume`). ``kept``: where brains
+    and bias fields that were found before lie, which decides nothing but the time. ``advice``: hints of the command.
     """
 
     brain: str = "auto"
@@ -44,6 +48,7 @@ class PrepareSettings:
     multiple: int = 16
     window: tuple[float, float] = (-4.0, 6.0)
     affine_from: str | None = None
+    kept: Kept = NOTHING
     advice: Advice = VOLUMES
 
     @property
@@ -52,9 +57,9 @@ class PrepareSettings:
         return None if self.brain in ("auto", "none") else Source(self.brain, BRAIN, option="--brain")
 
     def account(self) -> dict[str, Any]:
-        """What decides a result, for sidecars and caches: without the hints, and the header's form only where it was asked for."""
+        """What decides a result, for sidecars and caches: without what was kept and the hints, the header's form only where asked for."""
         values = asdict(self)
-        del values["advice"]
+        del values["kept"], values["advice"]
         if self.affine_from is None:
             del values["affine_from"]
         return values
@@ -182,12 +187,22 @@ def _plane_doubts(volume: Volume) -> tuple[str, ...]:
     return ()
 
 
+def _geometry(volume: Volume) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    return volume.frame.shape, volume.frame.spacing
+
+
+def _versions(*packages: str) -> Iterator[str]:
+    return map(importlib.metadata.version, packages)
+
+
 def _brain(reader: SliceReader, found: Survey, settings: PrepareSettings, relative: Path) -> Brain:
     source = settings.brain_source
     if source is not None:
         return brain_from_file(find_companion(source, reader.volume.path, relative), reader.volume)
     if settings.brain == "auto":
-        return auto_brain(reader, found.background, found.tolerance, settings.advice)
+        decided_by = [found.fingerprint, *_geometry(reader.volume), *_versions("deepbet", "torch")]
+        kept = partial(settings.kept.array, "brain", decided_by)
+        return auto_brain(reader, found.background, found.tolerance, settings.advice, kept)
     return whole_image(reader, found.background, found.tolerance)
 
 
@@ -196,15 +211,19 @@ def _standardised(found: Survey, brain: NDArray[np.bool_]) -> bool:
     return float((found.sample[brain] <= 0).mean()) > STANDARDISED_SHARE
 
 
-def _bias(found: Survey, brain: NDArray[Any], volume: Volume, method: str) -> BiasField | None:
-    if method == "none" or _standardised(found, brain):
+def _bias(found: Survey, brain: NDArray[Any], volume: Volume, settings: PrepareSettings) -> BiasField | None:
+    if settings.bias == "none" or _standardised(found, brain):
         return None
     spacing = volume.frame.spacing
     sampled = (spacing[0], spacing[1] * found.strides[0], spacing[2] * found.strides[1])
+    inside = hashlib.sha256(np.packbits(brain).tobytes()).hexdigest()
+    decided_by = [found.fingerprint, inside, found.strides, *_geometry(volume), *_versions("SimpleITK")]
     try:
-        return fit_bias(found.sample, brain, sampled, found.strides)
+        log_field = settings.kept.array("bias", decided_by, lambda: fit_bias(found.sample, brain, sampled))
     except RuntimeError as error:
         raise VolumeError(f"{volume.path}: the N4 bias correction failed; go on without it with --bias none", code="bias") from error
+    steps = bias_steps(found.sample.shape, sampled)
+    return BiasField(log_field, (steps[0], steps[1] * found.strides[0], steps[2] * found.strides[1]))
 
 
 def prepare(volume: Volume, settings: PrepareSettings, relative: Path | None = None, brain: Brain | None = None) -> Prepared:
@@ -229,7 +248,7 @@ def prepare_read(reader: SliceReader, settings: PrepareSettings, relative: Path 
     if not sampled_brain.any():
         raise VolumeError(f"{volume.path}: the brain mask has only {int(brain.mask.sum())} voxels", code="brain")
     brain = replace(brain, doubts=(*brain.doubts, *_plane_doubts(volume)))
-    bias = _bias(found, sampled_brain, volume, settings.bias)
+    bias = _bias(found, sampled_brain, volume, settings)
     if bias is None and settings.bias != "none":
         brain = replace(
             brain, doubts=(*brain.doubts, "intensity: z-scored already (values below 0 in the brain), so no bias field was corrected")
