@@ -29,10 +29,10 @@ from localdiff_cli.tasks.translation import TranslateWork
 from localdiff_cli.training.people import Person, Slices, digest, people, slices_of, stamps
 from localdiff_cli.volumes.whole import write_text
 
-VERSION = 1
+VERSION = 2
 """Of what a record holds."""
 NINE_OF_TEN = 0.9
-AMOUNTS = ("false", "invented", "invented_plain", "ventricles", "flagged", "unknown")
+AMOUNTS = ("false", "farther", "invented", "invented_plain", "ventricles", "flagged", "unknown")
 
 Record = dict[str, Any]
 """What was measured in one person: AMOUNTS (ml; ventricles a share of the range), ``whole`` and ``lesions``; None where not measurable."""
@@ -57,7 +57,7 @@ def record_of(drawn: Drawn, scene: Scene) -> Record:
     """The figures of what was drawn."""
     whole = figures.whole_contrast(drawn, scene)
     return {
-        "false": figures.false_ml(drawn, scene),
+        "false": figures.false_ml(drawn, scene), "farther": figures.farther_ml(drawn, scene),
         "invented": figures.invented_ml(drawn.local, drawn, scene), "invented_plain": figures.invented_ml(drawn.plain, drawn, scene),
         "ventricles": figures.ventricle_change(drawn), "flagged": figures.flagged_ml(drawn, scene),
         "unknown": figures.unknown_ml(drawn, scene), "whole": None if whole is None else asdict(whole),
@@ -91,7 +91,7 @@ def person_line(person: Person, record: Record) -> dict[str, str]:
 
 
 NAMES = {
-    "false": ("false, ml", 2), "invented": ("invented, ml", 2), "invented_plain": ("invented by plain, ml", 2),
+    "false": ("false, ml", 2), "farther": ("false and farther from the truth than plain, ml", 2), "invented": ("invented, ml", 2), "invented_plain": ("invented by plain, ml", 2),
     "ventricles": ("ventricles against plain", 3), "flagged": ("flagged, ml", 1), "unknown": ("unknown, ml", 1),
 }  # fmt: skip
 """Column and decimals of each amount."""

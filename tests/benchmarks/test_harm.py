@@ -130,12 +130,12 @@ def test_millilitres_are_of_the_whole_brain_however_few_slices_are_drawn(bench, 
     monkeypatch.setattr(harm, "draw", blob)
     record = harm.measure_person(bench, slices, every)
     assert record["slices"] == 6 / every
-    assert record["false"] == record["flagged"] == pytest.approx(6 * 4 * 4 * 4 * 20 / 1000)
+    assert record["false"] == record["farther"] == record["flagged"] == pytest.approx(6 * 4 * 4 * 4 * 20 / 1000)
 
 
 def told(**values):
     empty = {"invented": None, "invented_plain": None, "ventricles": None, "flagged": 0.0, "unknown": 0.0, "whole": None, "lesions": []}
-    return {"false": 0.0, "slices": 1} | empty | values
+    return {"false": 0.0, "farther": 0.0, "slices": 1} | empty | values
 
 
 def test_a_kind_of_people_is_told_by_its_mean_its_nine_of_ten_and_its_worst():

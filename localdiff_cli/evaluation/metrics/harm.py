@@ -114,6 +114,17 @@ def false_ml(drawn: Drawn, scene: Scene) -> float:
     return float(np.count_nonzero(falsely_drawn(drawn, scene))) * scene.ml
 
 
+def farther_ml(drawn: Drawn, scene: Scene) -> float:
+    """Of what is falsely drawn the millilitres where local is farther from the truth than plain; all of it without a true target.
+
+    Elsewhere plain was wrong the other way, and local mends it without reaching the truth.
+    """
+    false = falsely_drawn(drawn, scene)
+    if drawn.true is not None:
+        false &= np.abs(drawn.local - drawn.true) > np.abs(drawn.plain - drawn.true)
+    return float(np.count_nonzero(false)) * scene.ml
+
+
 def spotted_slices(drawn: Drawn, scene: Scene) -> tuple[int, int]:
     """How many lesion-free slices show a falsely drawn spot of more than ``SPOT_MM2`` in one piece, and how many are lesion-free."""
     free = drawn.brain.any(axis=(1, 2)) & ~(drawn.lesions != 0).any(axis=(1, 2))

@@ -83,6 +83,18 @@ def test_on_t1_disease_is_dark(drawn):
     assert figures.false_ml(replace(dark, true=dark.local), scene) == 0
 
 
+def test_what_brings_a_wrong_plain_nearer_to_the_truth_is_told_from_what_leads_away(drawn):
+    dark = replace(FLAIR, look=LOOKS["T1w"], window=(-6.0, 6.0))
+    true = image(rest=0.5)
+    mended = replace(drawn, true=true, plain=image(BLOB, value=0.7, rest=0.5), local=image(BLOB, value=0.45, rest=0.5))
+    assert figures.false_ml(mended, dark) == pytest.approx(BLOB_ML)
+    assert figures.farther_ml(mended, dark) == 0
+    overdone = replace(mended, local=image(BLOB, value=0.25, rest=0.5))
+    assert figures.farther_ml(overdone, dark) == figures.false_ml(overdone, dark) == pytest.approx(BLOB_ML)
+    unknown_truth = replace(mended, true=None)
+    assert figures.farther_ml(unknown_truth, dark) == pytest.approx(BLOB_ML)
+
+
 def test_without_a_target_fluid_is_not_told_from_disease_on_t2(drawn):
     assert figures.invented_ml(image(BLOB), drawn, replace(FLAIR, look=LOOKS["T2w"])) is None
 
