@@ -91,7 +91,8 @@ def person_line(person: Person, record: Record) -> dict[str, str]:
 
 
 NAMES = {
-    "false": ("false, ml", 2), "farther": ("false and farther from the truth than plain, ml", 2), "invented": ("invented, ml", 2), "invented_plain": ("invented by plain, ml", 2),
+    "false": ("false, ml", 2), "farther": ("false and farther from the truth than plain, ml", 2),
+    "invented": ("invented, ml", 2), "invented_plain": ("invented by plain, ml", 2),
     "ventricles": ("ventricles against plain", 3), "flagged": ("flagged, ml", 1), "unknown": ("unknown, ml", 1),
 }  # fmt: skip
 """Column and decimals of each amount."""
