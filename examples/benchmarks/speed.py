@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -228,7 +228,7 @@ def _volume(bench: Bench, pair: Pair, out: Path, changes: dict[str, Any]) -> Cal
     options = TranslateOptions(model=str(bench.bundle.path), brain=brain, device="cpu", **changes)
     work = TranslateRecipe(out, options, DetectorOptions()).load(lambda line: None)
     (item,) = discover(str(pair.condition), bench.bundle.condition.contrast).items
-    return lambda: work(item, lambda done, total: None).facts["Seconds"]
+    return lambda: cast("dict[str, float]", work(item, lambda done, total: None).facts["Seconds"])
 
 
 def _stage_line(name: str, timing: Timing[dict[str, float]]) -> dict[str, str]:

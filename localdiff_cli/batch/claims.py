@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -170,7 +169,7 @@ class Claims:
         owner = _owner(_read(self.path(key)) or {})
         return "nobody" if owner is None else f"process {owner.pid} on {owner.host.split(' ')[0]}"
 
-    def _is_stale(self, key: str, path: Path, held: dict[str, Any]) -> bool:
+    def _is_stale(self, key: str, path: Path, held: dict[str, object]) -> bool:
         if held.get("Left") is True or str(held.get("Token")) in self._ended:
             return True
         owner = _owner(held)
@@ -200,7 +199,7 @@ class Claims:
                     os.utime(path)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> dict[str, object] | None:
     """What a claim says; None where there is none, and nothing known where it cannot be read."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
@@ -211,7 +210,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return held if isinstance(held, dict) else {}
 
 
-def _owner(held: dict[str, Any]) -> Owner | None:
+def _owner(held: dict[str, object]) -> Owner | None:
     said = held.get("Owner")
     try:
         owner = Owner(str(said["host"]), int(said["pid"]), str(said["started"])) if isinstance(said, dict) else None

@@ -116,7 +116,7 @@ def _results(recipe: Recipe, tasks: list[Any], reporter: Reporter, how: Executio
 class Ledger:
     """Keeps the tables of an output folder up to date while a run goes on."""
 
-    def __init__(self, out: Path, planned: list[str], account: dict[str, Any]) -> None:
+    def __init__(self, out: Path, planned: list[str], account: dict[str, object]) -> None:
         self._records, self._planned, self._account = Records(out), planned, account
         self._next = 0.0
 

@@ -21,9 +21,9 @@ Say = Callable[[str], None]
 class Outcome:
     """What one volume's work gave: sidecar facts, the verdict's reasons to review it, table rows for ``slices.tsv``."""
 
-    facts: dict[str, Any]
+    facts: dict[str, object]
     review: tuple[str, ...] = ()
-    slice_rows: tuple[dict[str, Any], ...] = ()
+    slice_rows: tuple[dict[str, object], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class VolumeWork(Protocol):
     """One command's work on one volume, with its networks loaded."""
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Everything that decides the result; equal settings and input mean equal output."""
         ...
 

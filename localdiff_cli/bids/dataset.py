@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from localdiff_cli.bids.index import DESCRIPTION, read_description
@@ -46,7 +45,7 @@ def uri(relative: Path, dataset: str = "") -> str:
     return f"bids:{dataset}:{relative.as_posix()}"
 
 
-def description(source: Path, out: Path, version: str) -> dict[str, Any]:
+def description(source: Path, out: Path, version: str) -> dict[str, object]:
     """``dataset_description.json`` of the derivatives of ``source``. Raises :class:`UsageError` where that is no dataset."""
     raw, link = read_description(source), link_to(source, out)
     origin = {"DOI": raw["DatasetDOI"]} if raw.get("DatasetDOI") else {"URL": link}
@@ -88,12 +87,12 @@ def write_dataset(source: Path, out: Path, version: str) -> None:
             write_text(file, text)
 
 
-def _is_ours(found: dict[str, Any], link: str) -> bool:
+def _is_ours(found: dict[str, object], link: str) -> bool:
     makers = found.get("GeneratedBy")
     ours = isinstance(makers, list) and any(isinstance(maker, dict) and maker.get("Name") == "localdiff" for maker in makers)
     links = found.get("DatasetLinks")
     return ours and isinstance(links, dict) and links.get(RAW) == link
 
 
-def _json(values: dict[str, Any]) -> str:
+def _json(values: dict[str, object]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from localdiff_cli.bids.names import BidsName, parse_name
 from localdiff_cli.errors import NoInputError, UsageError
@@ -36,7 +35,7 @@ class Scan:
         return self.root / self.relative
 
 
-def read_description(root: Path) -> dict[str, Any]:
+def read_description(root: Path) -> dict[str, object]:
     """A dataset's ``dataset_description.json``. Raises :class:`UsageError` for a folder that is no BIDS dataset."""
     file = root / DESCRIPTION
     try:

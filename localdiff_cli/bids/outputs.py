@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.work import Estimate, OnSlice, Outcome, VolumeWork
@@ -70,7 +69,7 @@ class BidsWork:
     plan: BidsPlan
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What decides the result."""
         return self.inner.settings
 
@@ -104,11 +103,11 @@ class BidsWork:
         return replace(outcome, facts={**outcome.facts, **sidecar_facts(item, main, stripped=stripped)})
 
 
-def sidecar_facts(item: BidsItem, role: Role, *, stripped: bool) -> dict[str, Any]:
+def sidecar_facts(item: BidsItem, role: Role, *, stripped: bool) -> dict[str, object]:
     """What BIDS wants to know of one output: sources and space as URIs, whether the skull is gone, what it is."""
     raw = uri(item.raw, RAW)
     sources = [raw] if item.relative == item.raw else [uri(item.relative), raw]
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "Description": LESION_TEXT.get(role.name) or DESCRIPTIONS[DESC[role.name]],
         "Sources": sources,
         "SpatialReference": raw,

@@ -149,7 +149,7 @@ def _refuse_known(options: CalibrateOptions, cohort: Sequence[Person], bundle: B
     """
     from localdiff_cli.tasks.calibration import known_patients
 
-    detector = work.detector.get("Bundle", bundle.name)
+    detector = str(work.detector.get("Bundle", bundle.name))
     sources = [bundle.metadata] + ([open_bundle(detector).metadata] if detector != bundle.name else [])
     known = {use: {_subject(name) for name in names} for use, names in known_patients(sources).items()}
     trained = [person.name for person in cohort if _subject(person.name) in known["trained"]]

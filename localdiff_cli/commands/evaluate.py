@@ -103,7 +103,7 @@ def _check_segmenter(name: str | None, contrast: str | None) -> None:
 
 
 def _source_contrast(translations: Index) -> str | None:
-    said = {read_sidecar(path).get("SourceContrast") for path in translations.paths.values()}
+    said = {str(read_sidecar(path).get("SourceContrast", "")) or None for path in translations.paths.values()}
     return said.pop() if len(said) == 1 else None
 
 

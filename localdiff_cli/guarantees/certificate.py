@@ -51,7 +51,7 @@ class Certificate:
 
     bundle: str
     bundle_hash: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     tau: float
     taus: tuple[float, ...]
     emphasis: float
@@ -65,7 +65,7 @@ class Certificate:
     intervals: Intervals | None = None
 
     @property
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """As JSON holds it, without the hash."""
         return {"format": FORMAT, **json.loads(json.dumps(asdict(self)))}
 
@@ -75,7 +75,7 @@ class Certificate:
         return hashlib.sha256(json.dumps(self.content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
-    def promised(self) -> dict[str, Any]:
+    def promised(self) -> dict[str, object]:
         """For the sidecar."""
         return {
             "Tau": self.tau, "Emphasis": self.emphasis, "Confidence": self.confidence,
@@ -84,7 +84,7 @@ class Certificate:
             "Intervals": self.intervals,
         }  # fmt: skip
 
-    def _told(self, promise: Promise) -> dict[str, Any]:
+    def _told(self, promise: Promise) -> dict[str, object]:
         confidence = None if promise.p_value is None else self.confidence
         return {
             "Risk": promise.risk, "AtMost": promise.level, "Says": promise.says, "Confidence": confidence, "Measured": promise.measured,
@@ -92,12 +92,12 @@ class Certificate:
         }  # fmt: skip
 
 
-def comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+def comparable(settings: Mapping[str, Any]) -> dict[str, object]:
     """The settings of a translation that a certificate is bound to."""
     kept = {name: value for name, value in settings.items() if name not in FREE}
     kept["Prepare"] = {name: value for name, value in kept["Prepare"].items() if name not in FREE_PREPARING}
     kept["Mask"] = {name: value for name, value in (kept["Mask"] or {}).items() if name != "threshold"}
-    plain: dict[str, Any] = json.loads(json.dumps(kept))
+    plain: dict[str, object] = json.loads(json.dumps(kept))
     return plain
 
 
@@ -156,7 +156,7 @@ class Verdict:
     void: bool
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """For the sidecar."""
         own = {"CertificateHash": self.certificate.hash, "PValue": round(self.p_value, 6), "Void": self.void}
         return {"Calibration": own | self.certificate.promised}

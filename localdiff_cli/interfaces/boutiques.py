@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from localdiff_cli import __version__
 from localdiff_cli.bids.app import bids
 from localdiff_cli.interfaces.described import Described, describe
 
-KINDS: dict[type, dict[str, Any]] = {int: {"type": "Number", "integer": True}, float: {"type": "Number"}, bool: {"type": "Flag"}}
+KINDS: dict[type, dict[str, object]] = {int: {"type": "Number", "integer": True}, float: {"type": "Number"}, bool: {"type": "Flag"}}
 FOLDERS = ("bids_dir", "bids_filter_file", "ref", "truth")
 """Inputs that are files or folders which must be there."""
 
 
-def boutiques() -> dict[str, Any]:
+def boutiques() -> dict[str, object]:
     """The descriptor, schema 0.5."""
     found = describe(bids)
     positional = " ".join(_key(each) for each in found if each.flag is None)
@@ -50,7 +49,7 @@ def _key(each: Described) -> str:
     return f"[{each.name.upper()}]"
 
 
-def _input(each: Described) -> dict[str, Any]:
+def _input(each: Described) -> dict[str, object]:
     text = " ".join(each.help.split())
     made = {
         "id": each.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from nipype.interfaces.base import CommandLine, CommandLineInputSpec, File, TraitedSpec, traits
 
@@ -41,7 +40,7 @@ class Translate(CommandLine):
     output_spec = TranslateOutputSpec
     _cmd = "localdiff translate --jobs 0"
 
-    def _list_outputs(self) -> dict[str, Any]:
+    def _list_outputs(self) -> dict[str, object]:
         out_file = Path(self.inputs.out_dir).absolute() / Path(self.inputs.in_file).name
         outputs = self.output_spec().get()
         outputs |= {"out_file": str(out_file), "sidecar": str(sidecar_path(out_file))}

@@ -20,7 +20,7 @@ FIRST_VERSION = "0.1.0"
 WORKFLOW = "localdiff_cli.monai_bundle.workflow"
 
 
-def monai_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def monai_metadata(metadata: Mapping[str, Any]) -> dict[str, object]:
     """The keys of MONAI that a bundle's ``metadata`` lacks; what it has already is left. None of them is in a bundle's hash."""
     condition = metadata["condition"]["contrast"]
     target = metadata.get("target", {}).get("contrast") if metadata["task"] == "translate" else None
@@ -46,7 +46,7 @@ def _version(package: str) -> str:
     return importlib.metadata.version(package).split("+")[0]
 
 
-def data_format(metadata: Mapping[str, Any], target: str | None) -> dict[str, Any]:
+def data_format(metadata: Mapping[str, Any], target: str | None) -> dict[str, object]:
     """``network_data_format``: one prepared slice in, a slice of the target contrast or of lesion probabilities out."""
     common = {
         "type": "image",
@@ -64,7 +64,7 @@ def data_format(metadata: Mapping[str, Any], target: str | None) -> dict[str, An
     }
 
 
-def inference_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def inference_config(metadata: Mapping[str, Any]) -> dict[str, object]:
     """``configs/inference.json``, which ``python -m monai.bundle run`` executes: NIfTI volumes of ``dataset_dir`` into ``output_dir``."""
     kind = "SliceTranslator" if metadata["task"] == "translate" else "SliceSegmenter"
     options = {"seed": "@seed"} if metadata["task"] == "translate" else {}

@@ -55,7 +55,7 @@ class Calibration:
             )
         return float(np.interp(1 - false_alarm, self.levels, self.values))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The calibration as JSON-able values."""
         return {"levels": list(self.levels), "values": list(self.values), "sigma_a": self.sigma_a}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from localdiff_cli.bundle import Bundle, detector_bundle, load_detector, load_segmenter, open_bundle
 from localdiff_cli.errors import UsageError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Bind = Callable[["Prepared", Path], "SliceDetector"]
 
 
-def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
+def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, object]]:
     """The detector, ready to be bound to volumes, and its account for the sidecar."""
     from localdiff_cli.tasks.detection import bind_map
 
@@ -30,7 +30,7 @@ def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.devi
     return MAKERS[options.detector or ("segmenter" if bundle.task == "segment" else bundle.defaults.detector)](options, bundle, device)
 
 
-def _patchcore(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
+def _patchcore(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, object]]:
     from localdiff_cli.tasks.detection import DetectorBinding
 
     source = detector_bundle(open_bundle(options.detector_model) if options.detector_model else bundle)
@@ -60,7 +60,7 @@ def _check_same_input(source: Bundle, bundle: Bundle) -> None:
         )
 
 
-def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, Any]]:
+def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, object]]:
     from localdiff_cli.segmentation.detector import SegmenterDetector
     from localdiff_cli.tasks.detection import DetectorBinding
 
@@ -96,7 +96,7 @@ def _default_peak(bundle: Bundle, detector: DetectorOptions) -> float:
     return bundle.defaults.peak if by_default else 0.0
 
 
-MAKERS: dict[str, Callable[[DetectorOptions, Bundle, torch.device], tuple[Bind, dict[str, Any]]]] = {
+MAKERS: dict[str, Callable[[DetectorOptions, Bundle, torch.device], tuple[Bind, dict[str, object]]]] = {
     "patchcore": _patchcore,
     "segmenter": _segmenter,
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from localdiff_cli.evaluation.metrics.harm import Drawn
 from localdiff_cli.guarantees.certificate import comparable
@@ -25,6 +26,7 @@ from localdiff_cli.volumes.whole import whole_file
 
 VERSION = 4
 CHUNK = 8
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,7 @@ class Measurement:
         spacing = open_volume(person.condition, self.translation.prepare.affine_from).frame.spacing
         return on_grid(json.loads(str(found["portrait"])), spacing)
 
-    def _remembered(self, person: Person, key: list[Any], measure: Callable[[Slices], dict[str, Any]]) -> dict[str, Any] | None:
+    def _remembered(self, person: Person, key: list[Any], measure: Callable[[Slices], Arrays]) -> Arrays | None:
         """The arrays of a measurement, from the folder if it was made before."""
         path = self.folder / f"{digest([VERSION, stamps(person), *key])}.npz"
         if not path.is_file():
@@ -82,12 +84,12 @@ class Measurement:
             if slices is None:
                 return None
             with whole_file(path) as partial, partial.open("wb") as handle:
-                np.savez_compressed(handle, **measure(slices))
+                np.savez_compressed(handle, allow_pickle=False, **measure(slices))
             self.say(f"measured {person.name}")
         with np.load(io.BytesIO(path.read_bytes())) as arrays:
             return {name: arrays[name] for name in arrays}
 
-    def _draw(self, slices: Slices) -> dict[str, Any]:
+    def _draw(self, slices: Slices) -> Arrays:
         rows = range(0, len(slices.numbers), self.every)
         scenes = [scene_of(self.translation, slices, self.every, tau) for _, tau in self.grid]
         drawings = list(draw(self.translation, slices, rows, self.taus, self.emphases or None))
@@ -101,7 +103,7 @@ class Measurement:
             **dict(images), **dict(labels),
         }  # fmt: skip
 
-    def _paint(self, slices: Slices) -> dict[str, Any]:
+    def _paint(self, slices: Slices) -> Arrays:
         return {"portrait": np.array(json.dumps(portrait_of(self.translation, slices, painter())))}
 
 

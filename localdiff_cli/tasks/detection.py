@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -149,29 +149,41 @@ def slice_shares(chunk: Chunk, detection: Detection, mask: Tensor) -> list[Slice
     return rows
 
 
-def ood_facts(rows: list[SliceShare], prepared: Prepared) -> dict[str, Any]:
-    """The sidecar's account of OOD: shares per canonical slice (from the feet up) and over the brain."""
+@dataclass(frozen=True)
+class VolumeShare:
+    """How much of a volume is OOD: the ``share`` of its brain, and that of each canonical slice (from the feet up) that has any."""
+
+    share: float
+    slices: dict[int, float]
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The sidecar's account of it."""
+        return {
+            "OODShare": self.share,
+            "OODSlices": len(self.slices),
+            "OODSharePerSlice": {str(number): share for number, share in self.slices.items()},
+        }
+
+    @property
+    def doubts(self) -> list[str]:
+        """Reasons to review that it gives."""
+        if self.share <= OOD_SHARE_TO_REVIEW:
+            return []
+        said = f"OOD: {self.share:.0%} of the brain is unlike anything seen in training"
+        return [f"{said}; the whole input may be (scanner, contrast, quality)"]
+
+
+def volume_share(rows: list[SliceShare], prepared: Prepared) -> VolumeShare:
+    """The share of a volume, in which each slice weighs as much as its brain."""
     area = {row.slice: float(prepared.brain.mask[row.slice].sum()) for row in rows}
-    total = sum(area.values()) or 1.0
-    share = sum(row.share * area[row.slice] for row in rows) / total
-    return {
-        "OODShare": round(share, 6),
-        "OODSlices": sum(row.share > 0 for row in rows),
-        "OODSharePerSlice": {str(row.slice): row.share for row in sorted(rows, key=lambda r: r.slice) if row.share > 0},
-    }
+    share = sum(row.share * area[row.slice] for row in rows) / (sum(area.values()) or 1.0)
+    return VolumeShare(round(share, 6), {row.slice: row.share for row in sorted(rows, key=lambda r: r.slice) if row.share > 0})
 
 
 def map_facts(detect: SliceDetector | None) -> dict[str, str]:
     """Which file a map was read from and what its values mean, for the sidecar; nothing for a detector."""
     return {"Map": detect.said} if isinstance(detect, FileMap) else {}
-
-
-def ood_doubts(facts: dict[str, Any]) -> list[str]:
-    """Reasons to review that the detection gives."""
-    share = facts["OODShare"]
-    if share > OOD_SHARE_TO_REVIEW:
-        return [f"OOD: {share:.0%} of the brain is unlike anything seen in training; the whole input may be (scanner, contrast, quality)"]
-    return []
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -180,11 +192,11 @@ class DetectWork(NetworkWork):
 
     bind: Callable[[Prepared, Path], SliceDetector]
     mask: MaskSettings
-    detector: dict[str, Any]
+    detector: dict[str, object]
     map: Path | None = None
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What decides the result."""
         return {
             "Command": "detect",
@@ -220,18 +232,18 @@ class DetectWork(NetworkWork):
                 rows += slice_shares(chunk, detection, mask)
                 self._write(outputs, prepared, chunk, detection, mask)
                 on_slice(len(rows), int(prepared.brain.mask.any(axis=(1, 2)).sum()))
-        facts = ood_facts(rows, prepared)
+        found = volume_share(rows, prepared)
         seconds = {"Prepare": round(ready - started, 3), "Detect": round(time.monotonic() - ready, 3)}
         sidecar = {
             "Contrast": "map",
             "Content": "OOD probability",
             **volume_facts(prepared),
             **map_facts(detect),
-            **facts,
+            **found.facts,
             "Seconds": seconds,
             "Versions": versions(),
         }
-        doubts = tuple(volume_doubts(prepared, item, self.bundle.typical) + ood_doubts(facts))
+        doubts = tuple(volume_doubts(prepared, item, self.bundle.typical) + found.doubts)
         return Outcome(sidecar, doubts, tuple(asdict(row) for row in sorted(rows, key=lambda r: r.slice)))
 
     def _write(self, outputs: Outputs, prepared: Prepared, chunk: Chunk, detection: Detection, mask: Tensor) -> None:

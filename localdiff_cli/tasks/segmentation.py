@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ class SegmentWork(NetworkWork):
     cut: SegmenterDefaults
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What decides the result."""
         return {
             "Command": "segment",

@@ -65,7 +65,7 @@ def prepare_settings(
     )  # fmt: skip
 
 
-def prepare_account(settings: PrepareSettings) -> dict[str, Any]:
+def prepare_account(settings: PrepareSettings) -> dict[str, object]:
     """The settings for the sidecar: a brain mask file by name and content, never by its place on this machine."""
     return settings.account() | {"brain": settings.brain if settings.brain in ("auto", "none") else file_account(Path(settings.brain))}
 
@@ -122,7 +122,7 @@ def mask_to_native(mask: NDArray[Any], grid: Grid, brain: NDArray[np.bool_]) -> 
     return (grid.to_native(mask, cubic=False) >= 0.5) & brain
 
 
-def volume_facts(prepared: Prepared) -> dict[str, Any]:
+def volume_facts(prepared: Prepared) -> dict[str, object]:
     """What the sidecar says about the input and how it was made ready. No header text."""
     grid = prepared.grid
     return {

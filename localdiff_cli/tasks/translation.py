@@ -27,10 +27,9 @@ from localdiff_cli.tasks.detection import (
     map_facts,
     map_source,
     mask_of,
-    ood_doubts,
-    ood_facts,
     slice_shares,
     unknown_of,
+    volume_share,
 )
 from localdiff_cli.tasks.network_work import NetworkWork
 from localdiff_cli.tasks.outputs import Outputs
@@ -115,7 +114,7 @@ class TranslateWork(NetworkWork):
     mask: MaskSettings
     sample: SampleSettings
     unknown: UnknownSettings
-    detector: dict[str, Any]
+    detector: dict[str, object]
     reference: Callable[[Item], tuple[Scale, Path]] | None = None
     reference_source: Source | None = None
     map: Path | None = None
@@ -125,7 +124,7 @@ class TranslateWork(NetworkWork):
     certified: Certified | None = None
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What decides the result. The batch size is not among it."""
         calibration = {} if self.certified is None else {"Calibration": self.certified.certificate.hash}
         return calibration | {
@@ -200,8 +199,9 @@ class TranslateWork(NetworkWork):
                 done += len(chunk.active)
                 on_slice(done, total)
             with clock.stage("Write"):
-                facts = ood_facts(rows, prepared) | volumes_of(millilitres) if detect else {}
-        found_doubts = ood_doubts(facts) + self._unknown_doubts(float(millilitres[1])) + self._expert_doubts(rows) if facts else []
+                share = volume_share(rows, prepared) if detect else None
+        facts = {} if share is None else share.facts | volumes_of(millilitres)
+        found_doubts = share.doubts + self._unknown_doubts(float(millilitres[1])) + self._expert_doubts(rows) if share else []
         doubts = volume_doubts(prepared, item, self.bundle.typical) + found_doubts
         if self.certified and painter:
             verdict = self.certified.verdict(painter, prepared.volume.frame.spacing)
@@ -271,7 +271,7 @@ class TranslateWork(NetworkWork):
             image = np.where(unknown & ~mask, np.float32(0), image)
         return {"image": image, "std": spread, "map": ood_map, "source": source} | band
 
-    def _facts(self, prepared: Prepared, scale: Scale | None, facts: dict[str, Any], clock: Clock) -> dict[str, Any]:
+    def _facts(self, prepared: Prepared, scale: Scale | None, facts: dict[str, object], clock: Clock) -> dict[str, object]:
         target = self.bundle.target
         units = (
             f"matched to the reference: median {scale.median:g}, sd {scale.sd:g}, window {list(target.window)}"

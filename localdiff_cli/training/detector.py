@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +80,7 @@ def fit_detector(job: FitJob, settings: DetectorSettings) -> Bundle:
     return save(job, metadata, {DETECTOR: bank.to_tensors()})
 
 
-def _typical(patients: list[PatientSlices], contrast: str) -> dict[str, Any]:
+def _typical(patients: list[PatientSlices], contrast: str) -> dict[str, object]:
     """What the training people's intensities look like, for the metadata; nothing for fewer than three people."""
     low, high = WINDOWS.get(contrast, DEFAULT_WINDOW)
     known = [p for p in patients if p.split == "train"]

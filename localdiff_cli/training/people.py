@@ -126,7 +126,7 @@ def slices_of(person: Person, ready: Ready, cache: Path, report: Callable[[str],
     try:
         if not path.is_file():
             with whole_file(path) as partial, partial.open("wb") as handle:
-                np.savez_compressed(handle, **_extract(person, ready))
+                np.savez_compressed(handle, allow_pickle=False, **_extract(person, ready))
     except LocaldiffError as error:
         report(f"left out {person.name}: {error}")
         return None
@@ -146,7 +146,7 @@ def digest(key: list[Any]) -> str:
     return hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()[:24]
 
 
-def _extract(person: Person, ready: Ready) -> dict[str, Any]:
+def _extract(person: Person, ready: Ready) -> dict[str, NDArray[Any]]:
     volume = open_volume(person.condition, ready.condition.affine_from)
     brain = brain_from_file(person.brain, volume) if person.brain else None
     condition = prepare(volume, ready.condition, brain=brain)
@@ -155,8 +155,8 @@ def _extract(person: Person, ready: Ready) -> dict[str, Any]:
     kept = [k for k in slices if inside[k].any()]
     spacing = volume.frame.spacing
     lesions = labelled(mask_from_file_or_empty(person.lesions, condition), float(np.prod(spacing)) / 1000)
-    arrays: dict[str, Any] = {
-        "numbers": np.array(kept), "thickness": spacing[0], "fingerprint": condition.survey.fingerprint,
+    arrays = {
+        "numbers": np.array(kept), "thickness": np.array(spacing[0]), "fingerprint": np.array(condition.survey.fingerprint),
         "condition": _stack(condition, kept), "brain": np.stack([inside[k] for k in kept]),
         "lesions": np.stack([_labels(condition, lesions[k]) for k in kept]),
     }  # fmt: skip

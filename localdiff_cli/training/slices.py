@@ -197,7 +197,7 @@ def mapped_slices(stem: Path) -> tuple[dict[str, NDArray[Any]], SliceIndex]:
     return {name: records[name] for name in kind.names or ()}, SliceIndex(np.asarray(told["lesion_pixels"], np.int64), told["digest"])
 
 
-def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> dict[str, Any]:
+def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> dict[str, NDArray[Any]]:
     volume = open_volume(pair.condition, settings.affine_from)
     brain = brain_from_file(pair.brain, volume) if pair.brain else None
     condition = prepare(volume, as_contrast(contrasts[0], settings), brain=brain)

@@ -114,7 +114,7 @@ def fit(cases: Sequence[ViewCase], budget: int = BUDGET_BYTES) -> list[tuple[Vie
     return fitted
 
 
-def manifest(case: ViewCase) -> dict[str, Any]:
+def manifest(case: ViewCase) -> dict[str, object]:
     """What the script must know of a case, without its voxels."""
     layers = [{"name": each.name, "kind": each.kind, "low": each.low, "high": each.high} for each in case.layers]
     return {

@@ -7,7 +7,6 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from localdiff_cli.volumes.files import absent_content, stem
 from localdiff_cli.volumes.formats import suffix_of
@@ -36,7 +35,7 @@ class Content:
 class Sidecar:
     """The values of a sidecar, and why there are none although the file is there."""
 
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, object] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -69,7 +68,7 @@ def _short(error: BaseException) -> str:
     return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
-def read_sidecar(path: Path) -> dict[str, Any]:
+def read_sidecar(path: Path) -> dict[str, object]:
     """The sidecar's values; empty where there is none or it cannot be read: :func:`load_sidecar` says why."""
     return load_sidecar(path).values
 

@@ -42,7 +42,7 @@ class Kept:
             return find()
         name = hashlib.sha256(json.dumps([VERSION, what, *decided_by]).encode()).hexdigest()
         path = self.folder / name[:2] / f"{name}.npz"
-        with suppress(*DAMAGED), path.open("rb") as handle, np.load(handle) as arrays:
+        with suppress(*DAMAGED), path.open("rb") as stored, np.load(stored) as arrays:
             return np.asarray(arrays["found"])
         found = find()
         with whole_file(path, durable=False) as partial, partial.open("wb") as handle:

@@ -56,7 +56,7 @@ class PrepareSettings:
         """Where a volume's own brain mask is looked for; None where none was given."""
         return None if self.brain in ("auto", "none") else Source(self.brain, BRAIN, option="--brain")
 
-    def account(self) -> dict[str, Any]:
+    def account(self) -> dict[str, object]:
         """What decides a result, for sidecars and caches: without what was kept and the hints, the header's form only where asked for."""
         values = asdict(self)
         del values["kept"], values["advice"]

@@ -15,7 +15,7 @@ from localdiff_cli.batch.discover import Item
 from localdiff_cli.bundle import open_bundle
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.ood.detector import from_map
-from localdiff_cli.tasks.detection import MaskSettings, bind_map, mask_of, ood_doubts, ood_facts, slice_shares
+from localdiff_cli.tasks.detection import MaskSettings, VolumeShare, bind_map, mask_of, slice_shares, volume_share
 from localdiff_cli.tasks.matching import reference_scale
 from localdiff_cli.tasks.slices import Chunk, chunks, prepare_settings
 from localdiff_cli.volumes.contrast import Content
@@ -102,7 +102,7 @@ def test_the_share_of_a_volume_weighs_slices_by_their_brain(prepared):
     mask = chunk.brain.clone()
     mask[1:] = False
     rows = slice_shares(chunk, from_map(mask.float()), mask)
-    facts = ood_facts(rows, prepared)
+    facts = volume_share(rows, prepared).facts
     area = prepared.brain.mask.sum(axis=(1, 2)).astype(float)
     assert facts["OODShare"] == pytest.approx(area[chunk.active_numbers[0]] / area.sum(), abs=1e-6)
     assert facts["OODSlices"] == 1
@@ -110,8 +110,8 @@ def test_the_share_of_a_volume_weighs_slices_by_their_brain(prepared):
 
 
 def test_a_largely_foreign_brain_is_reviewed_and_a_small_lesion_is_not():
-    assert ood_doubts({"OODShare": 0.24}) == []
-    assert "26%" in ood_doubts({"OODShare": 0.26})[0]
+    assert VolumeShare(0.24, {}).doubts == []
+    assert "26%" in VolumeShare(0.26, {}).doubts[0]
 
 
 def test_the_mask_is_cut_opened_dilated_in_millimetres_and_stays_in_the_brain():

@@ -29,11 +29,11 @@ def _object(properties: Mapping[str, Any], optional: tuple[str, ...] = ()) -> di
     return {"type": "object", "properties": dict(properties), "required": required, "additionalProperties": False}
 
 
-def _map_of(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _map_of(schema: Mapping[str, Any]) -> dict[str, object]:
     return {"type": "object", "additionalProperties": dict(schema)}
 
 
-def _list_of(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _list_of(schema: Mapping[str, Any]) -> dict[str, object]:
     return {"type": "array", "items": dict(schema)}
 
 
@@ -124,7 +124,7 @@ SCHEMA: Mapping[str, Any] = {
 """
 
 
-def to_document(summary: Summary) -> dict[str, Any]:
+def to_document(summary: Summary) -> dict[str, object]:
     """The summary as JSON-able values that fit :data:`SCHEMA`."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -149,7 +149,7 @@ def to_json(summary: Summary) -> str:
     return json.dumps(to_document(summary), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _metric(metric: MetricSummary) -> dict[str, Any]:
+def _metric(metric: MetricSummary) -> dict[str, object]:
     arm, figure = split_arm(metric.key)
     return {
         "figure": figure.key,
@@ -163,34 +163,34 @@ def _metric(metric: MetricSummary) -> dict[str, Any]:
     }
 
 
-def _measure(measure: Measure) -> dict[str, Any]:
+def _measure(measure: Measure) -> dict[str, object]:
     return {"value": measure.value, "reason": measure.reason}
 
 
-def _agreement(agreement: ContrastAgreement) -> dict[str, Any]:
+def _agreement(agreement: ContrastAgreement) -> dict[str, object]:
     return {"n": agreement.n} | {name: _measure(getattr(agreement, name)) for name in ("slope", "correlation", "bias")}
 
 
-def _judge(judge: Judge) -> dict[str, Any]:
+def _judge(judge: Judge) -> dict[str, object]:
     return asdict(judge) | {"reason": judge.reason}
 
 
-def _lesions(row: LesionRow) -> dict[str, Any]:
+def _lesions(row: LesionRow) -> dict[str, object]:
     entries = asdict(row)
     return entries | {"arm": ARMS[row.arm], "contrast_kept": entries.pop("kept")}
 
 
-def _realism(found: Realism) -> dict[str, Any]:
+def _realism(found: Realism) -> dict[str, object]:
     return {
         "slices": found.slices, "reference_slices": found.reference_slices, "fid": _measure(found.fid), "kid": _measure(found.kid),
     }  # fmt: skip
 
 
-def _rate(rate: Rate) -> dict[str, Any]:
+def _rate(rate: Rate) -> dict[str, object]:
     return {"count": rate.count, "total": rate.total, "share": asdict(rate.share)}
 
 
-def _misdiagnosis(cohort: CohortMisdiagnosis) -> dict[str, Any]:
+def _misdiagnosis(cohort: CohortMisdiagnosis) -> dict[str, object]:
     arms = dict.fromkeys(rate.arm for rate in cohort.rates)
     return {
         "rates": {ARMS[arm]: {rate.key: _rate(rate) for rate in cohort.rates if rate.arm == arm} for arm in arms},
@@ -199,7 +199,7 @@ def _misdiagnosis(cohort: CohortMisdiagnosis) -> dict[str, Any]:
     }
 
 
-def _volume(case: CaseResult, keys: set[str]) -> dict[str, Any]:
+def _volume(case: CaseResult, keys: set[str]) -> dict[str, object]:
     measures = {key: measure_of(case, key) for key in in_table_order(keys)}
     return {
         "name": case.name,

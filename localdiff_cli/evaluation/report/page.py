@@ -117,7 +117,7 @@ def _telling(summary: Summary, keys: Sequence[str]) -> list[str]:
     return [key for key in keys if not (summary.withheld and split_arm(key)[1].group in JUDGED)]
 
 
-def _context(summary: Summary) -> dict[str, Any]:
+def _context(summary: Summary) -> dict[str, object]:
     key, _ = rank_cases(summary)
     worst, best = ends(summary)
     rates = rate_rows(summary)
