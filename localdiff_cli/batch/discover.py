@@ -72,6 +72,13 @@ def contrasts_in(given: str) -> set[str]:
     return {contrast for contrast in said if contrast in IMAGES}
 
 
+def check_apart(given: str, out: Path, found: Found, option: str = "--out") -> None:
+    """Refuse outputs below a folder of DICOM series: the next run would find them instead of the series. Raises :class:`UsageError`."""
+    inside = Path(given).is_dir() and Path(given).resolve() in out.resolve().parents
+    if inside and any(suffix_of(item.path) is None for item in found.items):
+        raise UsageError(f"{option} {out}: lies in the folder of DICOM series; expected one outside of {given}", code="in-is-out")
+
+
 def check_folders(given: str, out: Path, option: str = "--out") -> None:
     """Refuse outputs on top of inputs. Raises :class:`UsageError`."""
     path = Path(given)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from localdiff_cli.errors import UsageError
+from localdiff_cli.volumes.whole import check_replaceable
 
 
 class Reporter:
@@ -38,6 +39,7 @@ class Reporter:
 
     def __enter__(self) -> Reporter:
         if self._json_log is not None:
+            check_replaceable(self._json_log, "--json-log", b"{", "log of JSON lines")
             try:
                 self._json_log.parent.mkdir(parents=True, exist_ok=True)
                 self._log = self._json_log.open("a", encoding="utf-8")

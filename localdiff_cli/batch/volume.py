@@ -65,7 +65,9 @@ def state_of(work: VolumeWork, item: Item, outputs: list[Path], *, overwrite: bo
             return "open"
         # The sidecar is written last: without one, an output of ours was cut off, or the file is somebody else's.
         todo = "replace it with --overwrite, or choose another --out"
-        raise VolumeError(f"{outputs[0]}: exists without a localdiff sidecar; {todo}", code="exists")
+        there = next(path for path in outputs if path.exists())
+        sidecar_is = f"the sidecar {sidecar_path(outputs[0]).name} that would name it" if there != outputs[0] else "a localdiff sidecar"
+        raise VolumeError(f"{there}: exists without {sidecar_is}; {todo}", code="exists")
     if sidecar.get("Settings") != json.loads(json.dumps(work.settings)) or not sources(work, item).told_by(sidecar):
         if overwrite:
             return "open"

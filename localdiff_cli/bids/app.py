@@ -84,13 +84,15 @@ def spread(words: list[str]) -> list[str]:
     The words end at the next option; the three positional arguments come before them or stand behind ``--``.
     """
     spread_out: list[str] = []
-    option = None
-    for word in words:
-        if word.startswith("-"):
-            option = word if word in SEVERAL else None
-            spread_out += [] if option else [word]
+    option, given = None, False
+    for word in (*words, None):
+        if word is None or word.startswith("-"):
+            spread_out += [f"{option}="] if option and not given else []  # a label that is empty, which is refused
+            option, given = word if word in SEVERAL else None, False
+            spread_out += [] if option or word is None else [word]
         else:
             spread_out += [option, word] if option else [word]
+            given = True
     return spread_out
 
 

@@ -22,6 +22,10 @@ class Choice:
     reason: str = ""
 
 
+def _is_magnitude(scan: Scan) -> bool:
+    return scan.name.get("part") in (None, "mag")
+
+
 def _rank(scan: Scan) -> tuple[tuple[str, object], ...]:
     """What decides between two images of a visit, first things first, each with its words."""
     name = scan.name
@@ -29,7 +33,7 @@ def _rank(scan: Scan) -> tuple[tuple[str, object], ...]:
     run = name.get("run") or "0"
     return (
         ("no contrast agent in its name", name.get("ce") is not None),
-        ("magnitude, not phase", name.get("part") not in (None, "mag")),
+        ("magnitude, not phase", not _is_magnitude(scan)),
         ("fewest special entities in its name", len(special)),
         ("the first run", int(run) if run.isdecimal() else 0),
         ("first by name", str(name)),
@@ -41,8 +45,11 @@ def _visit(scan: Scan) -> tuple[str, str]:
 
 
 def choose(scans: Iterable[Scan], suffix: str, rules: Filter) -> Iterator[Choice]:
-    """For every visit one image with this ``suffix`` among those that the ``rules`` allow; ``scans`` come visit by visit."""
-    kept = (scan for scan in scans if scan.name.suffix == suffix and fits(scan, rules))
+    """For every visit one image with this ``suffix`` among those that the ``rules`` allow; ``scans`` come visit by visit.
+
+    Phase, real and imaginary parts show no contrast and are never taken, unless the rules ask for a ``part``.
+    """
+    kept = (scan for scan in scans if scan.name.suffix == suffix and fits(scan, rules) and (_is_magnitude(scan) or "part" in rules))
     for _, group in itertools.groupby(kept, key=_visit):
         ordered = sorted(group, key=lambda scan: tuple(value for _, value in _rank(scan)))
         yield Choice(ordered[0], tuple(ordered[1:]), _reason(ordered))

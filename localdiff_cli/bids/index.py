@@ -39,7 +39,7 @@ def read_description(root: Path) -> dict[str, object]:
     """A dataset's ``dataset_description.json``. Raises :class:`UsageError` for a folder that is no BIDS dataset."""
     file = root / DESCRIPTION
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_bytes())
     except FileNotFoundError as error:
         raise UsageError(f"{root}: found no {DESCRIPTION}; expected the root of a BIDS dataset", code="no-dataset") from error
     except (OSError, ValueError) as error:
@@ -50,8 +50,15 @@ def read_description(root: Path) -> dict[str, object]:
 
 
 def labels(given: Sequence[str], prefix: str) -> tuple[str, ...]:
-    """Labels without their prefix, whichever way they were given: ``sub-01`` and ``01`` are the same."""
-    return tuple(dict.fromkeys(label.removeprefix(f"{prefix}-") for label in given))
+    """Labels without their prefix, whichever way they were given: ``sub-01`` and ``01`` are the same.
+
+    Raises :class:`UsageError` for an empty one, as a variable of the shell leaves that is not set: it would mean everybody, or nobody.
+    """
+    found = tuple(dict.fromkeys(label.removeprefix(f"{prefix}-") for label in given))
+    if "" in found:
+        option = {"sub": "--participant-label", "ses": "--session-id"}[prefix]
+        raise UsageError(f"{option}: found an empty label; expected one such as {prefix}-01, or leave the option out for all", code="label")
+    return found
 
 
 def scan_dataset(root: Path, subjects: Sequence[str] = (), sessions: Sequence[str] = ()) -> Iterator[Scan]:

@@ -14,7 +14,7 @@ from localdiff_cli.batch.work import VolumeRecipe
 from localdiff_cli.bids.choose import Choice, choose
 from localdiff_cli.bids.dataset import write_dataset
 from localdiff_cli.bids.filters import read_filters
-from localdiff_cli.bids.index import scan_dataset
+from localdiff_cli.bids.index import read_description, scan_dataset
 from localdiff_cli.bids.outputs import BidsItem
 from localdiff_cli.bids.recipes import BidsSegmentRecipe, BidsTranslateRecipe
 from localdiff_cli.bids.validator import check_dataset
@@ -76,6 +76,7 @@ def items_of(choices: list[Choice], shard: tuple[int, int] | None, affine_from: 
 def run_participants(source: Path, shared: RunOptions, options: ParticipantOptions) -> int:
     """Translate and segment; the exit code."""
     how, out = execution(shared.how), shared.out
+    read_description(source)
     bundle = checked_bundle(options.translate, options.detector)
     segmenter = _segmenter(options.segmenter, bundle)
     choices = choices_of(source, bundle.condition.contrast, options.selection)

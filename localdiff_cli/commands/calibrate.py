@@ -17,6 +17,7 @@ from localdiff_cli.declared import check, check_range
 from localdiff_cli.errors import EXIT_OK, ModelError, NoInputError, NotCertifiedError, UsageError
 from localdiff_cli.options import CalibrateOptions, DetectorOptions, TranslateOptions
 from localdiff_cli.recipes.translate import TranslateRecipe
+from localdiff_cli.volumes.whole import check_replaceable
 
 if TYPE_CHECKING:
     from localdiff_cli.guarantees.certificate import Certificate
@@ -59,6 +60,7 @@ def _listed(option: str, text: str | None, low: float, high: float) -> tuple[flo
 def _check(options: CalibrateOptions) -> None:
     check_affine_from(options.affine_from)
     check(options)
+    check_replaceable(options.out, "--out", b"{", "certificate")
     cuts(options.taus)
     emphases(options.emphases)
     if not options.levels and options.interval is None:

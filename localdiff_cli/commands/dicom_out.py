@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from localdiff_cli.batch.discover import Found, Item, check_folders
+from localdiff_cli.batch.discover import Found, Item, check_apart, check_folders
 from localdiff_cli.batch.engine import Tally
 from localdiff_cli.batch.report import Reporter
 from localdiff_cli.batch.work import VolumeRecipe, printable
@@ -27,6 +27,7 @@ def check_dicom_out(source: str, folder: Path, found: Found) -> None:
     """Raise :class:`UsageError` where no series could be derived: another kind of input, a folder of inputs, missing packages."""
     need_highdicom()
     check_folders(source, folder, "--dicom-out")
+    check_apart(source, folder, found, "--dicom-out")
     if any(suffix_of(item.path) is not None or not is_dicom(item.path) for item in found.items):
         raise UsageError(f"--dicom-out {folder}: a series is derived from a series; expected DICOM in --in {source}", code="no-series")
 

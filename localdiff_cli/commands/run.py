@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from localdiff_cli import __version__
-from localdiff_cli.batch.discover import check_folders, discover
+from localdiff_cli.batch.discover import check_apart, check_folders, discover
 from localdiff_cli.batch.engine import Execution, run
 from localdiff_cli.batch.plan import show_plan
 from localdiff_cli.batch.report import Reporter
@@ -27,6 +27,7 @@ def run_work(options: RunOptions, contrast: str, recipe: VolumeRecipe) -> int:
     check_folders(options.source, options.out)
     check_affine_from(options.affine_from)
     found = discover(options.source, contrast, options.affine_from)
+    check_apart(options.source, options.out, found)
     if options.dicom_out is not None:
         check_dicom_out(options.source, options.dicom_out, found)
     with Reporter(quiet=options.quiet, verbose=options.verbose, json_log=options.json_log) as reporter:

@@ -21,7 +21,7 @@ from localdiff_cli.volumes.files import stem
 from localdiff_cli.volumes.placement import CaseGrid
 from localdiff_cli.volumes.reader import open_volume
 from localdiff_cli.volumes.walk import images_in
-from localdiff_cli.volumes.whole import write_text
+from localdiff_cli.volumes.whole import check_replaceable, write_text
 
 KINDS = {"mask": LABELS, "map": HEAT}
 
@@ -81,6 +81,7 @@ def _is_terminal() -> bool:
 def view(options: ViewOptions) -> int:
     """Write the page, say where it is, and open it where there is a screen; the exit code."""
     check_affine_from(options.affine_from)
+    check_replaceable(options.out, "--out", b"<!doctype html", "page")
     case = view_case(options.volumes, options.overlays, options.affine_from)
     write_text(options.out, page([case], f"{case.name}: {len(case.layers)} volumes"))
     say(f"page: {options.out}")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from localdiff_cli import __version__
+from localdiff_cli.errors import EXIT_OK, UsageError
 from localdiff_cli.interfaces.described import Described, describe
 from localdiff_cli.startup import prepare_process
+
+if TYPE_CHECKING:
+    from localdiff_cli.options import TranslateOptions
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 CHOICES = {
@@ -42,35 +48,73 @@ def slicer(
 ) -> None:
     """Translate one volume, as 3D Slicer asks for it. For research use; not for diagnosis."""
     from localdiff_cli.commands.run import guarded
+    from localdiff_cli.options import TranslateOptions
+
+    options = TranslateOptions(
+        model=model, mode=mode, seed=seed, device=device, brain=str(brain or "auto"), save_map=ood_map is not None and mode == "local"
+    )
+    wanted = Wanted(input_volume, brain, output_volume, ood_map if options.save_map else None)
+    raise typer.Exit(guarded(lambda: _translate(wanted, options), debug=False))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The files that Slicer names: two to read, two to write; those that may be None are not asked for."""
+
+    volume: Path
+    brain: Path | None
+    image: Path
+    ood_map: Path | None
+
+    def check(self) -> None:
+        """Raise :class:`UsageError` for a file that is of no format that is read or written, or that would be overwritten."""
+        from localdiff_cli.volumes.formats import readable, suffix_of
+
+        written = [path for path in (self.image, self.ood_map) if path is not None]
+        for path in (self.volume, *written):
+            if suffix_of(path) is None:
+                raise UsageError(f"{path}: is of no format known by its ending; expected {readable()}", code="not-an-image")
+        places = [os.path.realpath(path) for path in (self.volume, self.brain, *written) if path is not None]
+        for path in written:
+            if places.count(os.path.realpath(path)) > 1:
+                raise UsageError(f"{path}: is named twice; expected another file, inputs are never overwritten", code="in-is-out")
+
+
+def _translate(wanted: Wanted, options: TranslateOptions) -> int:
+    """Translate one volume, say the verdict and put the results where Slicer wants them; the exit code."""
+    from localdiff_cli.batch.report import say
     from localdiff_cli.commands.translate import translate
-    from localdiff_cli.options import Asked, DetectorOptions, RunOptions, TranslateOptions
+    from localdiff_cli.options import Asked, DetectorOptions, RunOptions
+    from localdiff_cli.volumes.contrast import beside, read_sidecar
 
+    wanted.check()
     with tempfile.TemporaryDirectory() as folder:
-        options = TranslateOptions(
-            model=model, mode=mode, seed=seed, device=device, brain=str(brain or "auto"), save_map=ood_map is not None and mode == "local"
-        )
-        shared = RunOptions(str(input_volume), Path(folder), how=Asked(jobs=0))
-        code = guarded(lambda: translate(shared, options, DetectorOptions()), debug=False)
-        made = Path(folder) / input_volume.name
-        if code == 0:
-            _hand_over(made, output_volume)
-        if code == 0 and options.save_map and ood_map is not None:
-            from localdiff_cli.volumes.contrast import beside
-
-            _hand_over(beside(made, "ood"), ood_map)
-    raise typer.Exit(code)
+        code = translate(RunOptions(str(wanted.volume), Path(folder), quiet=True, how=Asked(jobs=0)), options, DetectorOptions())
+        if code != EXIT_OK:
+            return code
+        made = Path(folder) / wanted.volume.name
+        _hand_over(made, wanted.image)
+        if wanted.ood_map is not None:
+            _hand_over(beside(made, "ood"), wanted.ood_map)
+        reasons = read_sidecar(made).get("ReviewReasons")
+        for reason in reasons if isinstance(reasons, list) else []:
+            say(f"to review: {reason}")
+    say(f"wrote {wanted.image}")
+    return EXIT_OK
 
 
 def _hand_over(made: Path, wanted: Path) -> None:
     """Put a volume where Slicer wants it, in the format that its name asks for."""
     from localdiff_cli.volumes.formats import suffix_of
+    from localdiff_cli.volumes.whole import whole_file
 
-    if suffix_of(made) == suffix_of(wanted):
-        shutil.copyfile(made, wanted)
-        return
-    import SimpleITK
+    with whole_file(wanted) as partial:
+        if suffix_of(made) == suffix_of(wanted):
+            shutil.copyfile(made, partial)
+            return
+        import SimpleITK
 
-    SimpleITK.WriteImage(SimpleITK.ReadImage(str(made)), str(wanted))
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(made)), str(partial))
 
 
 def description() -> str:

@@ -5,7 +5,7 @@ They are made of what ``localdiff translate --mode plain`` and ``localdiff segme
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from localdiff_cli.batch.report import say
 from localdiff_cli.bundle import Bundle, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.diffusion.device import on_device
+from localdiff_cli.errors import NoInputError
 from localdiff_cli.options import TranslateOptions
 from localdiff_cli.recipes.translate import sample_settings
 from localdiff_cli.segmentation.components import drop_small
@@ -143,7 +144,7 @@ class VolumeWorkflow:
 
     def __init__(
         self,
-        dataset: Iterable[dict[str, Any]],
+        dataset: Sequence[dict[str, Any]],
         network: nn.Module,
         inferer: Callable[..., Tensor],
         postprocessing: Callable[[dict[str, Any]], dict[str, Any]],
@@ -152,7 +153,9 @@ class VolumeWorkflow:
         self.dataset, self.network, self.inferer, self.postprocessing, self.device = dataset, network, inferer, postprocessing, device
 
     def run(self) -> None:
-        """Do it."""
+        """Do it. Raises :class:`NoInputError` where the dataset is empty."""
+        if not len(self.dataset):
+            raise NoInputError("--dataset_dir: found no .nii or .nii.gz in it; expected volumes to work on", code="no-input")
         for item in self.dataset:
             image, brain, fingerprint = item["image"], item["brain"], item["prepared"].survey.fingerprint
             parts = [

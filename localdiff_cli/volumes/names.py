@@ -73,6 +73,8 @@ ENTITIES = frozenset(
 )
 ROLE_ENTITIES = ("desc", "label", "seg", "mod")
 """BIDS entities that say what a mask or map shows, not which scan it belongs to."""
+PARTS = ("phase", "real", "imag")
+"""Values of ``part-`` of images that are no magnitude, which alone shows a contrast."""
 NUMBERED = ("run", "echo", "flip", "inv", "split", "chunk")
 
 PLACED = ("to", "in", "on", "onto", "into")
@@ -165,6 +167,8 @@ def shown_by(name: Name, *, ours: bool = False) -> str | None:
 
     ``ours``: a localdiff sidecar lists the file, so that ``T1w_brain`` is a mask and not another tool's skull-stripped image.
     """
+    if (part := dict(name.entities).get("part")) in PARTS:
+        return f"{part} image"
     telling = [word for word in _without_places(name.words) if _kind(word, name)]
     if not telling:
         return name.spelt[-1] if name.bids and name.words and name.words[-1] not in PLAIN_WORDS else None

@@ -59,10 +59,12 @@ class Candidate:
 def agrees(partner: Name, volume: Name, role: str) -> bool:
     """Whether a partner belongs to the volume: it has no BIDS entity that the volume has not, or has otherwise.
 
-    Of a mask ``desc-`` and ``label-`` say what it shows. Names that are not BIDS have the same words apart from those of contrast and
-    role, in the same or the outermost folder.
+    Of a mask ``desc-`` and ``label-`` say what it shows, and ``space-T1w`` is where a T1w of no other ``space-`` lies. Names that are not
+    BIDS have the same words apart from those of contrast and role, in the same or the outermost folder.
     """
-    own, its = (dict(name.entities) if role == IMAGE else name.of_scan for name in (partner, volume))
+    own, its = (dict(name.entities if role == IMAGE else name.of_scan) for name in (partner, volume))
+    if role != IMAGE and "space" not in its and own.get("space") in ("orig", shown_by(volume)):
+        del own["space"]  # the volume's own space
     if any(its.get(key) != value for key, value in own.items()):
         return False
     if partner.bids and volume.bids:

@@ -43,6 +43,18 @@ class _Search:
     seen: set[str] = field(default_factory=set)
     links: list[Path] = field(default_factory=list)
     aside: list[tuple[Path, str]] = field(default_factory=list)
+    dicom: int = 0
+    unmarked: int = 0
+
+    def dicom_aside(self, option: str) -> list[tuple[Path, str]]:
+        """That DICOM files were left alone; by their number, since their names may be a patient's."""
+        reason = f"{self.dicom} files left alone, since the folder holds other images too; name the folder of the series: {option} …"
+        return [(Path("DICOM"), reason)] if self.dicom else []
+
+    def unmarked_aside(self) -> list[tuple[Path, str]]:
+        """That files are called DICOM and do not bear its mark."""
+        reason = f"{self.unmarked} files without the mark DICM at byte 128, so not read; mend them, for instance with dcmconv"
+        return [(Path("*.dcm"), reason)] if self.unmarked else []
 
     def images(self) -> Iterator[Path]:
         """Every image, real folders first, then those that links lead to and that were not seen."""
@@ -69,6 +81,15 @@ class _Search:
                     yield path
                 elif path.is_symlink() and not path.exists() and "." not in name:
                     self.aside.append((path.relative_to(self.root), f"a link to {os.readlink(path)}, which is not there"))
+                else:
+                    self._count(path)
+
+    def _count(self, path: Path) -> None:
+        """Count what may be DICOM."""
+        if is_dicom(path):
+            self.dicom += 1
+        elif path.suffix.lower() in (".dcm", ".ima", ".dicom") and not path.name.startswith("."):
+            self.unmarked += 1
 
     def _entered(self, folder: Path) -> bool:
         if folder.name.startswith(".") or folder.name.endswith(PARTIAL):
@@ -106,9 +127,9 @@ def images_in(given: str | Path, option: str = "--in") -> Walk:
         search = _Search(path, option)
         found = tuple((image, image.relative_to(path)) for image in search.images())
         if found:
-            return Walk(found, False, tuple(search.aside))
+            return Walk(found, False, (*search.aside, *search.dicom_aside(option)))
         series = tuple(_named(one) for one in series_below(path))
-        return Walk(series, len(series) == 1, tuple(search.aside))
+        return Walk(series, len(series) == 1, (*search.aside, *search.unmarked_aside()))
     if path.is_file() and suffix_of(path) is None and is_dicom(path):
         return Walk((_named(series_of(path)),), True)
     if path.exists() or path.is_symlink():

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from localdiff_cli.errors import VolumeError
+from localdiff_cli.errors import UsageError, VolumeError
 
 PREFIX = ".localdiff-"
 PARTIAL = ".partial"
@@ -89,6 +89,22 @@ def _publish(folder: Path, path: Path, *, durable: bool) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_replaceable(path: Path, option: str, begins: bytes, kind: str) -> None:
+    """Refuse to write over a file that is not of our making: one that does not begin as ours do, in capitals or not.
+
+    ``kind`` says what ``option`` writes. Raises :class:`UsageError`.
+    """
+    try:
+        with path.open("rb") as handle:
+            found = handle.read(64)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be written ({error.strerror}); name a file", code="unwritable") from error
+    if found and not found.lstrip().lower().startswith(begins):
+        raise UsageError(f"{option} {path}: exists and is no {kind}, so it is not overwritten; choose another name", code="exists")
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:

@@ -109,3 +109,20 @@ def test_the_command_says_so_without_a_traceback(cli, folder, tmp_path):
     result = cli("translate", "--in", folder, "--out", tmp_path / "out", "--json-log", folder)
     assert result.exit_code == 2
     assert "--json-log" in result.output
+
+
+def test_a_file_that_is_no_log_is_not_written_to(cli, folder, tmp_path):
+    (image,) = folder.glob("sub-01/*_T1w.nii.gz")
+    before = image.read_bytes()
+    result = cli("translate", "--in", folder, "--out", tmp_path / "out", "--json-log", image)
+    assert result.exit_code == 2
+    assert "is no log of JSON lines" in result.output
+    assert image.read_bytes() == before
+
+
+def test_a_log_is_continued(tmp_path):
+    log = tmp_path / "run.jsonl"
+    for name in ("one", "two"):
+        with Reporter(quiet=True, json_log=log) as reporter:
+            reporter.event(name)
+    assert [json.loads(line)["event"] for line in log.read_text(encoding="utf-8").splitlines()] == ["one", "two"]

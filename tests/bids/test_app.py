@@ -255,3 +255,42 @@ def test_help_imports_nothing_heavy():
         "heavy = {'torch', 'monai', 'nibabel', 'SimpleITK', 'pandas', 'numpy'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "COLUMNS": "200"})
+
+
+@pytest.mark.parametrize("words", [["--participant-label"], ["--participant-label", "--session-id", "a"], ["--session-id", ""]])
+def test_an_option_that_lost_its_word_does_not_mean_everybody(small, bids_app, tmp_path, words):
+    result = bids_app(small, tmp_path / "out", "participant", *words)
+    assert result.exit_code == 2
+    assert f"{words[0]}: found an empty label" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_phase_image_is_not_translated(bids_app, tmp_path):
+    root = make_dataset(tmp_path / "phase", (("01", "", "sub-01_part-phase_T1w", 1), ("02", "", "sub-02_T1w", 2)))
+    result = bids_app(root, tmp_path / "out", "participant", "--mode", "plain")
+    assert result.exit_code == 0, result.output
+    assert [name for name in images(tmp_path / "out") if name.startswith("sub-01")] == []
+    assert [name for name in images(tmp_path / "out") if name.startswith("sub-02")] != []
+
+
+def test_a_dry_run_refuses_what_the_run_refuses(small, bids_app, tmp_path):
+    (small / "dataset_description.json").unlink()
+    for words in (["--dry-run"], []):
+        result = bids_app(small, tmp_path / "out", "participant", *words)
+        assert result.exit_code == 2
+        assert "no dataset_description.json" in result.output
+
+
+def test_our_own_brain_masks_are_taken_as_given(study, bids_app, tmp_path):
+    root, _ = study
+    result = bids_app(root, tmp_path / "out", "participant", "--mode", "plain", "--brain", root / "derivatives" / "localdiff")
+    assert result.exit_code == 0, result.output
+
+
+def test_the_clash_of_two_targets_in_one_folder_names_the_file_that_is_there(small, bids_app, tmp_path):
+    out = tmp_path / "out"
+    assert bids_app(small, out, "participant", "--participant-label", "01", "--session-id", "a").exit_code == 0
+    for path in out.rglob("*synthetic_FLAIR*"):
+        path.unlink()
+    (failed,) = bids_app(small, out, "participant", "--session-id", "a", "--quiet").output.strip().splitlines()[:1]
+    assert "desc-ood_probseg.nii.gz: exists without the sidecar" in failed + (out / "failures.tsv").read_text()

@@ -184,3 +184,44 @@ def test_matched_units_survive_the_sixteen_bits(cli, source, tmp_path):
     made = np.stack([d.pixel_array * float(d.RescaleSlope) + float(d.RescaleIntercept) for d in datasets(tmp_path / "derived")])
     assert ours.max() > 50
     np.testing.assert_allclose(made.transpose(2, 1, 0), ours, atol=np.ptp(ours) / 32000)
+
+
+def test_a_seg_is_derived_of_directions_that_differ_in_their_last_digits(cli, tmp_path):
+    def shaken(k, data):
+        data.ImageOrientationPatient = [1, k * 1e-7, 0, -k * 1e-7, 1, 0]
+
+    source = classic(tmp_path / "in", head(), description="T2 tse", change=shaken, **SIZE)
+    ran = cli("segment", "--in", source, "--out", tmp_path / "out", "--dicom-out", tmp_path / "seg")
+    assert ran.exit_code == 0, ran.output
+    assert len(files(tmp_path / "seg")) == 1
+
+
+def test_a_series_without_a_frame_of_reference_gets_one_for_all_that_is_derived(cli, tmp_path):
+    def without(k, data):
+        del data.FrameOfReferenceUID
+
+    source = classic(tmp_path / "in", head(), description="T2 tse", change=without, **SIZE)
+    ran = cli("segment", "--in", source, "--out", tmp_path / "out", "--dicom-out", tmp_path / "seg")
+    assert ran.exit_code == 0, ran.output
+    t1 = classic(tmp_path / "t1", head(), change=without, **SIZE)
+    assert translated(cli, t1, tmp_path / "b").exit_code == 0
+    for folder in (tmp_path / "seg", tmp_path / "b" / "derived"):
+        found = {str(data.FrameOfReferenceUID) for data in datasets(folder)}
+        assert len(found) == 1
+        assert "" not in found
+
+
+def test_nothing_of_highdicom_reaches_the_terminal(cli, tmp_path, capfd):
+    source = classic(tmp_path / "in", head(), description="T2 tse", **SIZE)
+    assert (
+        cli("segment", "--in", source, "--out", tmp_path / "out", "--dicom-out", tmp_path / "seg", "--min-volume", "10000000").exit_code
+        == 0
+    )
+    assert "Encoding" not in capfd.readouterr().err
+
+
+def test_outputs_below_the_series_are_refused(cli, source, tmp_path):
+    ran = cli("translate", "--in", source, "--out", source / "out")
+    assert ran.exit_code == 2
+    assert "lies in the folder of DICOM series" in ran.output
+    assert cli("translate", "--in", source, "--out", tmp_path / "o", "--dicom-out", source / "derived").exit_code == 2

@@ -108,3 +108,17 @@ def test_a_dicom_series_is_viewed_without_the_person(cli, tmp_path):
     text = (tmp_path / "page.html").read_text().lower()
     assert not [secret for secret in SECRETS if secret.lower() in text]
     assert told(tmp_path / "page.html")["name"].startswith("series-004-")
+
+
+def test_an_input_is_never_overwritten_by_the_page(cli, brains, tmp_path):
+    before = brains[0].read_bytes()
+    refused = cli("view", *brains, "--out", brains[0])
+    assert refused.exit_code == 2
+    assert "is no page" in refused.output
+    assert brains[0].read_bytes() == before
+
+
+def test_a_page_of_before_is_replaced(cli, brains, tmp_path):
+    page = tmp_path / "page.html"
+    assert cli("view", *brains, "--out", page, "--no-open").exit_code == 0
+    assert cli("view", brains[0], "--out", page, "--no-open").exit_code == 0

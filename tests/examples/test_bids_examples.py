@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
+from typer.testing import CliRunner
 
-from localdiff_cli.bids.app import app
+from localdiff_cli.bids.app import app, spread
 from localdiff_cli.bids.validator import validator
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -33,3 +34,15 @@ def test_the_page_and_the_babs_example_name_options_that_exist():
     named |= set(re.findall(r"`(--[a-z-]+)", page))
     assert len(named) > 10
     assert named <= OPTIONS
+
+
+def test_the_commands_of_the_page_run_as_they_stand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["bash", str(EXAMPLES / "bids_study.sh"), "study"], check=True, capture_output=True)
+    tried = (EXAMPLES / "bids.md").read_text().partition("## Tried on one patient")[2].partition("```")[2].partition("```")[0]
+    commands = [line.split() for line in tried.splitlines() if line.startswith("localdiff-bids")]
+    assert [words[3] for words in commands] == ["participant", "group"]
+    for words in commands:
+        result = CliRunner().invoke(app, spread(words[1:]), env={"LOCALDIFF_JOBS": "0"})
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "study/derivatives/localdiff/report/report.html").is_file()

@@ -134,6 +134,35 @@ def test_slicers_module_writes_one_volume_where_it_is_told(models, tmp_path, end
         assert (tmp_path / "out.nrrd").read_bytes().startswith(b"NRRD")
 
 
+@pytest.mark.parametrize(
+    ("image", "more", "said"),
+    [
+        ("t1.nii.gz", [], "is named twice"),
+        ("out.nii.gz", ["--oodmap", "t1.nii.gz"], "is named twice"),
+        ("out.nii.gz", ["--oodmap", "out.nii.gz"], "is named twice"),
+        ("out.xyz", [], "no format known"),
+    ],
+)
+def test_slicers_module_overwrites_no_input_and_refuses_before_it_works(models, tmp_path, monkeypatch, image, more, said):
+    monkeypatch.chdir(tmp_path)
+    before = write_brain(tmp_path / "t1.nii.gz", 1).read_bytes()
+    result = CliRunner().invoke(app, ["t1.nii.gz", image, *more], env={"LOCALDIFF_MODELS": str(models)})
+    assert result.exit_code == 2
+    assert said in result.output
+    assert (tmp_path / "t1.nii.gz").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["t1.nii.gz"]
+
+
+def test_slicers_module_makes_the_folder_and_says_where_the_image_is(models, tmp_path):
+    t1 = write_brain(tmp_path / "t1.nii.gz", 1)
+    result = CliRunner().invoke(app, [str(t1), str(tmp_path / "new" / "out.nii.gz")], env={"LOCALDIFF_MODELS": str(models)})
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "new" / "out.nii.gz").is_file()
+    assert f"wrote {tmp_path / 'new' / 'out.nii.gz'}" in result.output
+    assert "to review: " in result.output
+    assert "look next" not in result.output
+
+
 def test_slicers_module_leaves_nothing_where_it_fails(models, tmp_path):
     (tmp_path / "bad.nii.gz").write_bytes(b"not an image")
     result = CliRunner().invoke(app, [str(tmp_path / "bad.nii.gz"), str(tmp_path / "out.nii.gz")], env={"LOCALDIFF_MODELS": str(models)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 import shutil
 import subprocess
 import sys
@@ -125,8 +126,16 @@ def test_slope_and_intercept_count_frame_by_frame(tmp_path):
     np.testing.assert_array_equal(plain._stored.array, (array * 0.25 - 8).transpose(2, 1, 0).astype(np.float32))
 
 
+@pytest.fixture
+def same_locale():
+    """GDCM leaves the process with the locale of C, in which text files are ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield before
+    locale.setlocale(locale.LC_ALL, before)
+
+
 @pytest.mark.parametrize("codec", ["JPEG", "JPEG2000", "RLE"])
-def test_compressed_pixels_are_decoded_by_gdcm(tmp_path, codec):
+def test_compressed_pixels_are_decoded_by_gdcm(tmp_path, codec, same_locale):
     array = head(shape=(4, 20, 16))
 
     def packed(k, data):
@@ -149,7 +158,9 @@ def test_compressed_pixels_are_decoded_by_gdcm(tmp_path, codec):
         data["PixelData"].VR = "OB"
 
     folder = classic(tmp_path / "in", array, change=packed)
+    locale.setlocale(locale.LC_ALL, same_locale)
     np.testing.assert_array_equal(SliceReader(open_volume(first(folder)))._stored.array, array.transpose(2, 1, 0).astype(np.float32))
+    assert locale.setlocale(locale.LC_ALL) == same_locale
 
 
 def change(name, value, where=lambda k: True):
@@ -336,3 +347,46 @@ def test_what_is_written_for_a_series_is_a_nifti_of_its_geometry_without_its_tex
     assert int(ours.header["sform_code"]) == int(ours.header["qform_code"]) == 1
     text = (tmp_path / "ours.nii.gz").read_bytes() + json.dumps(str(ours.header)).encode()
     assert not any(secret.encode() in text for secret in SECRETS)
+
+
+@pytest.mark.parametrize(("name", "value"), [("PatientID", "MRN-1"), ("PatientName", "Grumblesnatch^Olga"), ("StudyInstanceUID", "1.2.9")])
+def test_images_of_two_patients_or_studies_are_no_series(tmp_path, name, value):
+    code, text = refusal(classic(tmp_path, head(), change=change(name, value, lambda k: k % 2)))
+    assert code == "dicom-mixed"
+    assert f"of 2 {'studies' if name == 'StudyInstanceUID' else 'patients'}" in text
+    assert value not in text
+
+
+def test_two_patients_at_the_same_places_are_told_as_such(tmp_path):
+    classic(tmp_path, head())
+    classic(tmp_path, head(seed=1), first=500, change=change("PatientID", "MRN-1"))
+    assert refusal(tmp_path)[0] == "dicom-mixed"
+
+
+@pytest.mark.parametrize("name", ["StudyInstanceUID", "SeriesInstanceUID", "Rows"])
+def test_a_series_that_lacks_what_it_must_have_fails_alone(tmp_path, name):
+    classic(tmp_path / "a", head(), change=lambda k, data: delattr(data, name))
+    classic(tmp_path / "b", head(), uid="1.2.3.4.5.8", number=6)
+    found = [path for path, _ in images_in(tmp_path).images]
+    assert len(found) == 2
+    bad, good = (next(path for path in found if path.parent.name == folder) for folder in "ab")
+    assert open_volume(good).shape == (16, 20, 12)
+    with pytest.raises(VolumeError, match=r"^study-") as caught:
+        open_volume(bad)
+    assert caught.value.code == "dicom-kind"
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_dicom_beside_other_images_is_named_as_left_alone(tmp_path):
+    classic(tmp_path / "QUUXBOROUGH", head())
+    nib.Nifti1Image(np.zeros((2, 2, 2)), np.eye(4)).to_filename(tmp_path / "a_T1w.nii.gz")
+    ((what, why),) = images_in(tmp_path).aside
+    assert (str(what), why.partition(",")[0]) == ("DICOM", "12 files left alone")
+
+
+def test_files_that_are_called_dicom_and_bear_no_mark_are_counted(tmp_path):
+    classic(tmp_path / "a", head())
+    (tmp_path / "a" / "quuxborough.dcm").write_bytes(b"no mark")
+    ((what, why),) = images_in(tmp_path).aside
+    assert str(what) == "*.dcm"
+    assert why.startswith("1 files without the mark")

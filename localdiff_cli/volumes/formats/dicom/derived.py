@@ -120,6 +120,12 @@ def carry_over(source: Any, image: Any) -> None:
     for name in REQUIRED:
         if name not in image:
             setattr(image, name, "")
+    image.FrameOfReferenceUID = frame_of_reference(source)
+
+
+def frame_of_reference(source: Any) -> str:
+    """The UID of the space in which a source image lies; of one that does not say it, one of its own series."""
+    return str(source.get("FrameOfReferenceUID") or new_uid(source.SeriesInstanceUID, "frame of reference"))
 
 
 def _image(source: Any, stack: Stack, k: int, maker: Maker, series_uid: str) -> Any:

@@ -32,9 +32,12 @@ TAGS = (
     "TemporalPositionIdentifier", "EchoTime", "InversionTime", "DiffusionBValue", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
     "PhotometricInterpretation", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SliceThickness",
     "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "PatientID", "PatientName", "PatientBirthDate",
 )  # fmt: skip
 TRAITS = ("EchoTime", "InversionTime", "TemporalPositionIdentifier", "DiffusionBValue", "ImageType", "AcquisitionNumber")
 """What may tell two images of one place apart."""
+OWNERS = {"PatientID": "patients", "PatientName": "patients", "PatientBirthDate": "patients", "StudyInstanceUID": "studies"}
+"""What all images of a series must agree in, and of how many it would else be; compared, never kept."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Plane:
 
 @dataclass(frozen=True)
 class Series:
-    """The MR images of one SeriesInstanceUID in one folder, and why they cannot be one volume (``fault``, empty where they may)."""
+    """The MR images of one SeriesInstanceUID in one folder, and why they cannot be one volume (``fault``, empty where they may, and the
+    ``kind`` of fault, the last part of its code)."""
 
     study: str = field(repr=False)
     uid: str = field(repr=False)
@@ -72,6 +76,7 @@ class Series:
     enhanced: bool
     planes: tuple[Plane, ...] = field(repr=False)
     fault: str = ""
+    kind: str = "kind"
 
     @property
     def label(self) -> str:
@@ -114,11 +119,9 @@ def need_pydicom(what: str) -> Any:
 @contextmanager
 def discreet(label: str, doing: str = "its DICOM files cannot be read") -> Iterator[None]:
     """Turn whatever a library raises into a :class:`VolumeError` that quotes neither a header nor a path; what it warns of is not shown."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
-    before = [logger.disabled for logger in loggers]
+    before = logging.root.manager.disable
     try:
-        for logger in loggers:
-            logger.disabled = True
+        logging.disable(logging.CRITICAL)  # pydicom's and highdicom's loggers have children of their own
         with catch_warnings():
             simplefilter("ignore")
             yield
@@ -127,8 +130,7 @@ def discreet(label: str, doing: str = "its DICOM files cannot be read") -> Itera
     except Exception as error:  # pydicom, GDCM and highdicom quote values and paths in errors of many kinds
         raise VolumeError(f"{label}: {doing} ({type(error).__name__}). Copy or export the series again", code="dicom") from None
     finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
+        logging.disable(before)
 
 
 def all_series(folder: Path) -> tuple[Series, ...]:
@@ -152,15 +154,14 @@ def _all_series(folder: Path, names: tuple[str, ...], stamps: tuple[int, ...]) -
     for number, path in enumerate((folder / name for name in names), start=1):
         try:
             if is_dicom(path) and (header := read_header(path)) is not None:
-                found.setdefault(str(header.SeriesInstanceUID), []).append((path, header))
+                found.setdefault(str(header.get("SeriesInstanceUID") or ""), []).append((path, header))
         except VolumeError:
             damaged.append((number, path))
     series = [_series(files) for files in found.values()]
     if damaged:
         fault = f"found {len(damaged)} DICOM files in its folder that cannot be read, the first is number {damaged[0][0]} by name; "
         fault += "expected whole files. Copy them again"
-        unknown = Series("", _content_start(damaged[0][1]), 0, "", False, False, (_placeholder(damaged[0][1]),))
-        series = [replace(one, fault=one.fault or fault) for one in series or [unknown]]
+        series = [replace(one, fault=one.fault or fault) for one in series or [_unreadable(damaged[0][1], "")]]
     return tuple(sorted(series, key=lambda one: one.label))
 
 
@@ -179,17 +180,40 @@ def read_header(path: Path, tags: tuple[str, ...] | None = TAGS) -> Any:
 
 
 def _series(files: list[tuple[Path, Any]]) -> Series:
+    """The series of some files; one whose headers no series can be made of has that as its fault, so that it fails alone."""
+    try:
+        with discreet("a DICOM series of the input"):
+            return _understood(files)
+    except VolumeError as error:
+        return _unreadable(files[0][0], str(error).partition(": ")[2])
+
+
+def _understood(files: list[tuple[Path, Any]]) -> Series:
     _, first = files[0]
-    with discreet("a DICOM series of the input"):
-        study, uid, number = str(first.StudyInstanceUID), str(first.SeriesInstanceUID), int(first.get("SeriesNumber") or 0)
-        words = f"{first.get('ProtocolName') or ''} {first.get('SeriesDescription') or ''}"
-        facts = (number, words, first.get("SyntheticData") == "YES", bool(first.get("ContrastBolusAgent")))
-        planes, faults = [], []
-        for path, header in files:
-            faults.append(_unusable(header))
-            planes += [] if faults[-1] else list(_planes(path, header))
-        fault = next(filter(None, faults), "")
-        return Series(study, uid, *facts, tuple(planes) or (_placeholder(files[0][0]),), fault)
+    study, uid, number = str(first.get("StudyInstanceUID") or ""), str(first.get("SeriesInstanceUID") or ""), first.get("SeriesNumber")
+    words = f"{first.get('ProtocolName') or ''} {first.get('SeriesDescription') or ''}"
+    facts = (int(number or 0), words, first.get("SyntheticData") == "YES", bool(first.get("ContrastBolusAgent")))
+    planes, faults = [], [] if study and uid else ["found no StudyInstanceUID or SeriesInstanceUID; expected both in every image"]
+    for path, header in files:
+        faults.append(_unusable(header))
+        planes += [] if faults[-1] else list(_planes(path, header))
+    fault, mixed = next(filter(None, faults), ""), _mixed([header for _, header in files])
+    series = Series(study, uid or _content_start(files[0][0]), *facts, tuple(planes) or (_placeholder(files[0][0]),), fault)
+    return replace(series, fault=mixed, kind="mixed") if mixed else series
+
+
+def _mixed(headers: list[Any]) -> str:
+    """That the images of one series are of several patients or studies; empty where they are not. An element left out says nothing."""
+    for name, of in OWNERS.items():
+        said = {str(header.get(name)) for header in headers if header.get(name) not in (None, "")}
+        if len(said) > 1:
+            return f"found images of {len(said)} {of} in one series (by {name}); expected those of one. Split the series first"
+    return ""
+
+
+def _unreadable(file: Path, fault: str) -> Series:
+    """Stands for a file of which nothing is known but that it cannot be used."""
+    return Series("", _content_start(file), 0, "", False, False, (_placeholder(file),), fault)
 
 
 def _placeholder(file: Path) -> Plane:

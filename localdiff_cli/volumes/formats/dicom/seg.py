@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import UsageError, VolumeError
-from localdiff_cli.volumes.formats.dicom.derived import NUMBER_OFFSET, Maker, is_there, new_uid
+from localdiff_cli.volumes.formats.dicom.derived import NUMBER_OFFSET, Maker, frame_of_reference, is_there, new_uid
 from localdiff_cli.volumes.formats.dicom.header import discreet, need_pydicom, read_header
 from localdiff_cli.volumes.formats.dicom.stack import Stack
 from localdiff_cli.volumes.whole import whole_folder
@@ -44,6 +44,7 @@ def write_segmentation(stack: Stack, mask: NDArray[np.bool_], folder: Path, make
         frames = frames[np.argsort([plane.frame or 0 for plane in stack.planes])]
     with whole_folder(folder) as partial, discreet(stack.series.label, "no SEG can be derived from it"):
         sources = [read_header(file, None) for file in files]
+        _as_one_stack(sources)
         made = highdicom.seg.Segmentation(
             source_images=sources,
             pixel_array=frames,
@@ -66,6 +67,14 @@ def write_segmentation(stack: Stack, mask: NDArray[np.bool_], folder: Path, make
             made.SyntheticData = "YES"
         made.save_as(partial / "0001.dcm", enforce_file_format=True)
     return True
+
+
+def _as_one_stack(sources: list[Any]) -> None:
+    """Give all images the first one's direction and space: highdicom asks for equal digits where the stack was found straight."""
+    for source in sources:
+        if "ImageOrientationPatient" in source:
+            source.ImageOrientationPatient = sources[0].ImageOrientationPatient
+        source.FrameOfReferenceUID = frame_of_reference(sources[0])
 
 
 def _lesion(highdicom: Any, maker: Maker) -> Any:

@@ -36,7 +36,7 @@ class Stack:
 def stack(series: Series) -> Stack:
     """Sort the planes of a series. Raises :class:`VolumeError`, code ``dicom-…``, where they are not one upright, evenly spaced volume."""
     if series.fault:
-        raise VolumeError(f"{series.label}: {series.fault}", code="dicom-kind")
+        raise VolumeError(f"{series.label}: {series.fault}", code=f"dicom-{series.kind}")
     _check_alike(series)
     normal = _normal(series.planes[0])
     planes = sorted(series.planes, key=lambda plane: float(np.dot(plane.position, normal)))
