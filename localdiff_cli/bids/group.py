@@ -58,17 +58,20 @@ def run_group(source: Path, shared: RunOptions, options: GroupOptions) -> int:
             code="no-pairs",
         )
     masks = {_visit(scan): scan.path for scan in _scans(options.truth, options.selection) if scan.name.suffix == "mask"}
+    maps = {_visit(scan): scan.path for scan in _scans(shared.out, options.selection) if _is_map(scan)}
     roles = {
         "translation": (contrast, made),
         "reference": (contrast, references),
         "condition": (bundle.condition.contrast, _conditions(source, made)),
         "truth": ("mask", masks),
+        "ood": ("ood", {visit: path for visit, path in maps.items() if visit in made}),
     }
     with linked(roles, shared.out / STATE_FOLDER) as folders:
         asked = EvaluateOptions(
             ref=str(folders["reference"]),
             truth=str(folders["truth"]) if masks else None,
             condition=str(folders["condition"]) if "condition" in folders else None,
+            ood=str(folders["ood"]) if "ood" in folders else None,
             segmenter=options.segmenter,
             resample_ref=options.resample_ref,
             fail_under=options.fail_under,
@@ -88,6 +91,10 @@ def _scans(root: Path | None, selection: Selection) -> Iterator[Scan]:
 
 def _is_translation(scan: Scan, contrast: str) -> bool:
     return scan.name.suffix == contrast and scan.name.get("desc") == "synthetic"
+
+
+def _is_map(scan: Scan) -> bool:
+    return scan.name.suffix == "probseg" and scan.name.get("desc") == "ood"
 
 
 def _acquired(root: Path, contrast: str, selection: Selection) -> dict[Visit, Path]:

@@ -28,7 +28,7 @@ def test_the_study_of_the_packaged_patient_is_valid_bids(tmp_path):
 
 def test_the_page_and_the_babs_example_name_options_that_exist():
     asked = yaml.safe_load((EXAMPLES / "babs.yaml").read_text())["bids_app_args"]
-    named = {asked.pop("$SUBJECT_SELECTION_FLAG"), *asked}
+    named = {asked.pop("$SUBJECT_SELECTION_FLAG"), asked.pop("$SESSION_SELECTION_FLAG"), *asked}
     page = (EXAMPLES / "bids.md").read_text()
     named |= {word for line in page.splitlines() if line.startswith("localdiff-bids") for word in re.findall(r"--[a-z-]+", line)}
     named |= set(re.findall(r"`(--[a-z-]+)", page))
