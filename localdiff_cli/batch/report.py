@@ -39,7 +39,7 @@ class Reporter:
 
     def __enter__(self) -> Reporter:
         if self._json_log is not None:
-            check_replaceable(self._json_log, "--json-log", b"{", "log of JSON lines")
+            check_replaceable(self._json_log, "--json-log", b'{"event":', "log of JSON lines")
             try:
                 self._json_log.parent.mkdir(parents=True, exist_ok=True)
                 self._log = self._json_log.open("a", encoding="utf-8")

@@ -89,6 +89,15 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
     return ", ".join(f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys[:4]) or "the input changed"
 
 
+def _remove_others(folder: Path, earlier: object, written: Mapping[str, str]) -> None:
+    """Remove what an earlier run wrote of this volume and this one did not: it would pass for this one's. Changed files stay."""
+    for name, digest in earlier.items() if isinstance(earlier, dict) else ():
+        path = folder / str(name)
+        if name not in written and path.name == name and path.is_file() and file_hash(path) == digest:
+            for part in output_files(path):
+                part.unlink(missing_ok=True)
+
+
 def peak_megabytes() -> float:
     """The peak memory of this process so far, MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -217,6 +226,7 @@ class RecordedWork:
 
     def _make(self, item: Item, name: str, outputs: list[Path], on_slice: OnSlice) -> Record:
         before, made_of = [path for path in outputs if path.exists()], sources(self.work, item)
+        earlier = read_sidecar(outputs[0]).get("OutputSHA256")
         try:
             outcome = self._halving(item, name, on_slice)
             _check_unchanged(item, made_of, sources(self.work, item))
@@ -234,6 +244,7 @@ class RecordedWork:
                 "ReviewReasons": list(outcome.review),
             }
             write_text(sidecar_path(outputs[0]), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+            _remove_others(outputs[0].parent, earlier, written)
         except BaseException:
             if not read_sidecar(outputs[0]).get("LocaldiffVersion"):
                 for path in outputs:  # an output without its sidecar would be nobody's

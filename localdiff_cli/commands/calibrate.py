@@ -60,7 +60,7 @@ def _listed(option: str, text: str | None, low: float, high: float) -> tuple[flo
 def _check(options: CalibrateOptions) -> None:
     check_affine_from(options.affine_from)
     check(options)
-    check_replaceable(options.out, "--out", b"{", "certificate")
+    check_replaceable(options.out, "--out", b'{"format":', "certificate")
     cuts(options.taus)
     emphases(options.emphases)
     if not options.levels and options.interval is None:

@@ -81,7 +81,7 @@ def _is_terminal() -> bool:
 def view(options: ViewOptions) -> int:
     """Write the page, say where it is, and open it where there is a screen; the exit code."""
     check_affine_from(options.affine_from)
-    check_replaceable(options.out, "--out", b"<!doctype html", "page")
+    check_replaceable(options.out, "--out", b"<!doctypehtml", "page")
     case = view_case(options.volumes, options.overlays, options.affine_from)
     write_text(options.out, page([case], f"{case.name}: {len(case.layers)} volumes"))
     say(f"page: {options.out}")

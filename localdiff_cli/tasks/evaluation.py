@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,8 @@ def measure(
         role: _translated(images[role], grid, brain, scale, options) for role in ("translation", "baseline") if role in images
     }
     given = _masks(files, grid)
-    masks = {role: mask for role, (mask, _) in given.items()}
+    masks = {role: mask & brain.mask for role, (mask, _) in given.items()}
+    notes += tuple(_outside(files.name, role, mask, brain) for role, (mask, _) in given.items() if (mask & ~brain.mask).any())
     _check_lesions(files, masks, brain)
     if segmenter is not None:
         masks |= {_segmentation_of(role): segmenter(grid.reader(images[role]), brain) for role in scaled}
@@ -139,8 +140,8 @@ def _interval(
     """The lower and the upper limit on the translation's own scale; None where none were given."""
     if not limits:
         return None, None
-    scale, _ = _own_scale(translation, grid, brain, options)
-    low, high = (each.array if scale is None else scale.normalise(each.array) for each in limits.values())
+    common, _, _ = _own_scale(translation, grid, brain, options)
+    low, high = (common(each.array) for each in limits.values())
     return low, high
 
 
@@ -149,6 +150,12 @@ def _masks(files: CaseFiles, grid: CaseGrid) -> dict[str, tuple[Mask, str]]:
     roles = ("truth", "segmentation", "reference_segmentation", "baseline_segmentation")
     given = {role: getattr(files, role) for role in roles}
     return {role: grid.mask(path, role.replace("_", " ")) for role, path in given.items() if path is not None}
+
+
+def _outside(name: str, role: str, mask: Mask, brain: Brain) -> str:
+    """The note that part of a lesion mask counts nowhere, since nothing is compared there."""
+    share = float((mask & ~brain.mask).sum()) / float(mask.sum())
+    return f"{name}: {share:.1%} of the {role.replace('_', ' ')} lies outside the brain mask and is left out of all figures"
 
 
 def _check_lesions(files: CaseFiles, masks: Mapping[str, Mask], brain: Brain) -> None:
@@ -232,22 +239,26 @@ def _translated(image: OnGrid, grid: CaseGrid, brain: Brain, reference: Scale, o
 
     ``intensities`` of an unmatched localdiff output are in the units of the ``reference``'s scale, all others as stored.
     """
-    (scale, how), stored = _own_scale(image, grid, brain, options), image.array
-    if scale is not None:
-        return Scaled(_inside(scale.normalise(stored), brain), _inside(stored, brain), how)
-    units = np.clip(reference.denormalise(stored), 0, None)
-    return Scaled(_inside(stored, brain), _inside(units, brain), how)
+    (common, matched, how), stored = _own_scale(image, grid, brain, options), image.array
+    normal = common(stored)
+    units = stored if matched else np.clip(reference.denormalise(normal), 0, None)
+    return Scaled(_inside(normal, brain), _inside(units, brain), how)
 
 
-def _own_scale(image: OnGrid, grid: CaseGrid, brain: Brain, options: CaseSettings) -> tuple[Scale | None, str]:
-    """The scale that brings a translation onto the common one, None where it lies there already; and how it was found."""
+def _own_scale(image: OnGrid, grid: CaseGrid, brain: Brain, options: CaseSettings) -> tuple[Callable[[Array], Array], bool, str]:
+    """What brings a translation onto the common scale, whether it is in units of its own, and how the scale was found."""
     sidecar = _known_sidecar(image.path)
     if not made_here(sidecar):
         settings = PrepareSettings(bias="none", window=options.window, advice=EVALUATE)
-        return prepare_read(grid.reader(image), settings, brain=brain).scale, OWN_SCALE
+        return prepare_read(grid.reader(image), settings, brain=brain).scale.normalise, True, OWN_SCALE
     if isinstance(sidecar.get("OutputScale"), dict):
-        return _output_scale(sidecar["OutputScale"], image.path), "taken back from the units of --match"
-    return None, "as localdiff wrote it, in [0, 1]"
+        scale = _output_scale(sidecar["OutputScale"], image.path)
+        return replace(scale, window=options.window).normalise, True, "taken back from the units of --match"
+    own = _output_scale({"Median": 0, "SD": 1, "Window": sidecar.get("OutputWindow") or options.window}, image.path)
+    if own.window == options.window:
+        return lambda stored: stored, False, "as localdiff wrote it, in [0, 1]"
+    how = f"as localdiff wrote it, from its bundle's window {list(own.window)} to {list(options.window)}"
+    return lambda stored: replace(own, window=options.window).normalise(own.denormalise(stored)), False, how
 
 
 def _known_sidecar(path: Path) -> Mapping[str, Any]:

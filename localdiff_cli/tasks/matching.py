@@ -19,28 +19,33 @@ from localdiff_cli.volumes.volume import Volume
 def reference_scale(reference: Source, settings: PrepareSettings) -> Callable[[Item], tuple[Scale, Path]]:
     """The scale of the reference's own brain, and its file: one for all, or from a folder one for each volume.
 
-    ``settings``: the input's, with the target's window. A brain mask file serves for a reference on its grid; for another grid the
-    reference's brain is found for itself.
+    ``settings``: the input's, with the target's window. A brain mask file serves for a reference on its grid; of a folder of masks that
+    one serves which belongs to the reference, or, where every volume has a reference of its own, to the volume. Without such a mask the
+    reference's brain is found for itself. What the scale is hangs on the reference alone, never on which volume asked first.
 
     Raises :class:`VolumeError` for a missing or unusable reference.
     """
-    known: dict[Path, Scale] = {}
+    known: dict[tuple[Path, str], Scale] = {}
+    shared = Path(reference.given).is_file()
 
     def scale_of(item: Item) -> tuple[Scale, Path]:
         path = find_companion(reference, item.path, item.relative)
-        if path not in known:
-            volume = open_volume(path, settings.affine_from)
-            known[path] = prepare(volume, replace(settings, brain=_brain_for(volume, settings.brain)), item.relative).scale
-        return known[path], path
+        volume = open_volume(path, settings.affine_from)
+        brain = _brain_for(volume, settings, Path(path.name) if shared else item.relative)
+        if (path, brain) not in known:
+            known[path, brain] = prepare(volume, replace(settings, brain=brain)).scale
+        return known[path, brain], path
 
     return scale_of
 
 
-def _brain_for(volume: Volume, brain: str) -> str:
-    """The user's ``--brain``, or auto where it is a file on another grid."""
-    if brain not in ("auto", "none") and Path(brain).is_file():
-        try:
-            check_same_grid(open_volume(Path(brain), volume.affine_from), volume, "brain mask")
-        except VolumeError:
-            return "auto"
-    return brain
+def _brain_for(volume: Volume, settings: PrepareSettings, relative: Path) -> str:
+    """The user's ``--brain``: of a folder the mask at ``relative``; auto where that is none, or one on another grid."""
+    if settings.brain_source is None:
+        return settings.brain
+    try:
+        path = find_companion(settings.brain_source, volume.path, relative)
+        check_same_grid(open_volume(path, volume.affine_from), volume, "brain mask")
+    except VolumeError:
+        return "auto"
+    return str(path)

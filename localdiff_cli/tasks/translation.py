@@ -167,7 +167,7 @@ class TranslateWork(NetworkWork):
         if self.dtype != "int16":
             return scale, path, (1.0, 0.0)
         low, high = (0.0, 1.0) if scale is None else (float(v) for v in scale.denormalise(np.array([0.0, 1.0], dtype=np.float32)))
-        return scale, path, ((high - low) / INT16_STEPS, low)
+        return scale, path, (max(abs(low), abs(high)) / INT16_STEPS, 0.0)  # without an intercept 0 stays 0
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
         """Translate one volume."""
@@ -284,6 +284,7 @@ class TranslateWork(NetworkWork):
             "Contrast": target.contrast,
             "SourceContrast": self.bundle.condition.contrast,
             "Units": units,
+            "OutputWindow": list(target.window),
             "OutputScale": None if scale is None else {"Median": scale.median, "SD": scale.sd, "Window": list(scale.window)},
             **volume_facts(prepared),
             **facts,

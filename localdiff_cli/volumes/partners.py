@@ -176,7 +176,8 @@ class Index:
         ``beside``: the volume itself, which is never its own partner.
         """
         if self.walk.named:
-            return self._candidates[0].path, ""
+            only = self._candidates[0]
+            return (None, why) if (why := _of_another(only.name, parse(relative))) else (only.path, "")
         found = self._best(relative, beside)
         if len(found) == 1:
             return found[0].path, ""
@@ -260,10 +261,20 @@ def _is_volume(path: Path, volume: Path | None) -> bool:
     return volume is not None and path.exists() and any(part.exists() and path.samefile(part) for part in files_of(volume))
 
 
+def _of_another(named: Name, volume: Name) -> str:
+    """Why a file that was named alone cannot belong to a volume: both names say whom they are of, and not the same."""
+    its, own = named.of_scan.get("sub"), volume.of_scan.get("sub")
+    return f"the file named is of sub-{its}" if its and own and its != own else ""
+
+
 def find_companion(source: Source, volume: Path, relative: Path) -> Path:
     """The partner of ``volume`` in a file or folder. Raises :class:`VolumeError` (``no-companion``) for none, or more than one."""
     if Path(source.given).is_file():
-        return Path(source.given)
+        why = "" if source.role == IMAGE else _of_another(parse(Path(Path(source.given).name)), parse(relative))
+        if not why:
+            return Path(source.given)
+        text = f"{relative}: {source.option} {source.given}: {why}; expected its own. Name a folder of them"
+        raise VolumeError(text, code="no-companion")
     found, why = Index(source).partner(relative, volume)
     if found is None:
         reason = f"nothing that is {expected(source)} and belongs to it" if why == NO_PARTNER else why

@@ -171,7 +171,7 @@ def _commonest(borders: dict[int, tuple[float, int]]) -> float:
 
 def _check_plane(volume: Volume) -> None:
     rows, columns = volume.frame.spacing[1:]
-    if max(rows, columns) > MAX_IN_PLANE_SPACING_MM:
+    if max(rows, columns) > MAX_IN_PLANE_SPACING_MM * (1 + 1e-4):  # cosines of oblique axes are rounded
         raise VolumeError(
             f"{volume.path}: its axial pixels measure {rows:.1f} × {columns:.1f} mm, so it was acquired in another plane; expected at most "
             f"{MAX_IN_PLANE_SPACING_MM:.0f} mm. Resample it to an axial or isotropic grid first",

@@ -92,7 +92,7 @@ def _publish(folder: Path, path: Path, *, durable: bool) -> None:
 
 
 def check_replaceable(path: Path, option: str, begins: bytes, kind: str) -> None:
-    """Refuse to write over a file that is not of our making: one that does not begin as ours do, in capitals or not.
+    """Refuse to write over a file that is not of our making: one that does not begin as ours do, whatever its capitals and spaces.
 
     ``kind`` says what ``option`` writes. Raises :class:`UsageError`.
     """
@@ -103,7 +103,7 @@ def check_replaceable(path: Path, option: str, begins: bytes, kind: str) -> None
         return
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be written ({error.strerror}); name a file", code="unwritable") from error
-    if found and not found.lstrip().lower().startswith(begins):
+    if found and not b"".join(found.lower().split()).startswith(begins):
         raise UsageError(f"{option} {path}: exists and is no {kind}, so it is not overwritten; choose another name", code="exists")
 
 

@@ -79,8 +79,8 @@ def test_plain_and_local_differ_only_where_and_when_they_should(cli, folder, tmp
     mask[18:30, 20:34, 2:4] = 1
     image = nib.load(folder / IMAGE)
     nib.save(nib.Nifti1Image(mask.astype(np.uint8), image.affine), tmp_path / "lesion.nii.gz")
-    base = ("--in", folder / IMAGE, "--fusion-step", 0, "--lambda", 1)
-    assert cli("translate", *base, "--out", tmp_path / "local", "--map", tmp_path / "lesion.nii.gz", "--save-source").exit_code == 0
+    base, branching = ("--in", folder / IMAGE), ("--fusion-step", 0, "--lambda", 1, "--map", tmp_path / "lesion.nii.gz", "--save-source")
+    assert cli("translate", *base, "--out", tmp_path / "local", *branching).exit_code == 0
     assert cli("translate", *base, "--out", tmp_path / "plain", "--mode", "plain").exit_code == 0
     local, plain = (voxels(tmp_path / mode / "sub-01_T1w.nii.gz") for mode in ("local", "plain"))
     changed = local != plain

@@ -69,12 +69,14 @@ def storage_of(path: Path) -> Storage:
     encoding = fields.get("encoding", "raw").lower()
     packed = fields.get("compresseddata", "").lower() == "true" or encoding in ("gzip", "gz")
     raw = not packed and encoding == "raw" and fields.get("binarydata", "true").lower() == "true"
-    return Storage(fields, path if local else path.parent / name, offset if local else 0, packed, raw)
+    return Storage(fields, path if local else path.parent / name.removeprefix("./"), offset if local else 0, packed, raw)
 
 
 def checked_storage(path: Path) -> Storage:
     """As :func:`storage_of`; raises :class:`VolumeError` also where the voxels are not there, or skip or claim what they cannot."""
     storage = storage_of(path)
+    if storage.file.parent != path.parent:
+        raise _refused(path, "a header that places the voxels in another folder", "a file of voxels beside it, named without folders")
     if not is_file(storage.file):
         raise VolumeError(
             f"{path}: found no file {str(storage.file)!r}, where its header places the voxels; expected one file of voxels. Copy it there",
