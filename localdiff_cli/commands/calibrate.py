@@ -17,6 +17,7 @@ from localdiff_cli.declared import check, check_range
 from localdiff_cli.errors import EXIT_OK, ModelError, NoInputError, NotCertifiedError, UsageError
 from localdiff_cli.options import CalibrateOptions, DetectorOptions, TranslateOptions
 from localdiff_cli.recipes.translate import TranslateRecipe
+from localdiff_cli.volumes.names import patient_of
 from localdiff_cli.volumes.whole import check_replaceable
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _cohort(options: CalibrateOptions, bundle: Bundle) -> list[Person]:
 
 
 def _subject(name: str) -> str:
-    return name.split("_")[0]
+    return patient_of(Path(name))
 
 
 def _asked(options: CalibrateOptions, bundle: Bundle) -> Demand:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from localdiff_cli.errors import EXIT_OK, EXIT_SOME_FAILED, NoInputError, UsageE
 from localdiff_cli.options import EvaluateOptions, RunOptions
 from localdiff_cli.recipes.evaluate import EvaluateRecipe, Unmeasured
 from localdiff_cli.volumes.contrast import content_of, read_sidecar
-from localdiff_cli.volumes.names import parse
+from localdiff_cli.volumes.names import patient_of
 from localdiff_cli.volumes.partners import BRAIN, COMPANIONS, HIGH, IMAGE, LOW, MAP, MASK, NO_PARTNER, SOURCE, Index, Source
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def _check_segmenter(name: str | None, contrast: str | None) -> None:
     if own != contrast:
         raise UsageError(
             f"--segmenter {name}: it was trained on {own}, the translations hold {contrast}; expected a segmenter of {contrast}, "
-            f"for example lesion-{contrast.lower()}", code="contrast",
+            f"for example lesion-{contrast.removesuffix('w').lower()}", code="contrast",
         )  # fmt: skip
 
 
@@ -132,21 +131,11 @@ def pair(indices: dict[str, Index]) -> tuple[list[CaseFiles], list[Unpaired]]:
             else:
                 without.append(name)
         if all(name in partners for name in NEEDED if name in indices):
-            cases.append(CaseFiles(relative.as_posix(), _patient(relative), path, **partners, without=tuple(without)))
+            cases.append(CaseFiles(relative.as_posix(), patient_of(relative), path, **partners, without=tuple(without)))
     for name in ("reference", "truth"):
         rest = set(indices[name].paths.values()) - used[name] if name in indices else set()
         unpaired += [Unpaired(path.name, f"{name} without a translation") for path in sorted(rest)]
     return cases, unpaired
-
-
-def _patient(relative: Path) -> str:
-    """The BIDS subject where name or folders have one, a BraTS case without its visit, else what the name or its folder say."""
-    name = parse(relative)
-    subject = dict(name.entities).get("sub")
-    if subject:
-        return f"sub-{subject}"
-    case = re.match(r"BraTS-[A-Za-z]+-\d+(?=-\d+)", relative.name)
-    return case[0] if case else name.owner_spelt or "/".join(name.folder) or relative.name
 
 
 def _account(cases: list[CaseFiles], options: EvaluateOptions) -> dict[str, Any]:
@@ -169,6 +158,15 @@ def _account(cases: list[CaseFiles], options: EvaluateOptions) -> dict[str, Any]
 def _nameless(value: Any) -> Any:
     """An option as given, a file or folder by its last name: where it lies on this machine is nobody's business."""
     return Path(value).name if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
+
+
+def _without_places(reason: str, files: CaseFiles) -> str:
+    """Why a case failed, its files by their names alone: a report goes to others."""
+    for name in files.__dataclass_fields__:
+        value = getattr(files, name)
+        if isinstance(value, Path):
+            reason = reason.replace(str(value), value.name)
+    return reason
 
 
 def _measured(
@@ -234,7 +232,8 @@ def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
         for text in dict.fromkeys(f"{relative}: {why}" for index in indices.values() for relative, why in index.walk.aside):
             reporter.line(text)
         results, failures = _measured(recipe, cases, reporter, how)
-        unpaired += [Unpaired(failure.name, failure.reason) for failure in failures]
+        by_name = {case.name: case for case in cases}
+        unpaired += [Unpaired(failure.name, _without_places(failure.reason, by_name[failure.name])) for failure in failures]
         if not results:
             reporter.problem("no case could be evaluated")
             return EXIT_SOME_FAILED

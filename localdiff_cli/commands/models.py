@@ -51,7 +51,8 @@ def show_model(name: str) -> int:
     bundle = open_bundle(name)
     say(f"{bundle.name}  {bundle.path}\nhash {bundle.hash}\n")
     card = bundle.path / "README.md"
-    say(card.read_text(encoding="utf-8") if card.is_file() else "(no card)")
+    readable = card.is_file() and not card.is_symlink()
+    say(card.read_text(encoding="utf-8", errors="replace") if readable else "(no card)")
     return EXIT_OK
 
 
@@ -99,6 +100,7 @@ def pack_model(name: str, to: Path | None) -> int:
         raise ModelError(f"model {bundle.name}: found no network; expected a translator, an expert or a segmenter to pack", code="task")
     tensors = {file: load_tensors(bundle, file) for file in files}
     before = sum(weight_file(bundle, file).stat().st_size for file in files)
+    verify(bundle)  # a copy of a damaged bundle would stay half-made
     target = bundle if to is None else copy_bundle(bundle, to)
     metadata = {**target.metadata, "storage": target.metadata.get("storage", {}) | dict.fromkeys(files, "int8"), "results": {}}
     made = save_bundle(target.path, metadata, tensors, card(metadata), "int8")

@@ -17,6 +17,8 @@ def _check(options: TranslateOptions) -> None:
     check_brain(options.brain)
     batch_of(options.batch_size, 1)
     check(options)
+    if options.suffix is not None and not options.suffix.isalnum():
+        raise UsageError(f"--suffix {options.suffix}: expected letters and digits, such as T2w", code="choice")
     if options.match is not None and not options.match.exists():
         raise UsageError(f"--match {options.match}: no such file or folder", code="not-found")
     if options.mode == "plain" and options.save_map:

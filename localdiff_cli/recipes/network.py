@@ -52,9 +52,11 @@ class NetworkRecipe(ABC):
         from localdiff_cli.tasks.slices import prepare_settings
 
         asked = self.options
-        return prepare_settings(
+        settings = prepare_settings(
             bundle, brain=asked.brain, bias=asked.bias, nan=asked.nan, multiple=multiple, affine_from=asked.affine_from, cache=asked.cache
         )
+        settings.kept.check()
+        return settings
 
     @cached_property
     def plan(self) -> OutputPlan:

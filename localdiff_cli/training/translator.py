@@ -37,6 +37,7 @@ from localdiff_cli.volumes.whole import whole_file, write_text
 
 BACKGROUND_WEIGHT = 0.1
 """Pixels outside the brain (for the expert: its region) count this much in the loss: they are known, yet must stay background."""
+HELD_OUT = "held-out"
 MARGIN = 4
 """A lesion that is left out of the loss takes so many pixels around it with it: where it ends is not sure."""
 
@@ -195,7 +196,8 @@ def _check_batch(slices: ChosenSlices, n: int = 12) -> tuple[Tensor, NDArray[Any
     return torch.from_numpy(condition)[:, None], target, np.stack([p.brain[row] for p, row in chosen])
 
 
-def _watch(job: FitJob, watched: ChosenSlices, schedule: Schedule) -> Callable[[nn.Module, int], None]:
+def _watch(job: FitJob, watched: ChosenSlices, schedule: Schedule, which: str) -> Callable[[nn.Module, int], None]:
+    """Tells of some slices at every checkpoint; ``which`` says whose they are."""
     condition, target, brain = _check_batch(watched)
 
     def on_checkpoint(average: nn.Module, step: int) -> None:
@@ -203,10 +205,10 @@ def _watch(job: FitJob, watched: ChosenSlices, schedule: Schedule) -> Callable[[
         mean = mean_prediction(average, schedule, condition.to(job.device)).cpu().numpy()[:, 0]
         average.train()
         quality = psnr(mean, target, brain)
-        job.say(f"  step {step}: PSNR of the first-step mean on held-out slices {quality:.2f} dB")
+        job.say(f"  step {step}: PSNR of the first-step mean on {which} slices {quality:.2f} dB")
         mosaic = np.concatenate([np.concatenate(list(row[:6]), axis=1) for row in (condition.numpy()[:, 0], mean, target)], axis=0)
         _picture(job.work / f"{job.out.name}-samples-{step:06d}.png", mosaic)
-        job.board.numbers(step, {"validation/PSNR of the mean, dB": quality})
+        job.board.numbers(step, {f"{'validation' if which == HELD_OUT else 'training'}/PSNR of the mean, dB": quality})
         job.board.picture(step, "samples: condition, mean, target", mosaic)
 
     return on_checkpoint
@@ -236,7 +238,7 @@ def fit_translator(
     if start is not None:
         check_held_out(patients, start.account)
     used = all_slices(patients, "train") if around_lesions else healthy_slices(patients, "train")
-    held_out = healthy_slices(patients, "val") if any(p.split == "val" for p in patients) else used
+    watched, which = (healthy_slices(patients, "val"), HELD_OUT) if any(p.split == "val" for p in patients) else (used, "training")
     job.say(f"{used.count} {'' if around_lesions else 'lesion-free '}slices of {len(used.patients)} patients")
     checkpoint = job.work / f"{job.out.name}-translator.pt"
     slices_and_times = {"around_lesions": around_lesions, "first": first}
@@ -246,7 +248,7 @@ def fit_translator(
         loop,
         checkpoint,
         progress(job),
-        _watch(job, held_out, schedule),
+        _watch(job, watched, schedule, which),
         identity(patients, network=network, schedule=schedule, augment=augment)
         | begun
         | {name: asked for name, asked in slices_and_times.items() if asked},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from localdiff_cli.errors import UsageError
 from localdiff_cli.volumes.whole import whole_file
 
 VERSION = 1
@@ -31,6 +33,16 @@ class Kept:
     """A folder of arrays that were found before; ``folder`` None keeps nothing."""
 
     folder: Path | None = None
+
+    def check(self) -> None:
+        """Raise :class:`UsageError` where the folder is none that can be written, or made; it is not made yet."""
+        if self.folder is None:
+            return
+        there = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists() or path.is_symlink())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise UsageError(
+                f"--cache {self.folder}: cannot be written; expected a folder, new or not, with the right to write", code="unwritable"
+            )
 
     def array(self, what: str, decided_by: Sequence[Any], find: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """The array that ``find`` gives, from the folder if it is there.

@@ -73,6 +73,8 @@ ENTITIES = frozenset(
 )
 ROLE_ENTITIES = ("desc", "label", "seg", "mod")
 """BIDS entities that say what a mask or map shows, not which scan it belongs to."""
+VISIT = re.compile(r"(visit|tp|timepoint|session|ses|followup|fu)[-]?\d*|v\d+|baseline", re.IGNORECASE)
+"""A word that says which of a person's visits it was."""
 PARTS = ("phase", "real", "imag")
 """Values of ``part-`` of images that are no magnitude, which alone shows a contrast."""
 NUMBERED = ("run", "echo", "flip", "inv", "split", "chunk")
@@ -215,3 +217,24 @@ def _before_place(word: str) -> str:
         return word
     cuts = (word[: m.start()] for m in re.finditer("2|to|in", word))
     return next((left for left in cuts if ALIASES.get(unprefixed(left)) in IMAGES), word)
+
+
+def patient_of(relative: Path) -> str:
+    """The BIDS subject where there is one, a BraTS case without its visit, else what the name or its folders say but for visits.
+
+    >>> patient_of(Path("sub-01_ses-2_T2w.nii.gz")), patient_of(Path("BraTS-GLI-00003-001-t2w.nii.gz"))
+    ('sub-01', 'BraTS-GLI-00003')
+    >>> patient_of(Path("p01_visit2_T2w.nii.gz")), patient_of(Path("p01/v1/T2w.nii.gz")), patient_of(Path("v1.nii.gz"))
+    ('p01', 'p01', 'v1')
+    """
+    name = parse(relative)
+    subject = dict(name.entities).get("sub")
+    if subject:
+        return f"sub-{subject}"
+    if case := re.match(r"BraTS-[A-Za-z]+-\d+(?=-\d+)", relative.name):
+        return case[0]
+    owner = [word for word in name.owner_spelt.split("_") if word]
+    for words, joint in ((owner, "_"), (name.folder, "/")):
+        if words:
+            return joint.join([word for word in words if not VISIT.fullmatch(word)] or words)
+    return relative.name

@@ -27,3 +27,12 @@ def test_a_cache_is_no_setting_that_outputs_are_made_anew_for(cli, folder, tmp_p
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.nii.gz")}
     assert cli(*words, "--cache", tmp_path / "cache").exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.nii.gz")} == before
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_any_work(cli, folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = cli("detect", "--in", folder, "--out", tmp_path / "out", "--cache", place)
+        assert result.exit_code == 2
+        assert "--cache" in result.output
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))

@@ -244,3 +244,41 @@ def test_two_visits_of_one_patient_are_refused(tmp_path, cli):
     result = cli("calibrate", "--model", "t1-to-t2", "--data", tmp_path, "--out", tmp_path / "site.json", *PROMISE)
     assert result.exit_code == 2
     assert "sub-00: several visits" in result.output
+
+
+def test_a_synthetic_target_is_no_truth(cohort, cli, tmp_path):
+    copy = shutil.copytree(cohort, tmp_path / "cohort")
+    (copy / "sub-03" / "sub-03_T2w.json").write_text('{"Synthetic": true, "Contrast": "T2w"}')
+    result = cli("calibrate", "--model", "t1-to-t2", "--data", copy, "--out", tmp_path / "site.json", *PROMISE)
+    assert result.exit_code == 2
+    assert "says it is synthetic" in result.output
+    assert not (tmp_path / "site.json").exists()
+
+
+def test_a_target_is_paired_as_for_a_training(cohort, cli, tmp_path):
+    copy = shutil.copytree(cohort, tmp_path / "cohort")
+    for path in list(copy.rglob("*_T1w.nii.gz")):
+        path.rename(path.with_name(path.name.replace("_T1w", "_acq-mprage_T1w")))
+    result = cli("calibrate", "--model", "t1-to-t2", "--data", copy, "--out", tmp_path / "site.json", *PROMISE)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "site.json").read_text())["intervals"]["patients"] == PATIENTS
+
+
+def test_visits_of_one_patient_are_refused_whatever_they_are_called(cli, tmp_path):
+    table = "name\tcondition\n"
+    for visit in range(3):
+        path = write_brain(tmp_path / f"BraTS-GLI-00001-00{visit}-t1n.nii.gz", seed=visit)
+        table += f"BraTS-GLI-00001-00{visit}\t{path}\n"
+    (tmp_path / "cohort.tsv").write_text(table)
+    result = cli("calibrate", "--model", "t1-to-t2", "--data", tmp_path / "cohort.tsv", "--out", tmp_path / "site.json", "--max-harm", 0.9)
+    assert result.exit_code == 2
+    assert "BraTS-GLI-00001: several visits of one patient" in result.output
+
+
+def test_a_file_that_is_no_certificate_is_not_overwritten(cohort, cli):
+    other = cohort.parent / "dataset_description.json"
+    other.write_text('{"Name": "study"}')
+    result = cli("calibrate", "--model", "t1-to-t2", "--data", cohort, "--out", other, *PROMISE)
+    assert result.exit_code == 2
+    assert "is no certificate" in result.output
+    assert other.read_text() == '{"Name": "study"}'

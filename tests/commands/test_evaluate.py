@@ -349,3 +349,69 @@ def test_half_an_interval_is_refused(cli, study, option, word):
     refused = run(cli, study, option, study / "local")
     assert refused.exit_code == 2
     assert word in refused.output
+
+
+def metrics_of(study):
+    return json.loads((study / "report" / "summary.json").read_text(encoding="utf-8"))["metrics"]
+
+
+def test_a_bundle_with_a_window_of_its_own_is_measured_on_the_common_one(cli, study):
+    """The same voxels, once as they are and once as a bundle of another window would have written them."""
+    assert run(cli, study).exit_code == 0
+    common = metrics_of(study)["psnr_brain"]["mean"]["estimate"]
+    for image in (study / "local").rglob("*_T2w.nii.gz"):
+        sidecar = image.with_name(image.name.replace(".nii.gz", ".json"))
+        told = json.loads(sidecar.read_text())
+        assert told["OutputWindow"] == [-4.0, 12.0]
+        nifti = nib.load(image)
+        wider = np.where(nifti.get_fdata() == 0, 0, (nifti.get_fdata() * 16 - 4 + 6) / 20)
+        nib.save(nib.Nifti1Image(wider.astype(np.float32), nifti.affine, nifti.header), image)
+        sidecar.write_text(json.dumps(told | {"OutputWindow": [-6.0, 14.0]}))
+    assert run(cli, study).exit_code == 0
+    assert metrics_of(study)["psnr_brain"]["mean"]["estimate"] == pytest.approx(common, abs=1e-3)
+    assert "window [-6.0, 14.0] to [-4.0, 12.0]" in (study / "report" / "summary.json").read_text()
+
+
+def test_lesions_outside_the_brain_mask_count_nowhere_and_are_said(cli, study):
+    for truth in (study / "truth").rglob("*.nii.gz"):
+        image = nib.load(truth)
+        mask = np.asarray(image.dataobj).copy()
+        mask[1:4, 1:4, 2] = 1
+        nib.save(nib.Nifti1Image(mask, image.affine), truth)
+    result = run(cli, study, "--truth", study / "truth", "--seg", study / "truth", "--ref-seg", study / "truth")
+    assert result.exit_code == 0, result.output
+    assert "of the truth lies outside the brain mask and is left out" in result.output
+    assert metrics_of(study)["dice"]["mean"]["estimate"] == 1
+    counted = rows(study / "report" / "metrics.tsv")
+    assert [(float(row["lesions"]), float(row["lesions_invented"]), float(row["lesion_precision"])) for row in counted] == [(1, 0, 1)] * 2
+
+
+def test_a_file_of_another_subject_is_no_partner_although_it_was_named(cli, study):
+    result = run(cli, study, "--truth", study / "truth" / "sub-02" / "sub-02_mask.nii.gz")
+    assert result.exit_code == 0, result.output
+    assert "truth: the file named is of sub-02" in result.output
+    used = {row["name"]: row["lesion_mask"] for row in rows(study / "report" / "metrics.tsv")}
+    assert [value == "expert mask" for value in used.values()] == [False, True]
+
+
+def test_the_report_does_not_say_where_a_failed_case_lies(cli, study):
+    bad = study / "ref" / "sub-02" / "sub-02_T2w.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4)), bad)
+    assert run(cli, study).exit_code == 1
+    for name in ("summary.json", "report.html"):
+        text = (study / "report" / name).read_text(encoding="utf-8")
+        assert "sub-02_T2w.nii.gz" in text
+        assert str(study) not in text
+
+
+def test_visits_of_a_person_are_one_patient(cli, study):
+    for kind in ("local", "ref"):
+        for visit in (1, 2):
+            for ending in (".nii.gz", ".json"):
+                source = study / kind / f"sub-0{visit}" / f"sub-0{visit}_T2w{ending}"
+                if source.exists():
+                    (study / "visits" / kind).mkdir(parents=True, exist_ok=True)
+                    shutil.copy(source, study / "visits" / kind / f"p01_v{visit}_T2w{ending}")
+    visits = study / "visits"
+    assert cli("evaluate", "--in", visits / "local", "--ref", visits / "ref", "--out", study / "report", "--bias", "none").exit_code == 0
+    assert json.loads((study / "report" / "summary.json").read_text())["n_patients"] == 1

@@ -623,3 +623,54 @@ def test_emphasis_moves_the_ood_region_away_from_plain_and_nothing_else(cli, fol
     free = moved & (two > 1e-6) & (two < 1 - 1e-6) & (one > 1e-6) & (one < 1 - 1e-6)
     assert np.median(((two - none) / (one - none + 1e-12))[free]) == pytest.approx(1.5, abs=0.05)
     assert np.abs(two - one)[~moved].max() < 1e-5
+
+
+def test_a_shared_reference_gives_the_same_scale_whoever_asks_first(cli, folder, tmp_path):
+    """Brain masks of two people, one of a third of the brain: neither is that of the reference."""
+    reference = write_brain(tmp_path / "pool" / "pool_T2w.nii.gz", seed=9)
+    for number, share in ((1, 0.2), (2, 1.0)):
+        image = nib.load(folder / f"sub-0{number}" / f"sub-0{number}_T1w.nii.gz")
+        mask = np.asarray(image.dataobj) > 0
+        mask[int(share * len(mask)) + 12 :] = False
+        (tmp_path / "brain").mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(mask.astype(np.uint8), image.affine), tmp_path / "brain" / f"sub-0{number}_brain.nii.gz")
+    base = ("--match", reference, "--brain", tmp_path / "brain", "--mode", "plain", "--suffix", "T2w")
+    assert cli("translate", "--in", folder, "--out", tmp_path / "all", *base).exit_code == 0
+    assert cli("translate", "--in", folder / "sub-02" / "sub-02_T1w.nii.gz", "--out", tmp_path / "one", *base).exit_code == 0
+    both, alone = (json.loads(next((tmp_path / name).rglob("sub-02_T2w.json")).read_text())["OutputScale"] for name in ("all", "one"))
+    assert both == alone
+
+
+def test_outputs_of_an_earlier_run_do_not_outlive_it(cli, folder, tmp_path):
+    base = ("--in", folder / IMAGE, "--out", tmp_path / "out")
+    assert cli("translate", *base, "--save-map", "--save-source", "--samples", 2).exit_code == 0
+    made = sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz"))
+    assert len(made) == 4
+    kept = tmp_path / "out" / "sub-01_T1w_std.nii.gz"
+    kept.write_bytes(b"somebody has changed it")
+    assert cli("translate", *base, "--mode", "plain", "--overwrite").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["sub-01_T1w.nii.gz", "sub-01_T1w_std.nii.gz"]
+
+
+def test_the_background_of_matched_integers_is_zero(cli, folder, tmp_path):
+    reference = folder / "sub-01" / "sub-01_T2w.nii.gz"
+    base = ("--in", folder / IMAGE, "--match", reference, "--mode", "plain")
+    assert cli("translate", *base, "--out", tmp_path / "i", "--dtype", "int16").exit_code == 0
+    assert cli("translate", *base, "--out", tmp_path / "f").exit_code == 0
+    whole, exact = (nib.load(tmp_path / name / "sub-01_T1w.nii.gz").get_fdata() for name in "if")
+    assert np.array_equal(whole != 0, exact != 0)
+    assert np.abs(whole - exact).max() < np.abs(exact).max() / 32000
+
+
+@pytest.mark.parametrize("words", [["--lambda", 0.5], ["--fusion-step", 1], ["--branch-step", 0], ["--hard"], ["--ood-crop"], ["--guided"]])
+def test_plain_sampling_refuses_what_only_branches_have(cli, folder, tmp_path, words):
+    result = cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "out", "--mode", "plain", *words)
+    assert result.exit_code == 2
+    assert words[0] in result.output
+
+
+@pytest.mark.parametrize("suffix", ["a/b", "", "T2 w", ".."])
+def test_a_suffix_is_a_word(cli, folder, tmp_path, suffix):
+    result = cli("translate", "--in", folder / IMAGE, "--out", tmp_path / "out", "--suffix", suffix)
+    assert result.exit_code == 2
+    assert "--suffix" in result.output

@@ -231,6 +231,19 @@ def test_a_voxel_file_of_an_impossible_name_is_refused_in_words_that_can_be_prin
     assert files_of(path) == (path,)
 
 
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+@pytest.mark.parametrize("place", ["{other}/secret.raw", "../other/secret.raw", "sub/../../other/secret.raw"])
+def test_a_header_does_not_lead_to_another_folder(tmp_path: Path, suffix: str, place: str) -> None:
+    """Not to a file that is nobody's business, although it holds as many voxels as are promised."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "other" / "secret.raw").write_bytes(bytes(6 * 5 * 4 * 2))
+    key = "ElementDataFile =" if suffix == ".mha" else "data file:"
+    add = f"{key} {place.format(other=tmp_path / 'other')}".encode()
+    path = itk_file(tmp_path / "in" / f"a{suffix}", drop=b"ElementDataFile" if suffix == ".mha" else b"", add=add)
+    assert "another folder" in str(refused(path))
+
+
 def test_another_kind_of_image_under_an_itk_name_is_not_read_by_its_own_reader(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((5, 6), np.uint8)), str(tmp_path / "a.png"))
     for suffix in (".mha", ".nrrd"):

@@ -65,7 +65,7 @@ _OTHERS: tuple[Metric, ...] = (
     Metric("ood_auroc", "OOD map AUROC", "", "higher", 3, "ood", "chance that a lesion voxel scores above another brain voxel"),
     Metric("ood_aupro", "OOD map AUPRO", "", "higher", 3, "ood", "per-region overlap up to the set false-positive rate, normalised"),
     Metric("ood_average_precision", "OOD map average precision", "", "higher", 3, "ood", "precision averaged over recall"),
-    Metric("ood_dice", "OOD mask Dice", "", "higher", 3, "ood", "at the calibrated threshold"),
+    Metric("ood_dice", "OOD mask Dice", "", "higher", 3, "ood", "of the map cut at --tau"),
     Metric("psnr_own_max", "PSNR, each over its own maximum", "dB", "higher", 2, "papers", "whole volume, as in most papers; air counts"),
     Metric("ssim_slices_own_max", "SSIM, each over its own maximum", "", "higher", 3, "papers", "whole slices, as in most papers"),
     Metric("mae_own_max", "MAE, each over its own maximum", "", "lower", 4, "papers", "whole volume, as most papers count; air counts"),
