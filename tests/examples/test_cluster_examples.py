@@ -406,7 +406,7 @@ def test_both_images_install_the_same_way():
     assert docker["FROM"] == header["From"]
     assert docker["ARG"] == sections()["arguments"][0]
     assert docker["ARG"].startswith("TORCH_INDEX=https://")
-    assert shlex.split(ours[1])[-1] == ".[cluster]"
+    assert shlex.split(ours[1])[-1] == ".[cluster,bids,dicom]"
     python = tuple(map(int, re.search(r"python:(\d+)\.(\d+)", docker["FROM"]).groups()))
     assert python >= tuple(map(int, PROJECT["project"]["requires-python"].strip(">=").split(".")))
 

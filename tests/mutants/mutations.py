@@ -226,7 +226,7 @@ TASKS = (
     *_of(
         "units", "tasks/translation.py",
         ("scale.sd * (scale.window[1] - scale.window[0])", "scale.sd", (TRANSLATE + "test_the_spread_is_in_the_units_of_the_reference",)),
-        ("((high - low) / INT16_STEPS, low)", "((high - low) / (2 * INT16_STEPS), low)", (TRANSLATE + "test_int16_keeps_the_values_within_its_step",)),
+        ("(max(abs(low), abs(high)) / INT16_STEPS, 0.0)", "(max(abs(low), abs(high)) / (2 * INT16_STEPS), 0.0)", (TRANSLATE + "test_int16_keeps_the_values_within_its_step",)),
     ),
     *_of("--match", "recipes/translate.py", ("replace(prepare, window=bundle.target.window), match", "prepare, match",
                                              (TRANSLATE + "test_match_gives_the_units_of_the_reference",))),
@@ -358,7 +358,7 @@ EVALUATION = (
                                           (PLACEMENT + "test_a_mask_moves_with_its_header_and_keeps_its_size",))),
     *_of(
         "one grid", "tasks/evaluation.py",
-        ('return _output_scale(sidecar["OutputScale"], image.path), ', "return None, ",
+        ("return replace(scale, window=options.window).normalise, True, ", "return (lambda stored: stored), True, ",
          (EVALUATED + "test_a_matched_translation_is_taken_back_to_the_common_scale",)),
         ("prepare_read(reader, PrepareSettings(bias=options.bias,", 'prepare_read(reader, PrepareSettings(bias="none",',
          (EVALUATED + "test_the_bias_field_is_taken_out_of_the_reference_on_whatever_grid_it_came",)),
