@@ -20,6 +20,7 @@ from localdiff_cli.errors import ModelError
 from localdiff_cli.volumes.likeness import Typical
 
 FORMAT = 1
+MEND = "Install the bundle again, or check it with: localdiff models verify"
 METADATA = "configs/metadata.json"
 CALIBRATION = "configs/calibration.json"
 
@@ -181,8 +182,7 @@ FUNCTIONAL_KEYS = ("format", "task", "condition", "target", "grid", "bias", "bra
 
 def damaged(path: Path, found: str, expected: str) -> ModelError:
     """The error for a bundle's file ``path`` that holds something else than it should."""
-    todo = "Install the bundle again, or check it with: localdiff models verify"
-    return ModelError(f"{path}: found {_short(found)}; expected {expected}. {todo}", code="bundle")
+    return ModelError(f"{path}: found {_short(found)}; expected {expected}. {MEND}", code="bundle")
 
 
 def _short(found: str, most: int = 400) -> str:

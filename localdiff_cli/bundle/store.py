@@ -14,7 +14,18 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localdiff_cli.bundle.schema import CALIBRATION, FORMAT, METADATA, Bundle, Defaults, SegmenterDefaults, damaged, parse, settings_of
+from localdiff_cli.bundle.schema import (
+    CALIBRATION,
+    FORMAT,
+    MEND,
+    METADATA,
+    Bundle,
+    Defaults,
+    SegmenterDefaults,
+    damaged,
+    parse,
+    settings_of,
+)
 from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.monai_bundle.metadata import INFERENCE, inference_config, monai_metadata
 from localdiff_cli.volumes.files import file_hash
@@ -215,7 +226,8 @@ def with_defaults(bundle: Bundle, changes: Mapping[str, Any]) -> Bundle:
         made = settings_of(kind, values, bundle.path)
     except ModelError as error:
         told = ", ".join(f"{name}={value}" for name, value in changes.items())
-        raise UsageError(f"model {bundle.name}: {told}: {error}", code="range") from error
+        why = str(error).partition(f". {MEND}")[0].removeprefix(f"{bundle.path}: ")  # the bundle is well, the value is not
+        raise UsageError(f"model {bundle.name}: {told}: {why}", code="range") from error
     if isinstance(made, Defaults) and made.branch_step + made.fusion_step > made.steps:
         raise UsageError(
             f"model {bundle.name}: branch_step {made.branch_step} and fusion_step {made.fusion_step} together exceed {made.steps} steps",

@@ -552,3 +552,10 @@ def test_a_bundle_is_read_once_a_process_until_its_metadata_change(bundle, monke
     assert read.count(copied.path) == 1
     changed = with_defaults(copied, {"steps": 2})
     assert open_bundle(str(copied.path)).defaults.steps == changed.defaults.steps == 2
+
+
+def test_a_default_that_cannot_be_is_the_users_fault_and_not_the_bundles(bundle):
+    copied = copy_bundle(open_bundle(str(bundle)), bundle.parent / "copy")
+    with pytest.raises(UsageError, match="steps=4.5: found steps = 4.5") as caught:
+        with_defaults(copied, {"steps": 4.5})
+    assert "Install" not in str(caught.value)
