@@ -32,7 +32,7 @@ from localdiff_cli.bundle import (
     weight_file,
     with_defaults,
 )
-from localdiff_cli.errors import ModelError
+from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.ood.patchcore import MemoryBank
 from tests import bundles
 
@@ -556,6 +556,6 @@ def test_a_bundle_is_read_once_a_process_until_its_metadata_change(bundle, monke
 
 def test_a_default_that_cannot_be_is_the_users_fault_and_not_the_bundles(bundle):
     copied = copy_bundle(open_bundle(str(bundle)), bundle.parent / "copy")
-    with pytest.raises(UsageError, match="steps=4.5: found steps = 4.5") as caught:
+    with pytest.raises(UsageError, match=r"steps=4\.5: found steps = 4\.5") as caught:
         with_defaults(copied, {"steps": 4.5})
     assert "Install" not in str(caught.value)
