@@ -198,8 +198,7 @@ class RecordedWork:
     def _record(self, item: Item, name: str, attempt: int, on_slice: OnSlice) -> Record:
         _check_name(item.path)
         outputs, key = self.recorded.recipe.outputs(item), key_of(name)
-        unclaimed = not self.claims.path(key).exists()
-        if unclaimed and state_of(self.work, item, outputs, overwrite=self.recorded.overwrite) == "done":
+        if not self.claims.path(key).exists() and self._is_done(item, outputs):
             return self._known(outputs, name)
         try:
             claim = self.claims.take(key, name)
@@ -217,6 +216,13 @@ class RecordedWork:
             return self._make(item, name, outputs, on_slice)
         finally:
             self._give_back(claim, outputs)
+
+    def _is_done(self, item: Item, outputs: list[Path]) -> bool:
+        """Whether a volume is done as far as can be seen without a claim: another run may begin with it meanwhile, and half of its outputs
+        is nobody's fault."""
+        with suppress(VolumeError):
+            return state_of(self.work, item, outputs, overwrite=self.recorded.overwrite) == "done"
+        return False
 
     def _give_back(self, claim: Claim, outputs: list[Path]) -> None:
         """Release a claim; leave it where half of an output is still there, so that the next try or run knows whose it is."""

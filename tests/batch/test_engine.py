@@ -7,8 +7,11 @@ import signal
 
 import pytest
 
+from localdiff_cli.batch import volume
+from localdiff_cli.batch.claims import Claims, key_of
 from localdiff_cli.batch.discover import Found, Item, discover
 from localdiff_cli.batch.engine import Execution, run
+from localdiff_cli.batch.records import BUSY
 from localdiff_cli.batch.report import Reporter
 from localdiff_cli.batch.volume import state_of
 from localdiff_cli.batch.work import Outcome
@@ -324,3 +327,25 @@ def test_a_changed_companion_is_another_input(go, found, tmp_path):
     assert len(go(work).skipped) == 3
     mask.write_text("two")
     assert go(work).exit_code == 1
+
+
+def test_a_run_that_begins_between_the_glance_and_the_claim_is_waited_for(found, tmp_path, monkeypatch):
+    """Another run claims the volume and has written half of it when this one, which saw no claim, looks at the outputs."""
+    item, work = found.items[0], Copy(tmp_path / "out")
+    others = Claims(tmp_path / "out")
+    held = []
+
+    def looked_at_late(*arguments, **options):
+        if not held:
+            held.append(others.take(key_of(item.relative.as_posix()), "other"))
+            work.outputs(item)[0].parent.mkdir(parents=True, exist_ok=True)
+            work.outputs(item)[0].write_bytes(b"half")
+        return state_of(*arguments, **options)
+
+    monkeypatch.setattr(volume, "state_of", looked_at_late)
+    recorded = volume.Recorded(work, tmp_path / "out", "1").load(print)
+    assert recorded(item, 1, lambda done, total: None).state == BUSY
+    assert work.worked == []
+    work.outputs(item)[0].unlink()
+    others.release(held[0])
+    assert recorded(item, 1, lambda done, total: None).state == "done"
