@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from examples.benchmarks.record import record, show
 from localdiff_cli.bundle import load_segmenter, open_bundle
-from localdiff_cli.evaluation.metrics.lesion import ring_around
+from localdiff_cli.evaluation.metrics.harm import RING_GAP_MM, RING_WIDTH_MM, UNIT
+from localdiff_cli.evaluation.metrics.lesion import lesion_contrast, ring_around
+from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings
 from localdiff_cli.evaluation.metrics.segmentation import components, dice, lesion_wise
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.training.pairs import read_pairs
@@ -26,8 +28,7 @@ from localdiff_cli.volumes.prepare import PrepareSettings
 
 LARGE = 0.01
 """Share of a slice's brain above which its lesion is one to be found."""
-FOUND_DICE = 0.1
-RING_GAP_MM, RING_WIDTH_MM = 1.0, 5.0
+FOUND_DICE = MisdiagnosisSettings().delta
 
 
 def slices_found(found: NDArray[np.bool_], patient: PatientSlices) -> tuple[int, int]:
@@ -39,10 +40,8 @@ def slices_found(found: NDArray[np.bool_], patient: PatientSlices) -> tuple[int,
 def contrast_z(patient: PatientSlices, window: tuple[float, float], spacing: float) -> float:
     """Mean of the lesion minus mean of the ring around it within each slice, in robust SDs of the brain; NaN without a lesion."""
     ring = ring_around(patient.lesion, patient.brain, (1e3, spacing, spacing), RING_GAP_MM, RING_WIDTH_MM)
-    if not patient.lesion.any() or not ring.any():
-        return float("nan")
-    inside, around = (np.mean(patient.condition[mask] / 65535, dtype=np.float64) for mask in (patient.lesion, ring))
-    return float(inside - around) * (window[1] - window[0])
+    contrast = lesion_contrast(patient.condition / np.float32(65535), patient.lesion, ring, UNIT).value
+    return float("nan") if contrast is None else contrast * (window[1] - window[0])
 
 
 def measure(network: LesionNetwork, patient: PatientSlices, threshold: float, settings: PrepareSettings) -> dict[str, Any]:
@@ -80,7 +79,8 @@ def main() -> None:
     pairs = [pair for pair in read_pairs(options.data, bundle.condition.contrast, None) if pair.split == options.split and pair.mask]
     settings = PrepareSettings(bias=bundle.bias, spacing=bundle.grid.spacing, shape=bundle.grid.shape, window=bundle.condition.window)
     patients = load_slices(pairs, (bundle.condition.contrast, None), settings, options.work / "cache", print)
-    rows = [measure(network, patient, options.tau or bundle.segmenter_defaults.threshold, settings) for patient in patients]
+    tau = bundle.segmenter_defaults.threshold if options.tau is None else options.tau
+    rows = [measure(network, patient, tau, settings) for patient in patients]
     mean = {"patient": f"mean of {len(rows)}"} | {
         key: round(float(np.mean([row[key] for row in rows if row[key] != "n/a"])), 3) for key in list(rows[0])[1:]
     }

@@ -45,7 +45,7 @@ def bids(
     detector: o.Detector = None, map_: o.Map = None,
     save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, desc-source_dseg: 1 IND, 2 OOD, 3 fused.", rich_help_panel=o.OUTPUT)] = False,
     save_brain: Annotated[bool, typer.Option("--save-brain", help="Also write the brain mask used, desc-brain_mask.", rich_help_panel=o.OUTPUT)] = False,
-    brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse", affine_from: o.AffineFrom = None, device: o.Device = "auto", batch_size: o.BatchSize = "auto",
+    brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse", affine_from: o.AffineFrom = None, device: o.Device = "auto", batch_size: o.BatchSize = "auto", cache: o.Cache = None,
     ref: Annotated[Path | None, typer.Option("--ref", help="Dataset with the acquired target contrast on the translations' grid, such as derivatives. (default: BIDS_DIR) Example: --ref derivatives/coregistered", exists=True, file_okay=False, rich_help_panel=REPORT)] = None,
     truth: Annotated[Path | None, typer.Option("--truth", help="Dataset with expert lesion masks, …_mask. (default: none) Example: --truth derivatives/experts", exists=True, file_okay=False, rich_help_panel=REPORT)] = None,
     resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Resample references and masks of another grid, stated in the report; else they are refused.", rich_help_panel=REPORT)] = False,
@@ -71,7 +71,7 @@ def bids(
     selection = Selection(tuple(participant_label or ()), tuple(session_id or ()), bids_filter_file)
     translate = TranslateOptions(
         model=model, mode=mode, steps=steps, samples=samples, seed=seed, expert=expert, brain=brain, bias=bias, nan=nan,
-        save_map=mode == "local", save_source=save_source, save_brain=save_brain, device=device, batch_size=batch_size, affine_from=affine_from,
+        save_map=mode == "local", save_source=save_source, save_brain=save_brain, device=device, batch_size=batch_size, affine_from=affine_from, cache=cache,
     )  # fmt: skip
     participant = ParticipantOptions(translate, DetectorOptions(detector=detector, map=map_), segmenter, selection, validate)
     group = GroupOptions(model, selection, ref, truth, segmenter, resample_ref, tuple(fail_under or ()), allow_missing)

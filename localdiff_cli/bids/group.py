@@ -48,7 +48,8 @@ def run_group(source: Path, shared: RunOptions, options: GroupOptions) -> int:
     read_description(source)
     bundle = open_bundle(options.model)
     contrast = bundle.target.contrast
-    made = {_visit(scan): scan.path for scan in _scans(shared.out, options.selection) if _is_translation(scan, contrast)}
+    ours = list(_scans(shared.out, options.selection))
+    made = {_visit(scan): scan.path for scan in ours if _is_translation(scan, contrast)}
     if not made:
         raise NoInputError(f"{shared.out}: found no synthetic {contrast}; run the participant level first", code="no-input")
     references = _acquired(options.ref or source, contrast, options.selection)
@@ -58,13 +59,12 @@ def run_group(source: Path, shared: RunOptions, options: GroupOptions) -> int:
             code="no-pairs",
         )
     masks = {_visit(scan): scan.path for scan in _scans(options.truth, options.selection) if scan.name.suffix == "mask"}
-    maps = {_visit(scan): scan.path for scan in _scans(shared.out, options.selection) if _is_map(scan)}
     roles = {
         "translation": (contrast, made),
         "reference": (contrast, references),
         "condition": (bundle.condition.contrast, _conditions(source, made)),
         "truth": ("mask", masks),
-        "ood": ("ood", {visit: path for visit, path in maps.items() if visit in made}),
+        "ood": ("ood", {_visit(scan): scan.path for scan in ours if _is_map(scan) and _visit(scan) in made}),
     }
     with linked(roles, shared.out / STATE_FOLDER) as folders:
         asked = EvaluateOptions(

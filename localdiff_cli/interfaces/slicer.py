@@ -68,15 +68,17 @@ class Wanted:
 
     def check(self) -> None:
         """Raise :class:`UsageError` for a file that is of no format that is read or written, or that would be overwritten."""
+        from localdiff_cli.volumes.files import files_of
         from localdiff_cli.volumes.formats import readable, suffix_of
 
         written = [path for path in (self.image, self.ood_map) if path is not None]
         for path in (self.volume, *written):
             if suffix_of(path) is None:
                 raise UsageError(f"{path}: is of no format known by its ending; expected {readable()}", code="not-an-image")
-        places = [os.path.realpath(path) for path in (self.volume, self.brain, *written) if path is not None]
-        for path in written:
-            if places.count(os.path.realpath(path)) > 1:
+        read = {os.path.realpath(part) for path in (self.volume, self.brain) if path is not None for part in files_of(path)}
+        places = [os.path.realpath(path) for path in written]
+        for path, place in zip(written, places, strict=True):
+            if place in read or places.count(place) > 1:
                 raise UsageError(f"{path}: is named twice; expected another file, inputs are never overwritten", code="in-is-out")
 
 

@@ -239,9 +239,9 @@ def _translated(image: OnGrid, grid: CaseGrid, brain: Brain, reference: Scale, o
 
     ``intensities`` of an unmatched localdiff output are in the units of the ``reference``'s scale, all others as stored.
     """
-    (common, matched, how), stored = _own_scale(image, grid, brain, options), image.array
+    (common, own_units, how), stored = _own_scale(image, grid, brain, options), image.array
     normal = common(stored)
-    units = stored if matched else np.clip(reference.denormalise(normal), 0, None)
+    units = stored if own_units else np.clip(reference.denormalise(normal), 0, None)
     return Scaled(_inside(normal, brain), _inside(units, brain), how)
 
 

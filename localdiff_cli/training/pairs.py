@@ -43,11 +43,18 @@ def _silent(text: str) -> None:
 
 
 def read_pairs(
-    sources: Iterable[Path], condition: str, target: str | None, say: Say = _silent, exclude: Collection[str] = ()
+    sources: Iterable[Path],
+    condition: str,
+    target: str | None,
+    say: Say = _silent,
+    exclude: Collection[str] = (),
+    *,
+    everybody: bool = False,
 ) -> list[Pair]:
-    """All patients of several tables or folders; ``say`` hears what is left out.
+    """All patients of several tables or folders.
 
     ``condition`` and ``target`` are BIDS suffixes (``T1w``, …), used for folders. ``exclude``: patients whose split need not be known.
+    ``everybody``: those without the target too; ``say`` hears what is left out.
     Raises :class:`NoInputError` where nothing is found, :class:`UsageError` for a malformed table, a patient named twice or whose split is
     not known, two files that fit one role, a synthetic volume, or a sidecar that cannot be read.
     """
@@ -55,7 +62,9 @@ def read_pairs(
     pairs = [
         pair
         for source in sources
-        for pair in (_from_folder(source, condition, target, say, exclude) if source.is_dir() else _from_table(source, exclude))
+        for pair in (
+            _from_folder(source, condition, target, say, exclude, everybody=everybody) if source.is_dir() else _from_table(source, exclude)
+        )
     ]
     if not pairs:
         raise NoInputError(f"no training pairs in {', '.join(map(str, sources))}; expected sub-*_{condition} with sub-*_{target}, or a TSV")
@@ -161,7 +170,7 @@ def _check_no_other_split(table: Table) -> None:
             raise UsageError(f"{table.path}: its column {column!r} seems to say the split; expected the name split and {wanted}")
 
 
-def _from_folder(folder: Path, condition: str, target: str | None, say: Say, exclude: Collection[str]) -> list[Pair]:
+def _from_folder(folder: Path, condition: str, target: str | None, say: Say, exclude: Collection[str], *, everybody: bool) -> list[Pair]:
     """``sub-*`` images of the condition, with their target, lesion mask and brain mask among the folder's files."""
     conditions = Index(Source(str(folder), IMAGE, condition, "--data"))
     sources = {
@@ -175,7 +184,7 @@ def _from_folder(folder: Path, condition: str, target: str | None, say: Say, exc
     pairs = []
     for relative, path in _originals(conditions, condition, say):
         partners = {name: _partner(index, relative, path, name) for name, index in indices.items()}
-        if target and partners["target"] is None:
+        if target and partners["target"] is None and not everybody:
             say(f"left out {relative}: no {target} that belongs to it")
             continue
         pairs.append(Pair(_name_of(relative), path, partners.get("target"), partners["mask"], partners["brain"]))

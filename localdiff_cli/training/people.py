@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localdiff_cli.errors import LocaldiffError, NoInputError
+from localdiff_cli.errors import LocaldiffError
 from localdiff_cli.evaluation.metrics.harm import labelled
 from localdiff_cli.training.pairs import Pair, read_pairs
 from localdiff_cli.training.slices import mask_from_file_or_empty
@@ -77,16 +76,8 @@ def people(data: Iterable[Path], condition: str, target: str, split: str | None)
     sources = list(data)
     rows = [row for source in sources if source.is_dir() for row in _participants(source)]
     kinds = {row["participant_id"]: kind_of(row) for row in rows}
-    pairs = [pair for pair in read_pairs(sources, condition, None) if split in (None, pair.split)]
-    targets = _targets(sources, condition, target)
-    return [_person(pair, condition, targets.get(pair.name), kinds.get(pair.name.split("_")[0], NOT_SAID)) for pair in pairs]
-
-
-def _targets(sources: list[Path], condition: str, target: str) -> dict[str, Path | None]:
-    """By name the acquired target of everybody who has one, paired and checked as for a training."""
-    with suppress(NoInputError):
-        return {pair.name: pair.target for pair in read_pairs(sources, condition, target)}
-    return {}
+    pairs = [pair for pair in read_pairs(sources, condition, target, everybody=True) if split in (None, pair.split)]
+    return [_person(pair, condition, kinds.get(pair.name.split("_")[0], NOT_SAID)) for pair in pairs]
 
 
 def spread(everybody: Sequence[Person], most: int) -> list[Person]:
@@ -110,7 +101,7 @@ def kind_of(row: dict[str, str]) -> str:
     return next((kind for kind in KINDS if kind in told), NOT_SAID)
 
 
-def _person(pair: Pair, condition: str, target: Path | None, kind: str) -> Person:
+def _person(pair: Pair, condition: str, kind: str) -> Person:
     base = stem(pair.condition).removesuffix(f"_{condition}")
 
     def near(*names: str) -> Path | None:
@@ -118,7 +109,7 @@ def _person(pair: Pair, condition: str, target: Path | None, kind: str) -> Perso
         return next((place for place in places if place.is_file()), None)
 
     lesions = pair.mask or near(*LESIONS)
-    return Person(pair.name, kind, pair.condition, pair.target or target, lesions, near("ventricles"), pair.brain or near("brain"))
+    return Person(pair.name, kind, pair.condition, pair.target, lesions, near("ventricles"), pair.brain or near("brain"))
 
 
 @dataclass(frozen=True)

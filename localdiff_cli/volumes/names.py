@@ -73,8 +73,8 @@ ENTITIES = frozenset(
 )
 ROLE_ENTITIES = ("desc", "label", "seg", "mod")
 """BIDS entities that say what a mask or map shows, not which scan it belongs to."""
-VISIT = re.compile(r"(visit|tp|timepoint|session|ses|followup|fu)[-]?\d*|v\d+|baseline", re.IGNORECASE)
-"""A word that says which of a person's visits it was."""
+VISIT = re.compile(r"(visit|tp|timepoint|session|ses|followup|fu)\d*|v\d|baseline", re.IGNORECASE)
+"""A word that says which of a person's visits it was; ``v12`` and ``V01`` may be volunteers."""
 PARTS = ("phase", "real", "imag")
 """Values of ``part-`` of images that are no magnitude, which alone shows a contrast."""
 NUMBERED = ("run", "echo", "flip", "inv", "split", "chunk")
@@ -169,8 +169,6 @@ def shown_by(name: Name, *, ours: bool = False) -> str | None:
 
     ``ours``: a localdiff sidecar lists the file, so that ``T1w_brain`` is a mask and not another tool's skull-stripped image.
     """
-    if (part := dict(name.entities).get("part")) in PARTS:
-        return f"{part} image"
     telling = [word for word in _without_places(name.words) if _kind(word, name)]
     if not telling:
         return name.spelt[-1] if name.bids and name.words and name.words[-1] not in PLAIN_WORDS else None
@@ -179,6 +177,8 @@ def shown_by(name: Name, *, ours: bool = False) -> str | None:
     last = _kind(telling[-1], name)
     if last in ("mask", "map"):
         return last
+    if (part := dict(name.entities).get("part")) in PARTS:
+        return f"{part} image"
     shown = list(dict.fromkeys(kind for word in telling if (kind := _kind(word, name)) and kind not in ("mask", "map")))
     return "FLAIR" if sorted(shown) == ["FLAIR", "T2w"] else " or ".join(shown)
 

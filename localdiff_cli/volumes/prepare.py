@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -191,16 +190,12 @@ def _geometry(volume: Volume) -> tuple[tuple[int, ...], tuple[float, ...]]:
     return volume.frame.shape, volume.frame.spacing
 
 
-def _versions(*packages: str) -> Iterator[str]:
-    return map(importlib.metadata.version, packages)
-
-
 def _brain(reader: SliceReader, found: Survey, settings: PrepareSettings, relative: Path) -> Brain:
     source = settings.brain_source
     if source is not None:
         return brain_from_file(find_companion(source, reader.volume.path, relative), reader.volume)
     if settings.brain == "auto":
-        decided_by = [found.fingerprint, *_geometry(reader.volume), *_versions("deepbet", "torch")]
+        decided_by = [found.fingerprint, *_geometry(reader.volume), *map(version, ("deepbet", "torch"))]
         kept = partial(settings.kept.array, "brain", decided_by)
         return auto_brain(reader, found.background, found.tolerance, settings.advice, kept)
     return whole_image(reader, found.background, found.tolerance)
@@ -217,7 +212,7 @@ def _bias(found: Survey, brain: NDArray[Any], volume: Volume, settings: PrepareS
     spacing = volume.frame.spacing
     sampled = (spacing[0], spacing[1] * found.strides[0], spacing[2] * found.strides[1])
     inside = hashlib.sha256(np.packbits(brain).tobytes()).hexdigest()
-    decided_by = [found.fingerprint, inside, found.strides, *_geometry(volume), *_versions("SimpleITK")]
+    decided_by = [found.fingerprint, inside, found.strides, *_geometry(volume), version("SimpleITK")]
     try:
         log_field = settings.kept.array("bias", decided_by, lambda: fit_bias(found.sample, brain, sampled))
     except RuntimeError as error:

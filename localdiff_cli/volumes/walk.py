@@ -12,6 +12,7 @@ from pathlib import Path
 from localdiff_cli.errors import NoInputError, UsageError
 from localdiff_cli.volumes.contrast import content_of_series
 from localdiff_cli.volumes.formats import format_of, suffix_of
+from localdiff_cli.volumes.formats.dicom.header import SUFFIXES as DICOM_SUFFIXES
 from localdiff_cli.volumes.formats.dicom.header import Series, is_dicom
 from localdiff_cli.volumes.formats.dicom.series import series_below, series_of
 from localdiff_cli.volumes.names import IMAGES
@@ -88,7 +89,7 @@ class _Search:
         """Count what may be DICOM."""
         if is_dicom(path):
             self.dicom += 1
-        elif path.suffix.lower() in (".dcm", ".ima", ".dicom") and not path.name.startswith("."):
+        elif path.suffix and path.suffix.lower() in DICOM_SUFFIXES and not path.name.startswith("."):
             self.unmarked += 1
 
     def _entered(self, folder: Path) -> bool:
