@@ -94,7 +94,7 @@ def run_on_cluster(recipe: Recipe, tasks: list[Any], listener: Listener, cluster
             except KilledWorker as error:
                 result = recipe.lost(task, attempt, "crash", f"its workers died one after another ({error})")
             except FutureCancelledError as error:
-                raise DeviceError(f"--cluster {cluster}: the scheduler is gone; the same command goes on", code="no-cluster") from error
+                raise DeviceError(f"--cluster {cluster}: the scheduler is gone; repeat the command to resume", code="no-cluster") from error
             if isinstance(result, LocaldiffError):
                 raise result
             pause = recipe.pause(result, attempt)

@@ -115,7 +115,8 @@ def _check_unchanged(item: Item, before: Sources, after: Sources) -> None:
     if before != after:
         which = "the input" if before.source != after.source else "its mask, map or reference"
         raise VolumeError(
-            f"{item.path}: {which} changed while it was worked on; the same command again, when nothing writes there", code="input-changed"
+            f"{item.path}: {which} changed while it was being processed; run the same command when nothing writes there",
+            code="input-changed",
         )
 
 

@@ -202,7 +202,7 @@ def _measure(
     left_out = [person.name for person, record in found if record is None]
     if left_out:
         raise UsageError(
-            f"{', '.join(left_out)}: cannot be measured (see above); leave out with --exclude only who would be left out of use too",
+            f"{', '.join(left_out)}: cannot be measured (see above); use --exclude only for patients who would not be translated either",
             code="unusable",
         )
     return [(person, record) for person, record in found if record is not None]

@@ -36,7 +36,7 @@ def _check(options: EvaluateOptions) -> None:
         given_one, other = ("--lo", "--hi") if options.lo else ("--hi", "--lo")
         raise UsageError(f"{given_one}: an interval has two limits; give {other} too", code="conflict")
     if options.source_map and not options.lo:
-        raise UsageError("--source-map says of which region an interval's coverage is: give --lo and --hi too", code="conflict")
+        raise UsageError("--source-map splits an interval's coverage by region: give --lo and --hi too", code="conflict")
     check(options)
 
 

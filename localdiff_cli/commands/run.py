@@ -48,7 +48,7 @@ def execution(asked: Asked) -> Execution:
     if asked.timeout is not None and (asked.jobs == 0 or asked.cluster):
         raise UsageError("--timeout-per-volume needs worker processes of this machine: --jobs 1 or more, no --cluster", code="conflict")
     if asked.fail_fast and asked.max_failures is not None:
-        raise UsageError("--fail-fast is --max-failures 1: give one of them", code="conflict")
+        raise UsageError("--fail-fast means --max-failures 1: give one of them", code="conflict")
     max_failures = 1 if asked.fail_fast else asked.max_failures
     return Execution(asked.jobs, asked.timeout, shard_of(asked.shard), max_failures, asked.cluster)
 

@@ -34,9 +34,9 @@ def _check(options: TranslateOptions) -> None:
     if options.mode == "plain" and options.ood_branch != "network":
         raise UsageError("--mode plain has no OOD branch: --ood-branch does not apply", code="conflict")
     if options.ood_branch == "copy" and options.expert not in ("auto", "none"):
-        raise UsageError("--ood-branch copy asks no network: --expert does not apply; take mean, or leave one out", code="conflict")
+        raise UsageError("--ood-branch copy uses no network: --expert does not apply; use mean, or omit one of the two", code="conflict")
     if options.mode == "plain" and (options.calibration is not None or options.interval is not None):
-        raise UsageError("--mode plain: no promise speaks of it; --calibration and --interval do not apply", code="conflict")
+        raise UsageError("--mode plain: no promise covers it; --calibration and --interval do not apply", code="conflict")
     if options.classifier and not options.guided:
         raise UsageError("--classifier belongs to --guided", code="conflict")
 

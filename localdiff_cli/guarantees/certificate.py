@@ -125,7 +125,7 @@ def read_certificate(path: Path) -> Certificate:
         ) from error
     if content.get("hash") != certificate.hash:
         raise UsageError(
-            f"--calibration {path}: its hash does not fit its content; expected a file as calibrate wrote it", code="certificate"
+            f"--calibration {path}: its hash does not match its content; expected a file as calibrate wrote it", code="certificate"
         )
     return certificate
 

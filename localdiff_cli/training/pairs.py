@@ -156,7 +156,7 @@ def _splits(folder: Path) -> tuple[Path, dict[str, str | None]] | None:
             raise UsageError(f"{path}: line {number} has no participant_id")
         name, split = name if name.startswith("sub-") else f"sub-{name}", _split(table, row)
         if splits.setdefault(name, split) != split:
-            raise UsageError(f"{path}: says two splits of {name}: {splits[name]} and {split}; expected one")
+            raise UsageError(f"{path}: gives two splits for {name}: {splits[name]} and {split}; expected one")
     return path, splits
 
 
@@ -235,8 +235,8 @@ def _with_splits(pairs: list[Pair], known: tuple[Path, dict[str, str | None]] | 
     unknown = sorted({pair.name.split("_")[0] for pair, split in placed if split is None and pair.name not in exclude})
     if unknown:
         raise UsageError(
-            f"{table}: says no split of {', '.join(unknown)}; expected a row with train, val or test for everyone, so that nobody who is "
-            "held out is trained on. Add the rows, or leave them out with --exclude",
+            f"{table}: gives no split for {', '.join(unknown)}; expected a row with train, val or test for everyone, so that nobody who is "
+            "held out is trained on. Add the rows, or leave these people out with --exclude",
             code="unknown-split",
         )
     return [replace(pair, split=split or "test") for pair, split in placed]

@@ -233,7 +233,7 @@ def _doubt_at(draw: LesionDraw, job: FitJob) -> float | None:
         return None
     target = job.contrasts[1]
     if target is None:
-        raise UsageError("--doubt needs --target: what is in doubt is told by its brightness on the target contrast", code="choice")
+        raise UsageError("--doubt needs --target: doubtful pixels are those bright on the target contrast", code="choice")
     low, high = WINDOWS.get(target, DEFAULT_WINDOW)
     return (draw.doubt - low) / (high - low)
 

@@ -164,7 +164,7 @@ def _refused(values: _Values, what: str) -> MaskContent:
     count = f"more than {MOST_VALUES}" if values.many else str(len(values.counts))
     found = f"values from {values.low:g} to {values.high:g} ({count} different)" if values.finite else "values that are all NaN or infinite"
     raise VolumeError(
-        f"{what}: found {found}, which are no mask's; expected two values, "
+        f"{what}: found {found}, which no mask has; expected two values, "
         "labels in whole numbers, or a probability in [0, 1]. Name the mask itself, or save it as one",
         code="not-a-mask",
     )
