@@ -35,7 +35,7 @@ def check_dicom_out(source: str, folder: Path, found: Found) -> None:
 
 
 def write_dicom(found: Found, tally: Tally, recipe: VolumeRecipe, out: Path, folder: Path, reporter: Reporter, *, overwrite: bool) -> int:
-    """Derive a series from every volume that is done and has none yet; the exit code."""
+    """Derive a series from every volume that is done and has none yet; return the exit code."""
     done = {*tally.done, *tally.skipped}
     written = failed = 0
     for item in found.items:

@@ -68,7 +68,8 @@ def _check_calibration(path: Path, detector: DetectorOptions, options: Translate
 
 
 def checked_bundle(options: TranslateOptions, detector: DetectorOptions) -> Bundle:
-    """The translator that is asked for, once the options are known to fit together. Raises :class:`LocaldiffError` where they do not."""
+    """Return the translator that is asked for, once the options are known to fit together. Raise :class:`LocaldiffError`
+    where they do not."""
     _check(options)
     check_detector(detector)
     if options.mode == "plain" and detector != DetectorOptions():
@@ -85,6 +86,6 @@ def checked_bundle(options: TranslateOptions, detector: DetectorOptions) -> Bund
 
 
 def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOptions) -> int:
-    """Translate every volume of ``run.source``; the exit code."""
+    """Translate every volume of ``run.source``; return the exit code."""
     bundle = checked_bundle(options, detector)
     return run_work(run, bundle.condition.contrast, TranslateRecipe(run.out, options, detector))

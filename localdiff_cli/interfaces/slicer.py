@@ -120,7 +120,7 @@ def _hand_over(made: Path, wanted: Path) -> None:
 
 
 def description() -> str:
-    """The module's description in Slicer's XML."""
+    """Return the module's description in Slicer's XML."""
     root = ET.Element("executable")
     for tag, text in (
         ("category", "Synthesis"),

@@ -51,12 +51,12 @@ def read_pairs(
     *,
     everybody: bool = False,
 ) -> list[Pair]:
-    """All patients of several tables or folders.
+    """Return all patients of several tables or folders.
 
-    ``condition`` and ``target`` are BIDS suffixes (``T1w``, …), used for folders. ``exclude``: patients whose split need not be known.
-    ``everybody``: those without the target too; ``say`` hears what is left out.
-    Raises :class:`NoInputError` where nothing is found, :class:`UsageError` for a malformed table, a patient named twice or whose split is
-    not known, two files that fit one role, a synthetic volume, or a sidecar that cannot be read.
+    ``condition`` and ``target`` are BIDS suffixes (``T1w``, …), used for folders. ``exclude``: patients whose split need
+    not be known. ``everybody``: those without the target too; ``say`` hears what is left out. Raise :class:`NoInputError`
+    where nothing is found, :class:`UsageError` for a malformed table, a patient named twice or whose split is not known,
+    two files that fit one role, a synthetic volume, or a sidecar that cannot be read.
     """
     sources = list(sources)
     pairs = [
@@ -243,7 +243,7 @@ def _with_splits(pairs: list[Pair], known: tuple[Path, dict[str, str | None]] | 
 
 
 def without(pairs: list[Pair], names: tuple[str, ...]) -> list[Pair]:
-    """The pairs without the patients named. Raises :class:`UsageError` for a name that is not among them."""
+    """Return the pairs without the patients named. Raise :class:`UsageError` for a name that is not among them."""
     unknown = set(names) - {pair.name for pair in pairs}
     if unknown:
         raise UsageError(f"--exclude {', '.join(sorted(unknown))}: no such patient in the data")
