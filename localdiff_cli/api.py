@@ -77,7 +77,8 @@ class Segmentation:
 
 
 def load_bundle(name_or_path: str | PathLike[str]) -> Bundle:
-    """A model bundle by its name or folder. Raises :class:`ModelError` where it is missing, damaged or of another format."""
+    """Return a model bundle by its name or folder. Raise :class:`ModelError` where it is missing, damaged or of another
+    format."""
     return open_bundle(str(name_or_path))
 
 
@@ -87,9 +88,9 @@ def translate_volume(
 ) -> Translation:  # fmt: skip
     """Translate one volume as ``localdiff translate`` does.
 
-    ``image``: a file or DICOM series, or an array ``(I, J, K)`` with its ``affine`` ``(4, 4)`` to RAS mm. ``options`` and ``detector``:
-    the command's, where None means the bundle's defaults. ``say`` is told which model and device run.
-    Raises :class:`UsageError`, :class:`ModelError` or :class:`VolumeError`, as the command would end.
+    ``image``: a file or DICOM series, or an array ``(I, J, K)`` with its ``affine`` ``(4, 4)`` to RAS mm. ``options`` and
+    ``detector``: the command's, where None means the bundle's defaults. ``say`` is told which model and device run. Raise
+    :class:`UsageError`, :class:`ModelError` or :class:`VolumeError`, as the command would end.
     """
     chosen = replace(options or TranslateOptions(), save_brain=True)
     chosen, finder = replace(chosen, save_map=chosen.mode == "local"), detector or DetectorOptions()

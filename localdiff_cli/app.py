@@ -38,7 +38,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     """Options before any command."""
 
@@ -94,7 +94,7 @@ NOT_IN_EVALUATE = ("overwrite", "max_failures", "fail_fast", "shard", "cluster",
 @app.command()
 @declared.command(o.RunOptions, o.EvaluateOptions, without=NOT_IN_EVALUATE, out=REPORT)
 def evaluate(run: o.RunOptions, options: o.EvaluateOptions) -> None:
-    """Measure translations against the true contrast: image quality, lesions kept, missed and invented; a report in one HTML file.
+    """Measure translations against the true contrast: image quality, lesions kept, missed and invented; write a report in one HTML file.
 
     Example: localdiff evaluate --in t2/ --ref t2_true/ --truth lesions_true/ --segmenter lesion-flair --out report/
     """
@@ -175,7 +175,7 @@ def fit_segmenter(data: o.SegmenterData, train: o.SegmenterTraining, options: o.
 @app.command()
 @declared.command(o.CalibrateOptions)
 def calibrate(options: o.CalibrateOptions) -> None:
-    """Promises with a number, proven on your own patients: a certificate for translate --calibration, or exit code 6 and none.
+    """Prove promises with a number on your own patients: write a certificate for translate --calibration, or exit with code 6 and none.
 
     Example: localdiff calibrate --model t1-to-flair --data cohort/ --max-missed 0.3 --max-invented 0.1 --out site.json
     """
@@ -187,7 +187,7 @@ def calibrate(options: o.CalibrateOptions) -> None:
 
 @models.command("list")
 def models_list() -> None:
-    """Every bundle found, with its task, contrasts and folder. Example: localdiff models list"""
+    """List every bundle found, with its task, contrasts and folder. Example: localdiff models list"""
     from localdiff_cli.commands import models as command
     from localdiff_cli.commands.run import guarded
 
@@ -196,7 +196,7 @@ def models_list() -> None:
 
 @models.command("show")
 def models_show(name: Annotated[str, typer.Argument(help="Bundle by name or folder. Example: t1-to-t2")]) -> None:
-    """The card of a bundle. Example: localdiff models show t1-to-t2"""
+    """Show the card of a bundle. Example: localdiff models show t1-to-t2"""
     from localdiff_cli.commands import models as command
     from localdiff_cli.commands.run import guarded
 
@@ -204,7 +204,7 @@ def models_show(name: Annotated[str, typer.Argument(help="Bundle by name or fold
 
 
 @models.command("verify")
-def models_verify(names: Annotated[list[str] | None, typer.Argument(help="Bundles by name or folder; all when left out.")] = None) -> None:
+def models_verify(names: Annotated[list[str] | None, typer.Argument(help="Bundles by name or folder; all if left out.")] = None) -> None:
     """Check hashes and build every network. Example: localdiff models verify t1-to-t2"""
     from localdiff_cli.commands import models as command
     from localdiff_cli.commands.run import guarded
@@ -215,7 +215,7 @@ def models_verify(names: Annotated[list[str] | None, typer.Argument(help="Bundle
 @models.command("pack")
 def models_pack(
     name: Annotated[str, typer.Argument(help="Bundle by name or folder. Example: ./my-model")],
-    to: Annotated[Path | None, typer.Option("--to", help="Folder to be made for a packed copy. (default: the bundle itself is packed) Example: --to small/my-model")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="New folder for a packed copy. (default: pack the bundle itself) Example: --to small/my-model")] = None,
 ) -> None:  # fmt: skip
     """Store a bundle's networks in 8 bits a weight, half the size of the usual 16. Example: localdiff models pack ./my-model --to small/my-model"""
     from localdiff_cli.commands import models as command
@@ -239,7 +239,7 @@ def models_set(
 def main() -> None:
     """Entry point of ``localdiff``."""
     prepare_process()
-    if sys.argv[1:] == ["--xml"]:  # what 3D Slicer asks of every program that may be a module of its
+    if sys.argv[1:] == ["--xml"]:  # what 3D Slicer asks of every program that may be one of its modules
         from localdiff_cli.interfaces.slicer import description
 
         sys.stdout.write(description())

@@ -67,7 +67,7 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
 
 
 def check(settings: Any) -> None:
-    """Hold every value against the limits that its field declares. Raises :class:`UsageError`, which names the option."""
+    """Hold every value against the limits that its field declares. Raise :class:`UsageError`, which names the option."""
     for field, hint in _declared(type(settings)):
         value = getattr(settings, field.name)
         for limit in get_args(hint)[1:] if value is not None else ():
@@ -76,7 +76,7 @@ def check(settings: Any) -> None:
 
 
 def asked_for(settings: Any) -> list[Role]:
-    """The outputs that the options ask for, in the order of their fields."""
+    """Return the outputs that the options ask for, in the order of their fields."""
     marks = [(each, getattr(settings, field.name)) for field, hint in _declared(type(settings)) for each in get_args(hint)[1:]]
     return [mark.role for mark, value in marks if isinstance(mark, Writes) and mark.wanted(value)]
 

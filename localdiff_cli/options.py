@@ -1,4 +1,4 @@
-"""What can be asked of each command: every field is an option, declared here alone, with its unit, limits, default and an example.
+"""The options of each command: every field is one option, declared only here, with its unit, limits, default and an example.
 
 Imports neither torch nor monai. The command line is made from these classes (declared.py); the Python API takes them as they are.
 """
@@ -75,7 +75,7 @@ AffineFrom = Annotated[
     str | None,
     typer.Option(
         "--affine-from",
-        help="Which of a NIfTI's two places holds, where it has both: sform or qform. (default: the s-form; refused where they contradict each "
+        help="Which of a NIfTI's two transforms to use where it has both: sform or qform. (default: the s-form; refused where they contradict each "
         "other about left and right or the voxel size) Example: --affine-from qform",
         rich_help_panel=INPUT,
     ),
@@ -86,7 +86,7 @@ Cache = Annotated[
     typer.Option(
         "--cache",
         envvar="LOCALDIFF_CACHE",
-        help="Folder in which the brain of a head and the bias field are kept, by the voxels, for the next command on the same volume; about 1 MB "
+        help="Folder that keeps brain masks and bias fields, keyed by the voxels, for the next command on the same volume; about 1 MB "
         "a volume, no names or header text. Never changes a result. (default: none) Example: --cache scratch/",
         rich_help_panel=RUN,
     ),
@@ -158,7 +158,7 @@ Peak = Annotated[
     float | None,
     typer.Option(
         "--peak",
-        help="Keep of the OOD mask only regions in which the map reaches this somewhere, 0 to 1; 0: keep all. "
+        help="Keep only regions of the OOD mask in which the map reaches this value somewhere, 0 to 1; 0: keep all. "
         "(default: the bundle's, with its default detector) Example: --peak 0.5",
         rich_help_panel=OOD,
     ),
@@ -173,7 +173,7 @@ BackboneWeights = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Errors only.", rich_help_panel=RUN)]
-Verbose = Annotated[bool, typer.Option("--verbose", help="One line for every volume, skipped files named.", rich_help_panel=RUN)]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print one line for every volume, and name skipped files.", rich_help_panel=RUN)]
 JsonLog = Annotated[
     Path | None,
     typer.Option(
@@ -185,7 +185,7 @@ Jobs = Annotated[
     typer.Option(
         "--jobs",
         envvar="LOCALDIFF_JOBS",
-        help="Worker processes, the cores divided among them; 0: work in this process, where a crash ends the run. Example: --jobs 4",
+        help="Worker processes, which share the cores; 0: work in this process, where a crash ends the run. Example: --jobs 4",
         rich_help_panel=RUN,
     ),
     Range(0, 1024),
@@ -258,7 +258,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class DetectorOptions:
-    """Which detector and how sharp; None means the bundle's default."""
+    """Which detector to use and how sensitive it is; None means the bundle's default."""
 
     detector: Detector = None
     detector_model: DetectorModel = None
@@ -360,7 +360,7 @@ class TranslateOptions:
         float | None,
         typer.Option(
             "--emphasis",
-            help="How far the OOD branch goes beyond the ordinary one, 0 to 10; 1: as its network draws, more: bolder, and more is invented. (default: the bundle's) Example: --emphasis 1.5",
+            help="How far the OOD branch goes beyond the ordinary one, 0 to 10; 1: as its network draws; more is bolder, and invents more. (default: the bundle's) Example: --emphasis 1.5",
             rich_help_panel=LOCAL,
         ),
         Range(0, 10),
@@ -370,7 +370,7 @@ class TranslateOptions:
         typer.Option(
             "--unknown",
             metavar="<str>",
-            help="What stands where the input looks like neither healthy tissue nor a known lesion: plain (what the ordinary process draws) or blank (0). (default: the bundle's) Example: --unknown blank",
+            help="What to write where the input looks like neither healthy tissue nor a known lesion: plain (what the ordinary process draws) or blank (0). (default: the bundle's) Example: --unknown blank",
             rich_help_panel=LOCAL,
         ),
         OneOf(("plain", "blank")),
@@ -425,7 +425,7 @@ class TranslateOptions:
         int,
         typer.Option(
             "--samples",
-            help="Samples a slice; more than one gives their mean, and <name>_std. Example: --samples 10",
+            help="Samples per slice; more than one gives their mean, and <name>_std. Example: --samples 10",
             rich_help_panel=SAMPLING,
         ),
         Range(1, 1000),
@@ -455,7 +455,7 @@ class TranslateOptions:
         ),
     ] = None
     suffix: Annotated[
-        str | None, typer.Option("--suffix", help="Replace the names' BIDS suffix. Example: --suffix T2w", rich_help_panel=OUTPUT)
+        str | None, typer.Option("--suffix", help="Replace the BIDS suffix of the names. Example: --suffix T2w", rich_help_panel=OUTPUT)
     ] = None
     dtype: Annotated[
         str,
@@ -470,7 +470,9 @@ class TranslateOptions:
     save_source: Annotated[
         bool,
         typer.Option(
-            "--save-source", help="Also write who made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused, 4 unknown.", rich_help_panel=OUTPUT
+            "--save-source",
+            help="Also write what made each voxel, <name>_source: 1 IND, 2 OOD, 3 fused, 4 unknown.",
+            rich_help_panel=OUTPUT,
         ),
         Writes(Role("source", "source", "uint8", "localdiff source: 1 IND 2 OOD 3 fused 4 unknown")),
     ] = False
@@ -478,7 +480,7 @@ class TranslateOptions:
         float | None,
         typer.Option(
             "--interval",
-            help="Also write <name>_lo and <name>_hi: between them lies the true value in this share of a new patient's voxels, 0.5 to 0.99, by region; the level that --calibration, or the bundle's own calibration, was made with. (default: none) Example: --interval 0.9",
+            help="Also write <name>_lo and <name>_hi, which contain the true value in this share of a new patient's voxels, 0.5 to 0.99, by region; give the level that --calibration, or the bundle's own calibration, was made with. (default: none) Example: --interval 0.9",
             rich_help_panel=OUTPUT,
         ),
         Writes(Role("lo", "lo", "float32", "localdiff lower limit")),
@@ -500,7 +502,7 @@ class TranslateOptions:
         Path | None,
         typer.Option(
             "--calibration",
-            help="Certificate of localdiff calibrate: its cut τ is used, its promises go into every sidecar, and volumes unlike its patients are said to be outside them. (default: none) Example: --calibration site.json",
+            help="Certificate of localdiff calibrate: its cut τ is used, its promises go into every sidecar, and volumes unlike its patients are reported as such. (default: none) Example: --calibration site.json",
             rich_help_panel=MODEL,
         ),
     ] = None
@@ -601,7 +603,7 @@ class EvaluateOptions:
         str | None,
         typer.Option(
             "--lo",
-            help="Lower limits of an interval, of any tool, in the translations' units, paired by name; <name>_lo of translate --interval. Example: --lo t2/",
+            help="Lower limits of an interval from any tool, in the translations' units, paired by name, such as <name>_lo of translate --interval. Example: --lo t2/",
             rich_help_panel=REFERENCE,
         ),
     ] = None
@@ -609,7 +611,7 @@ class EvaluateOptions:
         str | None,
         typer.Option(
             "--hi",
-            help="Upper limits: how many true voxels lie between, and how far apart the limits are, by region. Example: --hi t2/",
+            help="Upper limits; the report says how many true voxels lie between the limits and how far apart these are, by region. Example: --hi t2/",
             rich_help_panel=REFERENCE,
         ),
     ] = None
@@ -617,7 +619,7 @@ class EvaluateOptions:
         str | None,
         typer.Option(
             "--source-map",
-            help="Who made each voxel, <name>_source of translate --save-source: coverage also of ordinary, drawn and unknown voxels. Example: --source-map t2/",
+            help="What made each voxel, <name>_source of translate --save-source, for the coverage of ordinary, drawn and unknown voxels. Example: --source-map t2/",
             rich_help_panel=REFERENCE,
         ),
     ] = None
@@ -642,7 +644,7 @@ class EvaluateOptions:
         bool,
         typer.Option(
             "--resample-ref",
-            help="Interpolate references, baselines, masks and maps of another grid onto the translation's, stated in the report; else they are refused.",
+            help="Interpolate references, baselines, masks and maps of another grid onto the translation's, as the report then states; otherwise they are refused.",
             rich_help_panel=INPUT,
         ),
     ] = False
@@ -690,7 +692,7 @@ class EvaluateOptions:
         bool,
         typer.Option(
             "--realism",
-            help="Also FID and KID of the brain's slices, in the features of the packaged EfficientNet-Lite0 (not Inception: compare within one tool only).",
+            help="Also compute FID and KID of the brain's slices, in the features of the packaged EfficientNet-Lite0 (not Inception: compare within one tool only).",
             rich_help_panel=REFERENCE,
         ),
     ] = False
@@ -724,7 +726,7 @@ class EvaluateOptions:
         bool,
         typer.Option(
             "--allow-missing",
-            help="Hold --fail-under against the cases that have the figure; else one case without it misses the limit.",
+            help="Apply --fail-under only to the cases that have the figure; otherwise one case without it misses the limit.",
             rich_help_panel=RUN,
         ),
     ] = False
@@ -745,7 +747,7 @@ Work = Annotated[
     Path | None,
     typer.Option(
         "--work",
-        help="Folder for caches and checkpoints; an interrupted fit goes on from there. (default: <out>.work) Example: --work scratch/",
+        help="Folder for caches and checkpoints; an interrupted fit resumes from there. (default: <out>.work) Example: --work scratch/",
         rich_help_panel=FILES,
     ),
 ]
@@ -791,7 +793,7 @@ FitSteps = Annotated[
     int, typer.Option("--steps", help="Optimiser steps. Example: --steps 4000", rich_help_panel=TRAINING), Range(1, 10_000_000)
 ]
 FitBatch = Annotated[
-    int, typer.Option("--batch-size", help="Slices a step. Example: --batch-size 8", rich_help_panel=TRAINING), Range(1, 4096)
+    int, typer.Option("--batch-size", help="Slices per step. Example: --batch-size 8", rich_help_panel=TRAINING), Range(1, 4096)
 ]
 Rate = Annotated[float, typer.Option("--rate", help="Peak learning rate. Example: --rate 4e-4", rich_help_panel=TRAINING), Range(1e-8, 1)]
 FitPrecision = Annotated[
@@ -829,7 +831,7 @@ FitSeed = Annotated[
 
 @dataclass(frozen=True)
 class FitOptions:
-    """The options that every ``fit`` has; where a command has not all of them, the others keep these defaults."""
+    """The options of every ``fit`` command; those that a command does not have keep these defaults."""
 
     data: Data
     out: BundleOut
@@ -931,7 +933,7 @@ class TranslatorFit:
             "--space-to-depth",
             min=1,
             max=16,
-            help="Pixels a side that become channels before the network. Example: --space-to-depth 2",
+            help="Side, in pixels, of the blocks that become channels before the network. Example: --space-to-depth 2",
             rich_help_panel=NETWORK,
         ),
     ] = 4
@@ -948,7 +950,7 @@ class TranslatorFit:
         bool,
         typer.Option(
             "--around-lesions",
-            help="Learn from slices with lesions too, each lesion and 4 pixels around it left out of the loss. (default: from lesion-free slices alone)",
+            help="Learn from slices with lesions too, but leave each lesion and 4 pixels around it out of the loss. (default: from lesion-free slices alone)",
             rich_help_panel=TRAINING,
         ),
     ] = False
@@ -956,7 +958,7 @@ class TranslatorFit:
         float,
         typer.Option(
             "--first-share",
-            help="Share of the timesteps that are the last one, T − 1, 0 to 0.9, which few-step samplers depend on most; the others are spread over all. Example: --first-share 0.4",
+            help="Share of training timesteps, 0 to 0.9, that are the last one, T − 1, on which few-step samplers depend most; the others are spread over all. Example: --first-share 0.4",
             rich_help_panel=TRAINING,
         ),
         Range(0, 0.9),
@@ -966,7 +968,7 @@ class TranslatorFit:
         typer.Option(
             "--start",
             metavar="<str>",
-            help="Weights that the training starts from: BUNDLE for its translator, of other contrasts for instance, or BUNDLE:PART for its models/PART.safetensors; its network and schedule must be these. (default: random weights) Example: --start t1-to-flair",
+            help="Weights that the training starts from: BUNDLE for its translator, which may be of other contrasts, or BUNDLE:PART for its models/PART.safetensors; network and schedule must be the same. (default: random weights) Example: --start t1-to-flair",
             rich_help_panel=TRAINING,
         ),
     ] = None
@@ -986,7 +988,7 @@ class ExpertFit:
         float,
         typer.Option(
             "--healthy-share",
-            help="Share of training regions without a lesion, 0.05 to 0.95: more, fewer invented and more missed lesions. Example: --healthy-share 0.5",
+            help="Share of training regions without a lesion, 0.05 to 0.95; more means fewer invented and more missed lesions. Example: --healthy-share 0.5",
             rich_help_panel=TRAINING,
         ),
         Range(0.05, 0.95),
@@ -1033,7 +1035,7 @@ class ExpertFit:
         typer.Option(
             "--start",
             metavar="<str>",
-            help="Bundle whose expert the training starts from, told or not as this one is to be. (default: it starts as the base's translator) Example: --start t1-to-flair",
+            help="Bundle whose expert the training starts from; it must be told if this one is, and not told if not. (default: it starts as the base's translator) Example: --start t1-to-flair",
             rich_help_panel=TRAINING,
         ),
     ] = None
@@ -1099,7 +1101,7 @@ class SegmenterFit:
         typer.Option(
             "--start",
             metavar="<str>",
-            help="Segmenter bundle whose weights the training starts from; it may have fewer --channels (those that are new begin at random, unheard). (default: random weights) Example: --start lesion-t1",
+            help="Segmenter bundle whose weights the training starts from; it may have fewer --channels (the new ones begin at random, without effect). (default: random weights) Example: --start lesion-t1",
             rich_help_panel=TRAINING,
         ),
     ] = None
@@ -1116,7 +1118,7 @@ class SegmenterFit:
         float | None,
         typer.Option(
             "--doubt",
-            help="Robust SDs on the target contrast from which a pixel outside the mask is left out of the loss; for masks that miss lesions. (default: none is) Example: --doubt 1.8",
+            help="Leave a pixel outside the mask out of the loss from this many robust SDs on the target contrast; for masks that miss lesions. (default: leave none out) Example: --doubt 1.8",
             rich_help_panel=TRAINING,
         ),
         Range(-10, 10),
@@ -1125,7 +1127,7 @@ class SegmenterFit:
         bool,
         typer.Option(
             "--hard-negatives",
-            help="Also show widened ventricles, flat, blurred and contrast-enhanced slices as what they are: no lesion.",
+            help="Also show widened ventricles and flat, blurred and contrast-enhanced slices as what they are: no lesion.",
             rich_help_panel=TRAINING,
         ),
     ] = False
@@ -1133,7 +1135,7 @@ class SegmenterFit:
         float,
         typer.Option(
             "--missed-weight",
-            help="Weight of missed against invented pixels in the loss's overlap, 0.05 to 0.95: 0.5 is Dice, more finds more and invents more. Example: --missed-weight 0.7",
+            help="Weight of missed against invented pixels in the loss's overlap, 0.05 to 0.95: 0.5 is Dice; more finds more and invents more. Example: --missed-weight 0.7",
             rich_help_panel=TRAINING,
         ),
         Range(0.05, 0.95),
@@ -1169,7 +1171,7 @@ class CalibrateOptions:
         float | None,
         typer.Option(
             "--max-uncovered",
-            help="Share of a patient's lesions of which the map covers less than half, at most, on average over new patients, 0 to 1. (default: no promise) Example: --max-uncovered 0.2",
+            help="Largest share of a patient's lesions of which the map covers less than half, on average over new patients, 0 to 1. (default: no promise) Example: --max-uncovered 0.2",
             rich_help_panel=PROMISES,
         ),
         Range(1e-4, 1 - 1e-4),
@@ -1178,7 +1180,7 @@ class CalibrateOptions:
         float | None,
         typer.Option(
             "--max-missed",
-            help="Share of a patient's lesions neither drawn with half their contrast nor called unknown, at most, 0 to 1. (default: no promise) Example: --max-missed 0.3",
+            help="Largest share of a patient's lesions neither drawn with half their contrast nor called unknown, 0 to 1. (default: no promise) Example: --max-missed 0.3",
             rich_help_panel=PROMISES,
         ),
         Range(1e-4, 1 - 1e-4),
@@ -1187,7 +1189,7 @@ class CalibrateOptions:
         float | None,
         typer.Option(
             "--max-invented",
-            help="Share of a patient's lesion-free slices with a falsely drawn spot above 30 mm², at most, 0 to 1. (default: no promise) Example: --max-invented 0.1",
+            help="Largest share of a patient's lesion-free slices with a falsely drawn spot above 30 mm², 0 to 1. (default: no promise) Example: --max-invented 0.1",
             rich_help_panel=PROMISES,
         ),
         Range(1e-4, 1 - 1e-4),
@@ -1196,14 +1198,18 @@ class CalibrateOptions:
         float | None,
         typer.Option(
             "--max-harm",
-            help="Share of patients with more than --harm-ml falsely drawn, at most, 0 to 1. (default: no promise) Example: --max-harm 0.1",
+            help="Largest share of patients with more than --harm-ml falsely drawn, 0 to 1. (default: no promise) Example: --max-harm 0.1",
             rich_help_panel=PROMISES,
         ),
         Range(1e-4, 1 - 1e-4),
     ] = None
     harm_ml: Annotated[
         float,
-        typer.Option("--harm-ml", help="What counts as harm, ml falsely drawn. Example: --harm-ml 2", rich_help_panel=PROMISES),
+        typer.Option(
+            "--harm-ml",
+            help="Falsely drawn volume above which a patient counts as harmed, ml. Example: --harm-ml 2",
+            rich_help_panel=PROMISES,
+        ),
         Range(0, 2000),
     ] = 5.0
     confidence: Annotated[
@@ -1227,7 +1233,7 @@ class CalibrateOptions:
         str | None,
         typer.Option(
             "--emphases",
-            help="Emphases of the OOD branch (translate --emphasis) to choose from with every cut, 0 to 10; each takes an equal share of the error, so that every further one asks for more patients. (default: the bundle's own) Example: --emphases 1.5,1",
+            help="Emphases of the OOD branch (translate --emphasis) to choose from with every cut, 0 to 10; each takes an equal share of the error, so every further one needs more patients. (default: the bundle's own) Example: --emphases 1.5,1",
             rich_help_panel=PROMISES,
         ),
     ] = None
@@ -1235,7 +1241,7 @@ class CalibrateOptions:
         float | None,
         typer.Option(
             "--interval",
-            help="Also bands for translate --interval: the true value lies within in this share of a new patient's voxels on average, 0.5 to 0.99. (default: none) Example: --interval 0.9",
+            help="Also make bands for translate --interval, which contain the true value in this share of a new patient's voxels on average, 0.5 to 0.99. (default: none) Example: --interval 0.9",
             rich_help_panel=PROMISES,
         ),
         Range(0.5, 0.99),
@@ -1244,7 +1250,7 @@ class CalibrateOptions:
         tuple[Path, ...],
         typer.Option(
             "--bands-from",
-            help="Other people, as for --data, whose true values shape the bands (the train split where there is one, at most 16 people; patients of training may serve): they prove nothing, and make the bands narrower; repeatable. (default: bands about the drawn value) Example: --bands-from pairs.tsv",
+            help="Other people, as for --data, whose true values shape the bands (the train split where there is one, at most 16 people; training patients are allowed): they prove nothing, and make the bands narrower; repeatable. (default: bands about the drawn value) Example: --bands-from pairs.tsv",
             rich_help_panel=PROMISES,
         ),
     ] = ()
@@ -1252,7 +1258,7 @@ class CalibrateOptions:
         float,
         typer.Option(
             "--void-below",
-            help="Share of alike volumes for which the certificate is void all the same, as the strangest, 0 to 0.5. Example: --void-below 0.05",
+            help="Share of volumes like the cohort's, the strangest, for which the certificate is void all the same, 0 to 0.5. Example: --void-below 0.05",
             rich_help_panel=PROMISES,
         ),
         Range(0, 0.5),
@@ -1274,21 +1280,21 @@ class CalibrateOptions:
         bool,
         typer.Option(
             "--with-val",
-            help="Also take patients by whom a setting of the bundle was chosen (never those who trained it); the certificate, the sidecars and the report say how many: what is promised may be a little too good.",
+            help="Also take patients on whom a setting of the bundle was chosen (never those who trained it); the certificate, the sidecars and the report say how many, because the promise may be a little too good.",
             rich_help_panel=COHORT,
         ),
     ] = False
     every: Annotated[
         int,
         typer.Option(
-            "--every", min=1, help="Judge every n-th slice only; the promises speak of these. Example: --every 2", rich_help_panel=COHORT
+            "--every", min=1, help="Judge every n-th slice only; the promises hold for these. Example: --every 2", rich_help_panel=COHORT
         ),
     ] = 1
     work: Annotated[
         Path | None,
         typer.Option(
             "--work",
-            help="Folder of what was measured; an interrupted run goes on from there. (default: <out>.work) Example: --work calibrate.work",
+            help="Folder for the measurements; an interrupted run resumes from there. (default: <out>.work) Example: --work calibrate.work",
             rich_help_panel=FILES,
         ),
     ] = None
@@ -1298,7 +1304,7 @@ class CalibrateOptions:
 
     @property
     def levels(self) -> dict[str, float]:
-        """Risk → level, of what was asked for."""
+        """Return the level of each risk for which a promise is asked."""
         given = {"uncovered": self.max_uncovered, "missed": self.max_missed, "invented": self.max_invented, "harm": self.max_harm}
         return {name: level for name, level in given.items() if level is not None}
 

@@ -23,5 +23,5 @@ class Writes:
     above: float = 0.0
 
     def wanted(self, value: float | None) -> bool:
-        """Whether this value of the option asks for the output."""
+        """Return whether this value of the option asks for the output."""
         return value is not None and value > self.above

@@ -14,7 +14,8 @@ S = TypeVar("S")
 
 
 def apart(function: Callable[[S], T], slices: Iterable[S]) -> list[T]:
-    """``function`` of every slice, in order; torch computes each on one thread, as many at a time as it has threads here."""
+    """Return ``function`` of every slice, in order; torch computes each on one thread, as many at a time as it has threads
+    here."""
     import torch
 
     # The number of threads belongs to the calling thread: that of this one stays as it is.

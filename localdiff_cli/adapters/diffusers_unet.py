@@ -76,7 +76,7 @@ class DiffusersUNetSettings:
         return int(2 ** (len(self.block_out_channels) - 1))
 
     def build(self) -> ConcatenatedNetwork:
-        """The network with random weights. Raises :class:`ModelError` where diffusers is not installed."""
+        """Return the network with random weights. Raise :class:`ModelError` where diffusers is not installed."""
         arguments = {key: value for key, value in asdict(self).items() if key not in LAYOUT}
         return DiffusersNetwork(_library().UNet2DModel(**arguments), self)
 
@@ -90,10 +90,11 @@ class DiffusersNetwork(ConcatenatedNetwork):
 
 
 def from_diffusers(folder: Path, *, condition_range: tuple[float, float] = (-1.0, 1.0), condition_first: bool = False) -> Translator:
-    """The translator in a pipeline's ``folder``: ``unet`` (config.json, safetensors) and ``scheduler`` (scheduler_config.json).
+    """Return the translator in a pipeline's ``folder``: ``unet`` (config.json, safetensors) and ``scheduler``
+    (scheduler_config.json).
 
-    Nothing is fetched, and no code of the folder is run. ``condition_range``: what the network took the condition's [0, 1] as (a
-    latent condition: (0, 1), as it is). Raises :class:`ModelError` for anything that cannot be represented.
+    Nothing is fetched, and no code of the folder is run. ``condition_range``: what the network took the condition's [0, 1]
+    as (a latent condition: (0, 1), as it is). Raise :class:`ModelError` for anything that cannot be represented.
     """
     layout = {"condition_range": condition_range, "condition_first": condition_first}
     settings = unet_settings(read_json(folder / "unet" / "config.json"), layout)
@@ -103,7 +104,7 @@ def from_diffusers(folder: Path, *, condition_range: tuple[float, float] = (-1.0
 
 
 def unet_settings(config: Mapping[str, Any], layout: Mapping[str, Any]) -> DiffusersUNetSettings:
-    """Settings from a network's configuration. Raises :class:`ModelError` for those that no translator can have."""
+    """Settings from a network's configuration. Raise :class:`ModelError` for those that no translator can have."""
     config = {key: value for key, value in config.items() if key == "_class_name" or not key.startswith("_")}
     if config.pop("_class_name", None) != UNET:
         raise unusable("unet", "another network", f"{UNET}, the condition concatenated to x_t")

@@ -18,12 +18,12 @@ WRAPPINGS = ("state_dict", "model")
 
 
 def unusable(what: Path | str, found: str, expected: str) -> ModelError:
-    """The error for a model that cannot be adapted."""
+    """Return the error for a model that cannot be adapted."""
     return ModelError(f"{what}: found {found}; expected {expected}", code="adapter")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises :class:`ModelError` where it is not one."""
+    """Return a JSON object. Raise :class:`ModelError` where it is not one."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -34,7 +34,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The state dict in a ``.safetensors`` or PyTorch file. Raises :class:`ModelError` where it holds anything but tensors."""
+    """Return the state dict in a ``.safetensors`` or PyTorch file. Raise :class:`ModelError` where it holds anything but
+    tensors."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -52,7 +53,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Give a network exactly these weights and freeze it; weights of the older MONAI Generative are renamed.
 
-    Raises :class:`ModelError` where a weight is missing, left over, of another shape or not finite.
+    Raise :class:`ModelError` where a weight is missing, left over, of another shape or not finite.
     """
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise unusable(path, "weights that are not finite", "finite ones")

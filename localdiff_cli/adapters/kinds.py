@@ -14,7 +14,7 @@ KINDS: dict[str, type[MonaiUNetSettings] | type[DiffusersUNetSettings]] = {"mona
 
 
 def bundle_metadata(translator: Translator) -> dict[str, Any]:
-    """``network`` and ``schedule`` for ``save_bundle``; its weights are ``translator.model.state_dict()``."""
+    """Return ``network`` and ``schedule`` for ``save_bundle``; its weights are ``translator.model.state_dict()``."""
     settings = translator.model.settings
     kind = next(name for name, made in KINDS.items() if isinstance(settings, made))
     return {"network": {"kind": kind} | asdict(settings), "schedule": asdict(translator.schedule)}  # type: ignore[call-overload]

@@ -34,10 +34,10 @@ class Autoencoder:
     factor: int
 
     def space(self, shape: tuple[int, int], *, condition: Callable[[Tensor], Tensor] | None = None) -> Space:
-        """The latent space of slices of ``shape`` (rows, columns).
+        """Return the latent space of slices of ``shape`` (rows, columns).
 
         ``condition`` takes a condition ``(N, 1, H, W)`` in [0, 1] to what the network is shown; None: the same encoder.
-        Raises ``ValueError`` where the shape is no multiple of the factor.
+        Raise ``ValueError`` where the shape is no multiple of the factor.
         """
         if any(size % self.factor for size in shape):
             raise ValueError(f"slices of {shape[0]} × {shape[1]}: expected multiples of {self.factor}, the autoencoder's factor")
@@ -48,7 +48,7 @@ class Autoencoder:
         return self.encode(2 * image - 1)
 
     def region(self, region: Region) -> Region:
-        """A slice's region on the latent grid: a latent is OOD where any of its pixels is."""
+        """Return a slice's region on the latent grid: a latent is OOD where any of its pixels is."""
         if region.crop is not None:
             raise ValueError("a crop of pixels: expected none; make it of the latent region")
         mask = max_pool2d(region.mask.to(region.map.dtype), self.factor) > 0

@@ -15,14 +15,14 @@ Config = Mapping[str, Any] | Path
 
 
 def read_config(config: Config) -> Mapping[str, Any]:
-    """The configuration as it was written."""
+    """Return the configuration as it was written."""
     return read_json(config) if isinstance(config, Path) else config
 
 
 def arguments_of(config: Mapping[str, Any], class_name: str) -> dict[str, Any] | None:
-    """The arguments of the one component whose ``_target_`` is ``class_name``; None where there is none.
+    """Return the arguments of the one component whose ``_target_`` is ``class_name``; None where there is none.
 
-    Raises :class:`ModelError` where there are several, or an argument is a Python expression (``$…``) or leads nowhere.
+    Raise :class:`ModelError` where there are several, or an argument is a Python expression (``$…``) or leads nowhere.
     """
     found = {
         key: value

@@ -67,7 +67,7 @@ class MonaiUNetSettings:
         return int(2 ** (len(self.channels) - 1))
 
     def build(self) -> ConcatenatedNetwork:
-        """The network with random weights."""
+        """Return the network with random weights."""
         load_monai()
         from monai.networks.nets import DiffusionModelUNet
 
@@ -91,11 +91,12 @@ def from_monai(
     condition_range: tuple[float, float] = (-1.0, 1.0),
     condition_first: bool = False,
 ) -> Translator:
-    """The translator of MONAI ``weights`` (``.safetensors``, or ``.pt`` of tensors only) and their ``config``.
+    """Return the translator of MONAI ``weights`` (``.safetensors``, or ``.pt`` of tensors only) and their ``config``.
 
-    ``config``: a bundle's configuration with the network and its DDPM or DDIM scheduler, or the network's arguments alone. ``schedule``
-    replaces the scheduler, and is needed where there is none. ``condition_range``: what the network took the condition's [0, 1] as
-    (a latent condition: (0, 1), as it is). Raises :class:`ModelError` for anything that cannot be represented.
+    ``config``: a bundle's configuration with the network and its DDPM or DDIM scheduler, or the network's arguments alone.
+    ``schedule`` replaces the scheduler, and is needed where there is none. ``condition_range``: what the network took the
+    condition's [0, 1] as (a latent condition: (0, 1), as it is). Raise :class:`ModelError` for anything that cannot be
+    represented.
     """
     written = read_config(config)
     arguments = arguments_of(written, NAME)
@@ -110,7 +111,7 @@ def from_monai(
 
 
 def unet_settings(arguments: Mapping[str, Any], layout: Mapping[str, Any]) -> MonaiUNetSettings:
-    """Settings from MONAI's arguments. Raises :class:`ModelError` for those that no translator can have."""
+    """Settings from MONAI's arguments. Raise :class:`ModelError` for those that no translator can have."""
     arguments = {"channels" if name == "num_channels" else name: value for name, value in arguments.items()}  # MONAI Generative's name
     for name, allowed in TURNED_OFF.items():
         if arguments.get(name, allowed[0]) not in allowed:

@@ -29,7 +29,7 @@ MAX_PID = 2**31
 
 
 def key_of(name: str) -> str:
-    """A volume's key: a file name of fixed length, whatever the volume is called."""
+    """Return a volume's key: a file name of fixed length, whatever the volume is called."""
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -72,12 +72,12 @@ def _started(pid: int) -> str:
 
 
 def this_process() -> Owner:
-    """The owner that this process is."""
+    """Return the owner that this process is."""
     return Owner(_host(), os.getpid(), _started(os.getpid()))
 
 
 def is_alive(owner: Owner) -> bool | None:
-    """Whether a claim's process still runs; None where that cannot be seen from this host."""
+    """Return whether a claim's process still runs; None where that cannot be seen from this host."""
     if owner.host != _host():
         return None
     try:
@@ -114,11 +114,11 @@ class Claims:
         return FileLock(self.folder.parent / "guard.lock")
 
     def path(self, key: str) -> Path:
-        """The claim's file."""
+        """Return the claim's file."""
         return self.folder / f"{key}.json"
 
     def take(self, key: str, name: str) -> Claim | None:
-        """Claim a volume; None where a living process holds it. Raises ``OSError`` where the folder cannot be written."""
+        """Claim a volume; None where a living process holds it. Raise ``OSError`` where the folder cannot be written."""
         path, token = self.path(key), uuid.uuid4().hex
         with self._guard():
             held = _read(path)
@@ -165,7 +165,7 @@ class Claims:
                     path.unlink(missing_ok=True)
 
     def holder(self, key: str) -> str:
-        """Who holds a volume, for messages."""
+        """Return who holds a volume, for messages."""
         owner = _owner(_read(self.path(key)) or {})
         return "nobody" if owner is None else f"process {owner.pid} on {owner.host.split(' ')[0]}"
 

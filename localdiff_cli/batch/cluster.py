@@ -49,9 +49,10 @@ def perform(packed: tuple[bytes, str, str | None], task: Any, attempt: int) -> A
 
 
 def connect(cluster: str, jobs: int) -> Client:
-    """The client of a running scheduler, or of one that asks Slurm for ``jobs`` workers as the user's Dask settings say.
+    """Return the client of a running scheduler, or of one that asks Slurm for ``jobs`` workers as the user's Dask settings
+    say.
 
-    Raises :class:`UsageError` where Dask is not installed or nobody answers.
+    Raise :class:`UsageError` where Dask is not installed or nobody answers.
     """
     try:
         from distributed import Client
@@ -75,7 +76,8 @@ def connect(cluster: str, jobs: int) -> Client:
 
 
 def run_on_cluster(recipe: Recipe, tasks: list[Any], listener: Listener, cluster: str, *, jobs: int = 1) -> Generator[Any]:
-    """The results of ``tasks``, in the order in which they are ready. Raises the :class:`LocaldiffError` of an unusable model."""
+    """Yield the results of ``tasks``, in the order in which they are ready. Raise the :class:`LocaldiffError` of an
+    unusable model."""
     packed = (pickle.dumps(recipe), os.getcwd(), os.environ.get("LOCALDIFF_MODELS"))
     with connect(cluster, jobs) as client:
         from distributed import as_completed
@@ -94,7 +96,7 @@ def run_on_cluster(recipe: Recipe, tasks: list[Any], listener: Listener, cluster
             except KilledWorker as error:
                 result = recipe.lost(task, attempt, "crash", f"its workers died one after another ({error})")
             except FutureCancelledError as error:
-                raise DeviceError(f"--cluster {cluster}: the scheduler is gone; the same command goes on", code="no-cluster") from error
+                raise DeviceError(f"--cluster {cluster}: the scheduler is gone; repeat the command to resume", code="no-cluster") from error
             if isinstance(result, LocaldiffError):
                 raise result
             pause = recipe.pause(result, attempt)

@@ -32,7 +32,7 @@ class Found:
 
 
 def wrong_contrast(content: Content, expected: str) -> str | None:
-    """Why a file is not the expected contrast; None where it is, or where nothing says."""
+    """Return why a file is not the expected contrast; None where it is, or where nothing says."""
     if content.contrast in (None, expected):
         return None
     made = "synthetic " if content.synthetic else ""
@@ -42,7 +42,7 @@ def wrong_contrast(content: Content, expected: str) -> str | None:
 def discover(given: str, contrast: str, affine_from: str | None = None) -> Found:
     """Find the volumes of ``contrast``; others in a folder are skipped and counted, a file named alone is refused.
 
-    Raises :class:`NoInputError` where nothing is left, :class:`VolumeError` for a named file of another contrast.
+    Raise :class:`NoInputError` where nothing is left, :class:`VolumeError` for a named file of another contrast.
     """
     walk = images_in(given)
     items, skipped = [], []
@@ -67,20 +67,22 @@ def discover(given: str, contrast: str, affine_from: str | None = None) -> Found
 
 
 def contrasts_in(given: str) -> set[str]:
-    """The image contrasts that sidecars and names of the inputs say. Raises :class:`NoInputError` where there is no input."""
+    """Return the image contrasts that sidecars and names of the inputs say. Raise :class:`NoInputError` where there is no
+    input."""
     said = {content_of(path, relative).contrast for path, relative in images_in(given).images}
     return {contrast for contrast in said if contrast in IMAGES}
 
 
 def check_apart(given: str, out: Path, found: Found, option: str = "--out") -> None:
-    """Refuse outputs below a folder of DICOM series: the next run would find them instead of the series. Raises :class:`UsageError`."""
+    """Refuse outputs below a folder of DICOM series: the next run would find them instead of the series. Raise
+    :class:`UsageError`."""
     inside = Path(given).is_dir() and Path(given).resolve() in out.resolve().parents
     if inside and any(suffix_of(item.path) is None for item in found.items):
         raise UsageError(f"{option} {out}: lies in the folder of DICOM series; expected one outside of {given}", code="in-is-out")
 
 
 def check_folders(given: str, out: Path, option: str = "--out") -> None:
-    """Refuse outputs on top of inputs. Raises :class:`UsageError`."""
+    """Refuse outputs on top of inputs. Raise :class:`UsageError`."""
     path = Path(given)
     if path.is_dir() and path.resolve() == out.resolve():
         raise UsageError(f"{option} {out}: is the input folder; expected another one, inputs are never overwritten", code="in-is-out")

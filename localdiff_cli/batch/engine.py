@@ -69,7 +69,8 @@ class Tally:
 
 
 def of_shard(items: Iterable[I], shard: tuple[int, int] | None) -> tuple[I, ...]:
-    """The items of one shard: by a hash of the name, so that a volume stays in its shard whatever else comes or goes."""
+    """Return the items of one shard: by a hash of the name, so that a volume stays in its shard whatever else comes or
+    goes."""
     if shard is None:
         return tuple(items)
     number, count = shard
@@ -77,7 +78,7 @@ def of_shard(items: Iterable[I], shard: tuple[int, int] | None) -> tuple[I, ...]
 
 
 def check_collisions(recipe: VolumeRecipe, items: tuple[Item, ...]) -> None:
-    """Refuse two inputs that would write the same output, and outputs on top of inputs. Raises :class:`UsageError`."""
+    """Refuse two inputs that would write the same output, and outputs on top of inputs. Raise :class:`UsageError`."""
     seen: dict[Path, Path] = {}
     inputs = {Path(os.path.realpath(item.path)) for item in items}  # unlike resolve(), no loop of links stops it
     folders: dict[Path, Path] = {}

@@ -14,7 +14,7 @@ from localdiff_cli.volumes.reader import open_volume
 def show_plan(recipe: VolumeRecipe, found: Found, how: Execution, reporter: Reporter, *, overwrite: bool) -> None:
     """Print a TSV of the plan to standard output and its sum to the reporter; nothing is written.
 
-    Raises :class:`LocaldiffError` where the model or the options cannot be used.
+    Raise :class:`LocaldiffError` where the model or the options cannot be used.
     """
     check_collisions(recipe, found.items)
     items = of_shard(found.items, how.shard)

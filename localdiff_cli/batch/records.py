@@ -61,16 +61,16 @@ class Records:
         self.folder = out / STATE_FOLDER / "records"
 
     def path(self, volume: str) -> Path:
-        """The file of a volume's record."""
+        """Return the file of a volume's record."""
         return self.folder / f"{key_of(volume)}.json"
 
     def write(self, record: Record) -> None:
-        """Keep a record. Raises :class:`VolumeError` where it cannot be written."""
+        """Keep a record. Raise :class:`VolumeError` where it cannot be written."""
         values = {key: value for key, value in asdict(record).items() if key != "fresh"}
         write_text(self.path(record.volume), json.dumps(values, ensure_ascii=False) + "\n", durable=False)
 
     def read(self, path: Path) -> Record | None:
-        """A record; None for a file that is none."""
+        """Return a record; None for a file that is none."""
         names = {f.name for f in fields(Record)}
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -88,15 +88,16 @@ class Records:
             return False
 
     def all(self) -> dict[str, Record]:
-        """Every record whose output is still there, and every failure, by volume."""
+        """Return every record whose output is still there, and every failure, by volume."""
         found = (self.read(path) for path in self.folder.glob("*.json"))
         kept = (r for r in found if r is not None and (r.state != DONE or self._has_output(r)))
         return {record.volume: record for record in sorted(kept, key=lambda r: r.volume)}
 
     def write_tables(self, planned: Iterable[str], account: dict[str, Any], *, wait: bool) -> None:
-        """Write ``runs.tsv``, ``run.json``, ``qc.tsv``, ``slices.tsv`` and ``failures.tsv``; without ``wait`` only if nobody else does.
+        """Write ``runs.tsv``, ``run.json``, ``qc.tsv``, ``slices.tsv`` and ``failures.tsv``; without ``wait`` only if
+        nobody else does.
 
-        Raises :class:`VolumeError` where they cannot be written.
+        Raise :class:`VolumeError` where they cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder.parent / "tables.lock")
@@ -127,7 +128,7 @@ def _is_sound(record: Record) -> bool:
 
 
 def tables(known: dict[str, Record], planned: Iterable[str], account: dict[str, Any]) -> dict[str, str | None]:
-    """The tables by file name; None for one that has no rows."""
+    """Return the tables by file name; None for one that has no rows."""
     rows = [known.get(name) or Record(name, OPEN) for name in sorted({*known, *planned})]
     finished = [record for record in rows if record.state in (DONE, FAILED)]
     counts = {state: sum(record.state == state for record in rows) for state in (DONE, FAILED, OPEN)}
@@ -152,7 +153,7 @@ def _cell(value: Any) -> str:
 
 
 def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A TSV; tabs and line ends inside cells become spaces."""
+    """Return a TSV; tabs and line ends inside cells become spaces."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, delimiter="\t", lineterminator="\n")
     writer.writerow(columns)

@@ -117,7 +117,7 @@ def say(text: str) -> None:
 
 
 def recorded_arguments(words: list[str]) -> str:
-    """A command's arguments for a card, which says nothing about this machine.
+    """Return a command's arguments for a card, which says nothing about this machine.
 
     Absolute paths become relative ones, or their last part; the working folder and ``--record`` decide nothing and are left out.
     """

@@ -43,12 +43,12 @@ class Sources:
         return {"SourceSHA256": self.source, "CompanionSHA256": list(self.companions)}
 
     def told_by(self, sidecar: Mapping[str, Any]) -> bool:
-        """Whether a sidecar speaks of this content."""
+        """Return whether a sidecar speaks of this content."""
         return all(sidecar.get(name) == value for name, value in self.facts.items())
 
 
 def sources(work: VolumeWork, item: Item) -> Sources:
-    """What the files of an item hold now."""
+    """Return what the files of an item hold now."""
     return Sources(file_hash(item.path), tuple(file_hash(path) for path in work.companions(item)))
 
 
@@ -99,7 +99,7 @@ def _remove_others(folder: Path, earlier: object, written: Mapping[str, str]) ->
 
 
 def peak_megabytes() -> float:
-    """The peak memory of this process so far, MB."""
+    """Return the peak memory of this process so far, MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
@@ -115,7 +115,8 @@ def _check_unchanged(item: Item, before: Sources, after: Sources) -> None:
     if before != after:
         which = "the input" if before.source != after.source else "its mask, map or reference"
         raise VolumeError(
-            f"{item.path}: {which} changed while it was worked on; the same command again, when nothing writes there", code="input-changed"
+            f"{item.path}: {which} changed while it was being processed; run the same command when nothing writes there",
+            code="input-changed",
         )
 
 
@@ -130,11 +131,11 @@ class Recorded:
     debug: bool = False
 
     def name(self, item: Item) -> str:
-        """The volume's name in messages and tables."""
+        """Return the volume's name in messages and tables."""
         return printable(item.relative)
 
     def load(self, say: Say) -> RecordedWork:
-        """Load the networks. Raises :class:`LocaldiffError` where they cannot be used."""
+        """Load the networks. Raise :class:`LocaldiffError` where they cannot be used."""
         return RecordedWork(self, self.recipe.load(say), Claims(self.out), say)
 
     def pause(self, record: Record, attempt: int) -> float | None:
@@ -144,7 +145,7 @@ class Recorded:
         return 0.0 if record.state == FAILED and record.code in TRANSIENT and attempt < MAX_ATTEMPTS else None
 
     def lost(self, item: Item, attempt: int, code: str, reason: str) -> Record:
-        """The record of a volume whose worker died or hung; what it left half-made goes."""
+        """Return the record of a volume whose worker died or hung; what it left half-made goes."""
         outputs = self.recipe.outputs(item)
         for path in (*outputs, sidecar_path(outputs[0])):
             sweep(path)
@@ -171,7 +172,7 @@ class RecordedWork:
     say: Say
 
     def __call__(self, item: Item, attempt: int, on_slice: OnSlice) -> Record:
-        """The record of one volume. Raises :class:`LocaldiffError` only where no volume at all can be worked on."""
+        """Return the record of one volume. Raise :class:`LocaldiffError` only where no volume at all can be worked on."""
         name, started = self.recorded.name(item), time.monotonic()
         try:
             record = self._record(item, name, attempt, on_slice)

@@ -52,11 +52,11 @@ class VolumeWork(Protocol):
         ...
 
     def smaller(self) -> VolumeWork | None:
-        """The same work with half the batch; None where the batch is one slice."""
+        """Return the same work with half the batch; None where the batch is one slice."""
         ...
 
     def estimate(self, shape: tuple[int, int, int]) -> Estimate:
-        """What a volume of this shape, ``(slices, rows, columns)``, will cost."""
+        """Return what a volume of this shape, ``(slices, rows, columns)``, will cost."""
         ...
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
@@ -68,11 +68,11 @@ class VolumeRecipe(Protocol):
     """How to make a command's work. It can be pickled: worker processes and cluster nodes load it themselves."""
 
     def outputs(self, item: Item) -> list[Path]:
-        """All volumes that the work writes for this item; the sidecar lies beside the first."""
+        """Return all volumes that the work writes for this item; the sidecar lies beside the first."""
         ...
 
     def load(self, say: Say) -> VolumeWork:
-        """Load the networks. Raises :class:`LocaldiffError` where they, or the options, cannot be used."""
+        """Load the networks. Raise :class:`LocaldiffError` where they, or the options, cannot be used."""
         ...
 
 
@@ -80,7 +80,7 @@ class Work(Protocol):
     """What is ready for one task after another."""
 
     def __call__(self, task: Any, attempt: int, on_slice: OnSlice, /) -> Any:
-        """The result of a task; tasks and results are anything that can be pickled."""
+        """Return the result of a task; tasks and results are anything that can be pickled."""
         ...
 
 
@@ -88,11 +88,11 @@ class Recipe(Protocol):
     """What a run hands to its processes."""
 
     def name(self, task: Any) -> str:
-        """The task's name in messages."""
+        """Return the task's name in messages."""
         ...
 
     def load(self, say: Say) -> Work:
-        """Make the work, once a process. Raises :class:`LocaldiffError` where it cannot be made."""
+        """Make the work, once a process. Raise :class:`LocaldiffError` where it cannot be made."""
         ...
 
     def pause(self, result: Any, attempt: int) -> float | None:
@@ -100,10 +100,10 @@ class Recipe(Protocol):
         ...
 
     def lost(self, task: Any, attempt: int, code: str, reason: str) -> Any:
-        """The result of a task whose worker died or hung."""
+        """Return the result of a task whose worker died or hung."""
         ...
 
 
 def printable(relative: Path) -> str:
-    """A volume's name for tables and sidecars; bytes that are not UTF-8 are marked."""
+    """Return a volume's name for tables and sidecars; bytes that are not UTF-8 are marked."""
     return relative.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -66,7 +66,7 @@ def sigterm_raises() -> Iterator[None]:
 
 
 def available_cores() -> int:
-    """The cores this process may use: its affinity, the control group's quota, Slurm's share."""
+    """Return the cores this process may use: its affinity, the control group's quota, Slurm's share."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [affinity, _group_quota()]
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
@@ -106,7 +106,7 @@ class Queue:
         heapq.heappush(self._heap, (time.monotonic() + pause, next(self._order), task, attempt))
 
     def take(self) -> tuple[Any, int] | None:
-        """The next task and its attempt; None while all that are left pause."""
+        """Return the next task and its attempt; None while all that are left pause."""
         if not self._heap or self._heap[0][0] > time.monotonic():
             return None
         _, _, task, attempt = heapq.heappop(self._heap)
@@ -264,9 +264,10 @@ def _cause(process: BaseProcess) -> str:
 
 
 def run_in_workers(recipe: Recipe, tasks: list[Any], listener: Listener, *, jobs: int = 1, timeout: float | None = None) -> Generator[Any]:
-    """Work in ``jobs`` processes, the cores divided among them. A task whose process dies, or takes ``timeout`` seconds, is lost alone.
+    """Work in ``jobs`` processes, the cores divided among them. A task whose process dies, or takes ``timeout`` seconds, is
+    lost alone.
 
-    Raises the :class:`LocaldiffError` that keeps a worker from starting.
+    Raise the :class:`LocaldiffError` that keeps a worker from starting.
     """
     crew = _Crew(recipe, listener, jobs, timeout, Queue(tasks))
     try:

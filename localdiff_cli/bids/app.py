@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 DATA, REPORT = "Which data", "Report (group)"
 SEVERAL = ("--participant-label", "--participant_label", "--session-id", "--session_id")
-"""Options that BIDS Apps let several words follow."""
+"""Options that several words may follow in BIDS Apps."""
 
 
 def _version(wanted: bool) -> None:
@@ -33,28 +33,28 @@ def bids(
     level: Annotated[str, typer.Argument(metavar="participant|group", help="participant: translate and segment; group: the report over all of them.")],
     participant_label: Annotated[list[str] | None, typer.Option("--participant-label", "--participant_label", help="People to work on, with or without sub-; several words may follow. (default: all) Example: --participant-label 01 02", rich_help_panel=DATA)] = None,
     session_id: Annotated[list[str] | None, typer.Option("--session-id", "--session_id", help="Sessions to work on, with or without ses-; several words may follow. (default: all) Example: --session-id baseline", rich_help_panel=DATA)] = None,
-    bids_filter_file: Annotated[Path | None, typer.Option("--bids-filter-file", help='JSON that says which images are meant, as for fMRIPrep: {"t1w": {"acquisition": "mprage"}}. (default: one of each visit) Example: --bids-filter-file filter.json', rich_help_panel=DATA)] = None,
+    bids_filter_file: Annotated[Path | None, typer.Option("--bids-filter-file", help='JSON that says which images to use, as for fMRIPrep: {"t1w": {"acquisition": "mprage"}}. (default: one of each visit) Example: --bids-filter-file filter.json', rich_help_panel=DATA)] = None,
     validate: Annotated[bool, typer.Option("--validate", help="Run bids-validator-deno on BIDS_DIR first; its errors end the run. Needs localdiff\\[bids].", rich_help_panel=DATA)] = False,
     model: Annotated[str, typer.Option("--model", help="Translator bundle by name or folder. Example: --model t1-to-t2", rich_help_panel=o.MODEL)] = "t1-to-flair",
     segmenter: Annotated[str | None, typer.Option("--segmenter", help="Segmenter bundle that finds lesions on the translations, or none. (default: lesion-<target>, where there is one) Example: --segmenter none", rich_help_panel=o.MODEL)] = None,
     mode: Annotated[str, typer.Option("--mode", help="local: Local Diffusion; plain: the ordinary sampler, for comparison. Example: --mode plain", rich_help_panel=o.MODEL)] = "local",
     expert: Annotated[str, typer.Option("--expert", help="Network of the OOD branch: auto (the bundle's expert, where it has one), none (training-free, as published) or a bundle with an expert. Example: --expert none", rich_help_panel=o.MODEL)] = "auto",
     steps: Annotated[int | None, typer.Option("--steps", help="Reverse steps. (default: the bundle's) Example: --steps 10", rich_help_panel=o.MODEL)] = None,
-    samples: Annotated[int, typer.Option("--samples", help="Samples a slice; more than one gives their mean, and desc-syntheticstd. Example: --samples 10", rich_help_panel=o.MODEL)] = 1,
+    samples: Annotated[int, typer.Option("--samples", help="Samples per slice; more than one gives their mean, and desc-syntheticstd. Example: --samples 10", rich_help_panel=o.MODEL)] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Seed of all noise. Example: --seed 7", rich_help_panel=o.MODEL)] = 0,
     detector: o.Detector = None, map_: o.Map = None,
-    save_source: Annotated[bool, typer.Option("--save-source", help="Also write who made each voxel, desc-source_dseg: 1 IND, 2 OOD, 3 fused.", rich_help_panel=o.OUTPUT)] = False,
+    save_source: Annotated[bool, typer.Option("--save-source", help="Also write what made each voxel, desc-source_dseg: 1 IND, 2 OOD, 3 fused.", rich_help_panel=o.OUTPUT)] = False,
     save_brain: Annotated[bool, typer.Option("--save-brain", help="Also write the brain mask used, desc-brain_mask.", rich_help_panel=o.OUTPUT)] = False,
     brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse", affine_from: o.AffineFrom = None, device: o.Device = "auto", batch_size: o.BatchSize = "auto", cache: o.Cache = None,
     ref: Annotated[Path | None, typer.Option("--ref", help="Dataset with the acquired target contrast on the translations' grid, such as derivatives. (default: BIDS_DIR) Example: --ref derivatives/coregistered", exists=True, file_okay=False, rich_help_panel=REPORT)] = None,
     truth: Annotated[Path | None, typer.Option("--truth", help="Dataset with expert lesion masks, …_mask. (default: none) Example: --truth derivatives/experts", exists=True, file_okay=False, rich_help_panel=REPORT)] = None,
-    resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Resample references and masks of another grid, stated in the report; else they are refused.", rich_help_panel=REPORT)] = False,
+    resample_ref: Annotated[bool, typer.Option("--resample-ref", help="Resample references and masks of another grid, as the report then states; otherwise they are refused.", rich_help_panel=REPORT)] = False,
     fail_under: Annotated[list[str] | None, typer.Option("--fail-under", help="End with exit code 5 when a figure is worse than this; may be repeated. Example: --fail-under dice=0.7", rich_help_panel=REPORT)] = None,
-    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Hold --fail-under against the visits that have the figure; else one without it misses the limit.", rich_help_panel=REPORT)] = False,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Apply --fail-under only to the visits that have the figure; otherwise one without it misses the limit.", rich_help_panel=REPORT)] = False,
     jobs: o.Jobs = 1, timeout: o.Timeout = None, max_failures: o.MaxFailures = None, fail_fast: o.FailFast = False,
     shard: o.Shard = None, cluster: o.Cluster = None, dry_run: o.DryRun = False,
     overwrite: o.Overwrite = False, quiet: o.Quiet = False, verbose: o.Verbose = False, json_log: o.JsonLog = None, debug: o.Debug = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:  # fmt: skip
     """Translate a BIDS dataset's images to another contrast: a BIDS App. For research use; not for diagnosis.
 
@@ -79,7 +79,7 @@ def bids(
 
 
 def spread(words: list[str]) -> list[str]:
-    """Arguments in which each of several words after ``--participant-label`` has the option before it: ``a b`` → ``a``, option, ``b``.
+    """Return the arguments with the option repeated before each of several words after ``--participant-label``: ``a b`` → ``a``, option, ``b``.
 
     The words end at the next option; the three positional arguments come before them or stand behind ``--``.
     """

@@ -13,7 +13,7 @@ LEVELS = ("participant", "group")
 
 
 def run_level(level: str, source: Path, shared: RunOptions, participant: ParticipantOptions, group: GroupOptions) -> int:
-    """Carry out one level; the exit code."""
+    """Carry out one level; return the exit code."""
     check_choice("analysis level", level, LEVELS)
     if level == "group":
         return run_group(source, shared, group)

@@ -36,17 +36,18 @@ the group level, measures the images against acquired ones.
 
 
 def link_to(source: Path, out: Path) -> str:
-    """The source dataset as a URI relative to the output: it holds wherever both are moved together."""
+    """Return the source dataset as a URI relative to the output: it holds wherever both are moved together."""
     return quote(Path(os.path.relpath(source.resolve(), out.resolve())).as_posix() + "/")
 
 
 def uri(relative: Path, dataset: str = "") -> str:
-    """The BIDS URI of a file of a linked ``dataset``, or of this one."""
+    """Return the BIDS URI of a file of a linked ``dataset``, or of this one."""
     return f"bids:{dataset}:{relative.as_posix()}"
 
 
 def description(source: Path, out: Path, version: str) -> dict[str, object]:
-    """``dataset_description.json`` of the derivatives of ``source``. Raises :class:`UsageError` where that is no dataset."""
+    """Return ``dataset_description.json`` of the derivatives of ``source``. Raise :class:`UsageError` where that is no
+    dataset."""
     raw, link = read_description(source), link_to(source, out)
     origin = {"DOI": raw["DatasetDOI"]} if raw.get("DatasetDOI") else {"URL": link}
     inherited = {key: raw[key] for key in ("License", "Authors", "Acknowledgements", "EthicsApprovals") if raw.get(key)}
@@ -65,7 +66,7 @@ def description(source: Path, out: Path, version: str) -> dict[str, object]:
 def write_dataset(source: Path, out: Path, version: str) -> None:
     """Make ``out`` a derivative dataset of ``source``; what is there and the same is not touched.
 
-    Raises :class:`UsageError` where ``out`` is another dataset.
+    Raise :class:`UsageError` where ``out`` is another dataset.
     """
     if source.resolve() == out.resolve():
         raise UsageError(

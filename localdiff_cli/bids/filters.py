@@ -23,7 +23,7 @@ Filter = Mapping[str, Any]
 def read_filters(path: Path) -> dict[str, Filter]:
     """Filters by the kind of image, lower case: ``{"t1w": {"session": "01", "acquisition": ["mprage", null]}}``.
 
-    Raises :class:`UsageError` for another form and for entities that BIDS does not have.
+    Raise :class:`UsageError` for another form and for entities that BIDS does not have.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -39,7 +39,7 @@ def read_filters(path: Path) -> dict[str, Filter]:
 
 
 def fits(scan: Scan, rules: Filter) -> bool:
-    """Whether an image satisfies every rule: a value, a list of them, ``null`` (absent) or ``"*"`` (present)."""
+    """Return whether an image satisfies every rule: a value, a list of them, ``null`` (absent) or ``"*"`` (present)."""
     return all(_one(scan, key, values if isinstance(values, list) else [values]) for key, values in rules.items())
 
 

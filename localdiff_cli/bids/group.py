@@ -41,9 +41,9 @@ class GroupOptions:
 
 
 def run_group(source: Path, shared: RunOptions, options: GroupOptions) -> int:
-    """Write the report of all translations in ``shared.out``; the exit code.
+    """Write the report of all translations in ``shared.out``; return the exit code.
 
-    Raises :class:`NoInputError` where there is no translation, or none has an acquired image.
+    Raise :class:`NoInputError` where there is no translation, or none has an acquired image.
     """
     read_description(source)
     bundle = open_bundle(options.model)

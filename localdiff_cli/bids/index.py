@@ -36,7 +36,7 @@ class Scan:
 
 
 def read_description(root: Path) -> dict[str, object]:
-    """A dataset's ``dataset_description.json``. Raises :class:`UsageError` for a folder that is no BIDS dataset."""
+    """Return a dataset's ``dataset_description.json``. Raise :class:`UsageError` for a folder that is no BIDS dataset."""
     file = root / DESCRIPTION
     try:
         found = json.loads(file.read_bytes())
@@ -52,7 +52,8 @@ def read_description(root: Path) -> dict[str, object]:
 def labels(given: Sequence[str], prefix: str) -> tuple[str, ...]:
     """Labels without their prefix, whichever way they were given: ``sub-01`` and ``01`` are the same.
 
-    Raises :class:`UsageError` for an empty one, as a variable of the shell leaves that is not set: it would mean everybody, or nobody.
+    Raise :class:`UsageError` for an empty one, as a variable of the shell leaves that is not set: it would mean everybody,
+    or nobody.
     """
     found = tuple(dict.fromkeys(label.removeprefix(f"{prefix}-") for label in given))
     if "" in found:
@@ -62,10 +63,11 @@ def labels(given: Sequence[str], prefix: str) -> tuple[str, ...]:
 
 
 def scan_dataset(root: Path, subjects: Sequence[str] = (), sessions: Sequence[str] = ()) -> Iterator[Scan]:
-    """Every image below ``sub-*/[ses-*/]anat``, ordered by name; of these ``subjects`` and ``sessions`` only, where some are given.
+    """Yield every image below ``sub-*/[ses-*/]anat``, ordered by name; of these ``subjects`` and ``sessions`` only, where
+    some are given.
 
-    Links to files are listed whether or not their content is there: reading them says what is missing. Raises :class:`NoInputError`
-    for people who are not in the dataset, :class:`UsageError` for a folder that cannot be read.
+    Links to files are listed whether or not their content is there: reading them says what is missing. Raise
+    :class:`NoInputError` for people who are not in the dataset, :class:`UsageError` for a folder that cannot be read.
     """
     wanted, seen = labels(subjects, "sub"), labels(sessions, "ses")
     missing = [label for label in wanted if not (root / f"sub-{label}").is_dir()]

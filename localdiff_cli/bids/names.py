@@ -28,7 +28,7 @@ class BidsName:
     extension: str
 
     def get(self, key: str) -> str | None:
-        """The value of an entity, by its short name."""
+        """Return the value of an entity, by its short name."""
         return dict(self.entities).get(key)
 
     @property
@@ -46,7 +46,7 @@ class BidsName:
 
 
 def parse_name(name: str) -> BidsName | None:
-    """A file's name taken apart; None for one that is not of the form ``key-value_…_suffix.extension``."""
+    """Return a file's name taken apart; None for one that is not of the form ``key-value_…_suffix.extension``."""
     stem, dot, extension = name.partition(".")
     *pairs, suffix = stem.split("_")
     found = [_PAIR.fullmatch(pair) for pair in pairs]
@@ -59,7 +59,7 @@ def parse_name(name: str) -> BidsName | None:
 
 
 def derived(name: BidsName, suffix: str, added: Mapping[str, str]) -> BidsName:
-    """The name of something made from ``name``: entities ``added`` (or replaced) at their place, another suffix."""
+    """Return the name of something made from ``name``: entities ``added`` (or replaced) at their place, another suffix."""
     order = list(ENTITIES)
     entities = dict(name.entities) | dict(added)
     known = sorted(entities, key=lambda key: order.index(key) if key in order else len(order))

@@ -45,7 +45,7 @@ class BidsPlan(OutputPlan):
     space: str = "T1w"
 
     def path(self, item: Item, role: Role) -> Path:
-        """Where one kind of output goes. Raises :class:`VolumeError` for an input without a BIDS name."""
+        """Return where one kind of output goes. Raise :class:`VolumeError` for an input without a BIDS name."""
         name = parse_name(item.relative.name)
         if name is None:
             raise VolumeError(f"{item.path}: found no BIDS name; expected sub-…_{self.space}.nii.gz", code="name")
@@ -56,7 +56,8 @@ class BidsPlan(OutputPlan):
         return self.out / item.relative.with_name(str(made))
 
     def with_sidecars(self, item: Item) -> list[Path]:
-        """All volumes, the main one first, and the sidecars of the others: the engine keeps, checks and replaces them alike."""
+        """Return all volumes, the main one first, and the sidecars of the others: the engine keeps, checks and replaces
+        them alike."""
         main, *rest = self.outputs(item)
         return [main, *rest, *map(sidecar_path, rest)]
 
@@ -79,16 +80,16 @@ class BidsWork:
         return self.inner.device
 
     def companions(self, item: Item) -> list[Path]:
-        """This volume's own files among those given."""
+        """Return this volume's own files among those given."""
         return self.inner.companions(item)
 
     def smaller(self) -> BidsWork | None:
-        """The same work with half the batch; None where the batch is one slice."""
+        """Return the same work with half the batch; None where the batch is one slice."""
         smaller = self.inner.smaller()
         return None if smaller is None else replace(self, inner=smaller)
 
     def estimate(self, shape: tuple[int, int, int]) -> Estimate:
-        """What a volume of this shape, ``(slices, rows, columns)``, will cost."""
+        """Return what a volume of this shape, ``(slices, rows, columns)``, will cost."""
         return self.inner.estimate(shape)
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
@@ -104,7 +105,7 @@ class BidsWork:
 
 
 def sidecar_facts(item: BidsItem, role: Role, *, stripped: bool) -> dict[str, object]:
-    """What BIDS wants to know of one output: sources and space as URIs, whether the skull is gone, what it is."""
+    """Return what BIDS wants to know of one output: sources and space as URIs, whether the skull is gone, what it is."""
     raw = uri(item.raw, RAW)
     sources = [raw] if item.relative == item.raw else [uri(item.relative), raw]
     facts: dict[str, object] = {

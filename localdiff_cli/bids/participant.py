@@ -51,7 +51,8 @@ class ParticipantOptions:
 
 
 def choices_of(root: Path, suffix: str, selection: Selection) -> list[Choice]:
-    """One image a visit. Raises :class:`NoInputError` where no image is left, :class:`UsageError` for a filter that cannot be read."""
+    """Return one image a visit. Raise :class:`NoInputError` where no image is left, :class:`UsageError` for a filter that
+    cannot be read."""
     filters = read_filters(selection.filter_file) if selection.filter_file else {}
     scans = scan_dataset(root, selection.participants, selection.sessions)
     found = list(choose(scans, suffix, filters.get(suffix.lower(), {})))
@@ -64,7 +65,7 @@ def choices_of(root: Path, suffix: str, selection: Selection) -> list[Choice]:
 
 
 def items_of(choices: list[Choice], shard: tuple[int, int] | None, affine_from: str | None = None) -> tuple[BidsItem, ...]:
-    """The engine's items of one shard; only their sidecars are read."""
+    """Return the engine's items of one shard; only their sidecars are read."""
     unread = Content(None)
     items = [
         BidsItem(c.scan.path, c.scan.relative, unread, c.scan.relative, c.reason, tuple(o.relative.as_posix() for o in c.others))
@@ -74,7 +75,7 @@ def items_of(choices: list[Choice], shard: tuple[int, int] | None, affine_from: 
 
 
 def run_participants(source: Path, shared: RunOptions, options: ParticipantOptions) -> int:
-    """Translate and segment; the exit code."""
+    """Translate and segment; return the exit code."""
     how, out = execution(shared.how), shared.out
     read_description(source)
     bundle = checked_bundle(options.translate, options.detector)

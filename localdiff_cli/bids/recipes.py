@@ -25,11 +25,11 @@ class BidsTranslateRecipe(TranslateRecipe):
         return BidsPlan(self.out, self.roles, bundle.target.contrast, bundle.condition.contrast)
 
     def outputs(self, item: Item) -> list[Path]:
-        """All files written for an item, the translation first."""
+        """Return all files written for an item, the translation first."""
         return self.plan.with_sidecars(item)
 
     def load(self, say: Say) -> VolumeWork:
-        """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
+        """Load bundle, networks and detector. Raise :class:`LocaldiffError` where they cannot be used."""
         return BidsWork(super().load(say), self.plan)
 
 
@@ -43,9 +43,9 @@ class BidsSegmentRecipe(SegmentRecipe):
         return BidsPlan(self.out, self.roles)
 
     def outputs(self, item: Item) -> list[Path]:
-        """All files written for an item, the mask first."""
+        """Return all files written for an item, the mask first."""
         return self.plan.with_sidecars(item)
 
     def load(self, say: Say) -> VolumeWork:
-        """Load the bundle. Raises :class:`LocaldiffError` where it cannot be used."""
+        """Load the bundle. Raise :class:`LocaldiffError` where it cannot be used."""
         return BidsWork(super().load(say), self.plan)

@@ -14,12 +14,13 @@ NAME = "bids-validator-deno"
 
 
 def validator() -> str | None:
-    """The validator's program, on the PATH or beside this Python (an environment need not be activated); None where there is none."""
+    """Return the validator's program, on the PATH or beside this Python (an environment need not be activated); None where
+    there is none."""
     return shutil.which(NAME, path=os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)]))
 
 
 def check_dataset(root: Path) -> None:
-    """Run the validator. Raises :class:`UsageError` for a dataset with errors, and where it is not installed."""
+    """Run the validator. Raise :class:`UsageError` for a dataset with errors, and where it is not installed."""
     program = validator()
     if program is None:
         raise UsageError(f"--validate: needs {NAME}: pip install 'localdiff[bids]'", code="no-validator")

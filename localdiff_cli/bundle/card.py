@@ -12,7 +12,7 @@ NOTICE = "For research use; not for diagnosis."
 
 
 def card(metadata: dict[str, Any]) -> str:
-    """The card as Markdown."""
+    """Return the card as Markdown."""
     parts = [_fields(metadata), f"# {metadata.get('name', 'bundle')}", NOTICE, _what(metadata)]
     parts += [_made(part, account) for part, account in metadata.get("training", {}).items()]
     parts += [_results(metadata["results"])] if metadata.get("results") else []

@@ -30,7 +30,7 @@ SCHEDULES = ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine")
 
 
 def load_tensors(bundle: Bundle, name: str) -> dict[str, Tensor]:
-    """The tensors of a weight file, float32 however they are stored.
+    """Return the tensors of a weight file, float32 however they are stored.
 
     All are copied: in the mapped file they lie unaligned, and the last bits of a product depend on that.
     """
@@ -64,7 +64,7 @@ def _filled(make: Callable[[], N], tensors: dict[str, Tensor], bundle: Bundle, d
 
 
 def schedule_of(bundle: Bundle) -> Schedule:
-    """The noise schedule of a translator bundle."""
+    """Return the noise schedule of a translator bundle."""
     from localdiff_cli.diffusion.schedule import GivenSchedule, Schedule
 
     described = bundle.metadata.get("schedule", {})
@@ -77,9 +77,10 @@ def schedule_of(bundle: Bundle) -> Schedule:
 
 
 def load_translator(bundle: Bundle, device: torch.device, weights: str = TRANSLATOR) -> TranslatorNetwork | ConcatenatedNetwork:
-    """The conditional diffusion network, frozen: the project's own, or of the ``kind`` that its metadata names (adapters/kinds.py).
+    """Return the conditional diffusion network, frozen: the project's own, or of the ``kind`` that its metadata names
+    (adapters/kinds.py).
 
-    Raises :class:`ModelError` for another kind of bundle or unfit weights.
+    Raise :class:`ModelError` for another kind of bundle or unfit weights.
     """
     if bundle.task != "translate" or "network" not in bundle.metadata:
         raise ModelError(
@@ -109,16 +110,17 @@ def _network(bundle: Bundle, *, told: bool = False) -> tuple[Any, Callable[[], T
 
 
 def load_expert(bundle: Bundle, device: torch.device) -> TranslatorNetwork | ConcatenatedNetwork:
-    """The OOD branch's own network, frozen. Raises :class:`ModelError` where the bundle has none."""
+    """Return the OOD branch's own network, frozen. Raise :class:`ModelError` where the bundle has none."""
     if not bundle.has_expert:
         raise ModelError(f"model {bundle.name}: has no OOD expert. Fit one: localdiff fit expert", code="no-expert")
     return load_translator(bundle, device, EXPERT)
 
 
 def detector_bundle(bundle: Bundle) -> Bundle:
-    """Who holds the bundle's PatchCore memory bank: itself, or the bundle of the same condition that its metadata name.
+    """Return who holds the bundle's PatchCore memory bank: itself, or the bundle of the same condition that its metadata
+    name.
 
-    Raises :class:`ModelError` where that one is not here, or holds another bank than it did.
+    Raise :class:`ModelError` where that one is not here, or holds another bank than it did.
     """
     described = bundle.metadata.get("detector")
     if not isinstance(described, dict) or "bundle" not in described:
@@ -134,9 +136,10 @@ def detector_bundle(bundle: Bundle) -> Bundle:
 
 
 def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, backbone_weights: Path | None = None) -> PatchCoreDetector:
-    """The bundle's PatchCore detector, calibrated for ``false_alarm``. ``backbone_weights``: for backbones no package carries.
+    """Return the bundle's PatchCore detector, calibrated for ``false_alarm``. ``backbone_weights``: for backbones no
+    package carries.
 
-    Raises :class:`ModelError` where the bundle has none or it is damaged.
+    Raise :class:`ModelError` where the bundle has none or it is damaged.
     """
     from localdiff_cli.ood.backbone import load_backbone
     from localdiff_cli.ood.detector import PatchCoreDetector
@@ -178,7 +181,7 @@ def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, back
 
 
 def load_segmenter(bundle: Bundle, device: torch.device) -> LesionNetwork:
-    """The lesion network of a segmenter bundle, frozen."""
+    """Return the lesion network of a segmenter bundle, frozen."""
     from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSettings
 
     if bundle.task != "segment":
@@ -188,7 +191,8 @@ def load_segmenter(bundle: Bundle, device: torch.device) -> LesionNetwork:
 
 
 def verify(bundle: Bundle) -> list[str]:
-    """Check every file's hash and build every network; return what was checked. Raises :class:`ModelError` at the first fault."""
+    """Check every file's hash and build every network; return what was checked. Raise :class:`ModelError` at the first
+    fault."""
     import torch
 
     cpu = torch.device("cpu")

@@ -19,7 +19,7 @@ MOST = 127
 
 
 def pack(tensors: dict[str, Tensor], storage: Storage) -> dict[str, Tensor]:
-    """The tensors to be written. In ``int8`` what has one dimension stays float16; whole numbers stay as they are."""
+    """Return the tensors to be written. In ``int8`` what has one dimension stays float16; whole numbers stay as they are."""
     stored: dict[str, Tensor] = {}
     for name, values in tensors.items():
         if not values.is_floating_point():
@@ -50,7 +50,8 @@ def _column(scale: Tensor, values: Tensor) -> Tensor:
 
 
 def unpack(stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as float32, whole numbers as they are; all are copies. Raises :class:`ValueError` for a scale that does not fit."""
+    """Return the tensors as float32, whole numbers as they are; all are copies. Raise :class:`ValueError` for a scale that
+    does not fit."""
     import torch
 
     packed = {name for name, values in stored.items() if values.dtype == torch.int8 and name + SCALE in stored}

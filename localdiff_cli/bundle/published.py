@@ -84,7 +84,8 @@ REQUIRED = ("format", "task", "name", "condition", "bias", "brain")
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema as JSON Schema 2020-12: settings take no key that they do not have, the metadata as a whole any other."""
+    """Return the schema as JSON Schema 2020-12: settings take no key that they do not have, the metadata as a whole any
+    other."""
     schema = TypeAdapter(Metadata).json_schema()
     parts: dict[str, dict[str, Any]] = schema["$defs"]
     closed = {name: part | {"additionalProperties": False} for name, part in parts.items()}

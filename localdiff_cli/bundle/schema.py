@@ -181,7 +181,7 @@ FUNCTIONAL_KEYS = ("format", "task", "condition", "target", "grid", "bias", "bra
 
 
 def damaged(path: Path, found: str, expected: str) -> ModelError:
-    """The error for a bundle's file ``path`` that holds something else than it should."""
+    """Return the error for a bundle's file ``path`` that holds something else than it should."""
     return ModelError(f"{path}: found {_short(found)}; expected {expected}. {MEND}", code="bundle")
 
 
@@ -210,7 +210,8 @@ def checked(kind: type[T], values: Any, path: Path) -> T:
 
 
 def settings_of(kind: type[T], values: Any, path: Path) -> T:
-    """A frozen settings object from JSON. Raises :class:`ModelError` for unknown keys, another type or a value out of range."""
+    """Return a frozen settings object from JSON. Raise :class:`ModelError` for unknown keys, another type or a value out of
+    range."""
     if not isinstance(values, dict):
         raise damaged(path, f"{kind.__name__} is {type(values).__name__}", "an object")
     known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
@@ -221,7 +222,7 @@ def settings_of(kind: type[T], values: Any, path: Path) -> T:
 
 
 def parse(path: Path, metadata: dict[str, Any]) -> Bundle:
-    """The bundle in ``path`` that ``metadata`` describe. Raises :class:`ModelError` where they cannot."""
+    """Return the bundle in ``path`` that ``metadata`` describe. Raise :class:`ModelError` where they cannot."""
     head = checked(Head, metadata, path)
     condition = settings_of(Contrast, metadata.get("condition"), path)
     translates = head.task == "translate" and "target" in metadata

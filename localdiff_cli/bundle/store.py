@@ -45,7 +45,8 @@ MAX_DEPTH = 32
 
 
 def bundle_folders() -> list[Path]:
-    """Where bundles are looked for: ``LOCALDIFF_MODELS`` (several, separated as in PATH), the user's data folder, the shipped ones.
+    """Return where bundles are looked for: ``LOCALDIFF_MODELS`` (several, separated as in PATH), the user's data folder,
+    the shipped ones.
 
     The shipped ones lie inside the package; in a checkout, beside it. Beside an installed package lie other people's.
     """
@@ -59,7 +60,7 @@ def bundle_folders() -> list[Path]:
 
 
 def bundle_paths() -> dict[str, Path]:
-    """Every bundle found, by name; the first folder wins."""
+    """Return every bundle found, by name; the first folder wins."""
     found: dict[str, Path] = {}
     for folder in bundle_folders():
         if os.access(folder, os.R_OK | os.X_OK) and folder.is_dir():
@@ -77,9 +78,9 @@ def _is_bundle(path: Path) -> bool:
 
 
 def open_bundle(name_or_path: str) -> Bundle:
-    """A bundle by its name or folder, read once a process unless its metadata change.
+    """Return a bundle by its name or folder, read once a process unless its metadata change.
 
-    Raises :class:`ModelError` where it is missing, damaged or of another format.
+    Raise :class:`ModelError` where it is missing, damaged or of another format.
     """
     path = Path(os.path.expanduser(name_or_path))
     if not _is_bundle(path):
@@ -110,7 +111,8 @@ def _stamp(file: Path) -> tuple[int, ...]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of the bundle in ``path``, as JSON. Raises :class:`ModelError` where it is not a sensible JSON object."""
+    """Return the metadata of the bundle in ``path``, as JSON. Raise :class:`ModelError` where it is not a sensible JSON
+    object."""
     file = inside(path, METADATA)
     try:
         with file.open("rb") as handle:
@@ -138,7 +140,8 @@ def _depths(value: Any) -> Iterator[int]:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """A file of a bundle. Raises :class:`ModelError` where its name or a link leads out of the folder, before it is touched."""
+    """Return a file of a bundle. Raise :class:`ModelError` where its name or a link leads out of the folder, before it is
+    touched."""
     path = folder / name
     try:
         within = folder.resolve() in path.resolve().parents and not path.is_symlink()
@@ -150,7 +153,8 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def weight_file(bundle: Bundle, name: str) -> Path:
-    """A weight file of the bundle, its hash checked. Raises :class:`ModelError` where it is missing, changed or not inside."""
+    """Return a weight file of the bundle, its hash checked. Raise :class:`ModelError` where it is missing, changed or not
+    inside."""
     files = bundle.metadata.get("files")
     expected = files.get(name) if isinstance(files, dict) else None
     path = inside(bundle.path, name)
@@ -212,7 +216,7 @@ def copy_bundle(bundle: Bundle, to: Path) -> Bundle:
 def with_defaults(bundle: Bundle, changes: Mapping[str, Any]) -> Bundle:
     """Store other defaults in the bundle; the weights stay, the hash changes. The card is left to its writer.
 
-    Raises :class:`UsageError` for a setting that the bundle does not have or a value it cannot take.
+    Raise :class:`UsageError` for a setting that the bundle does not have or a value it cannot take.
     """
     from localdiff_cli.volumes.whole import write_text
 

@@ -36,12 +36,12 @@ BANDS_PEOPLE = 16
 
 
 def cuts(text: str | None) -> tuple[float, ...] | None:
-    """Of ``--taus``: ``0.2,0.1,0.3`` as numbers. Raises :class:`UsageError` for anything else."""
+    """Of ``--taus``: ``0.2,0.1,0.3`` as numbers. Raise :class:`UsageError` for anything else."""
     return _listed("--taus", text, 1e-6, 1.0)
 
 
 def emphases(text: str | None) -> tuple[float, ...] | None:
-    """Of ``--emphases``: ``1.5,1`` as numbers, each once. Raises :class:`UsageError` for anything else."""
+    """Of ``--emphases``: ``1.5,1`` as numbers, each once. Raise :class:`UsageError` for anything else."""
     found = _listed("--emphases", text, 0.0, 10.0)
     return None if found is None else tuple(dict.fromkeys(found))
 
@@ -72,9 +72,9 @@ def _check(options: CalibrateOptions) -> None:
 
 
 def calibrate(options: CalibrateOptions) -> int:
-    """Prove what was asked for and write the certificate; the exit code.
+    """Prove what was asked for and write the certificate; return the exit code.
 
-    Raises :class:`NotCertifiedError` where it cannot be proven, :class:`UsageError` for patients that the bundle has seen.
+    Raise :class:`NotCertifiedError` where it cannot be proven, :class:`UsageError` for patients that the bundle has seen.
     """
     _check(options)
     bundle = open_bundle(options.model)
@@ -202,7 +202,7 @@ def _measure(
     left_out = [person.name for person, record in found if record is None]
     if left_out:
         raise UsageError(
-            f"{', '.join(left_out)}: cannot be measured (see above); leave out with --exclude only who would be left out of use too",
+            f"{', '.join(left_out)}: cannot be measured (see above); use --exclude only for patients who would not be translated either",
             code="unusable",
         )
     return [(person, record) for person, record in found if record is not None]

@@ -13,7 +13,7 @@ from localdiff_cli.recipes.network import batch_of
 
 
 def detect_recipe(out: Path, options: DetectOptions, detector: DetectorOptions) -> DetectRecipe:
-    """The recipe, its options checked. Raises :class:`UsageError` where they cannot be run."""
+    """Return the recipe, its options checked. Raise :class:`UsageError` where they cannot be run."""
     check_brain(options.brain)
     batch_of(options.batch_size, 1)
     check(options)
@@ -22,6 +22,6 @@ def detect_recipe(out: Path, options: DetectOptions, detector: DetectorOptions) 
 
 
 def detect(run: RunOptions, options: DetectOptions, detector: DetectorOptions) -> int:
-    """Detect in every volume of ``run.source``; the exit code."""
+    """Detect in every volume of ``run.source``; return the exit code."""
     recipe = detect_recipe(run.out, options, detector)
     return run_work(run, open_bundle(options.model).condition.contrast, recipe)

@@ -29,11 +29,13 @@ def check_dicom_out(source: str, folder: Path, found: Found) -> None:
     check_folders(source, folder, "--dicom-out")
     check_apart(source, folder, found, "--dicom-out")
     if any(suffix_of(item.path) is not None or not is_dicom(item.path) for item in found.items):
-        raise UsageError(f"--dicom-out {folder}: a series is derived from a series; expected DICOM in --in {source}", code="no-series")
+        raise UsageError(
+            f"--dicom-out {folder}: a series can only be derived from a series; expected DICOM in --in {source}", code="no-series"
+        )
 
 
 def write_dicom(found: Found, tally: Tally, recipe: VolumeRecipe, out: Path, folder: Path, reporter: Reporter, *, overwrite: bool) -> int:
-    """Derive a series from every volume that is done and has none yet; the exit code."""
+    """Derive a series from every volume that is done and has none yet; return the exit code."""
     done = {*tally.done, *tally.skipped}
     written = failed = 0
     for item in found.items:

@@ -36,7 +36,7 @@ def _check(options: EvaluateOptions) -> None:
         given_one, other = ("--lo", "--hi") if options.lo else ("--hi", "--lo")
         raise UsageError(f"{given_one}: an interval has two limits; give {other} too", code="conflict")
     if options.source_map and not options.lo:
-        raise UsageError("--source-map says of which region an interval's coverage is: give --lo and --hi too", code="conflict")
+        raise UsageError("--source-map splits an interval's coverage by region: give --lo and --hi too", code="conflict")
     check(options)
 
 
@@ -111,7 +111,7 @@ NEEDED = ("reference", "brain")
 
 
 def pair(indices: dict[str, Index]) -> tuple[list[CaseFiles], list[Unpaired]]:
-    """Every translation with its partners; what lacks one is listed with the reason, in both directions."""
+    """Return every translation with its partners; what lacks one is listed with the reason, in both directions."""
     from localdiff_cli.evaluation.cohort.summary import Unpaired
     from localdiff_cli.tasks.evaluation import CaseFiles
 
@@ -208,7 +208,7 @@ def _case_settings(options: EvaluateOptions, contrast: str | None) -> CaseSettin
 
 
 def evaluate(run: RunOptions, options: EvaluateOptions) -> int:
-    """Evaluate every pair; write the report; the exit code."""
+    """Evaluate every pair; write the report; return the exit code."""
     _check(options)
     how = execution(run.how)
     from localdiff_cli.evaluation.cohort.limits import check_fail_under, parse_limits

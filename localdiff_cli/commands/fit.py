@@ -98,7 +98,7 @@ def _loop(train: TrainOptions) -> LoopSettings:
 
 
 def fit_translator(options: FitOptions, train: TrainOptions, own: TranslatorFit) -> int:
-    """Train a translator, from the weights of another bundle where one is given; the exit code."""
+    """Train a translator, from the weights of another bundle where one is given; return the exit code."""
     _check_options(options)
     check(train)
     check(own)
@@ -140,7 +140,7 @@ def _start(text: str) -> Start:
 
 
 def fit_expert(options: FitOptions, train: TrainOptions, own: ExpertFit) -> int:
-    """Teach the OOD branch's own network; the exit code. The base says contrasts, grid and bias."""
+    """Teach the OOD branch's own network; return the exit code. The base says contrasts, grid and bias."""
     check(train)
     check(own)
     from localdiff_cli.bundle import open_bundle
@@ -183,7 +183,7 @@ def _finder(name: str, base: Bundle) -> Bundle:
 
 
 def fit_detector(options: FitOptions, own: DetectorFit) -> int:
-    """Fit a PatchCore detector; the exit code."""
+    """Fit a PatchCore detector; return the exit code."""
     _check_options(options)
     check(own)
     from localdiff_cli.training import detector
@@ -196,7 +196,7 @@ def fit_detector(options: FitOptions, own: DetectorFit) -> int:
 
 
 def fit_segmenter(options: FitOptions, train: TrainOptions, own: SegmenterFit) -> int:
-    """Train a lesion segmenter; the exit code."""
+    """Train a lesion segmenter; return the exit code."""
     _check_options(options)
     check(train)
     check(own)

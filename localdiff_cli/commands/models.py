@@ -88,7 +88,7 @@ def _calibration_told(bundle: Bundle) -> list[str]:
 def pack_model(name: str, to: Path | None) -> int:
     """Store a bundle's networks in 8 bits a weight, where it lies or as a copy in ``to``; what it measured is forgotten.
 
-    Raises :class:`ModelError` where it cannot be read or has no network, :class:`UsageError` where ``to`` is there already.
+    Raise :class:`ModelError` where it cannot be read or has no network, :class:`UsageError` where ``to`` is there already.
     """
     from localdiff_cli.bundle.card import card
 

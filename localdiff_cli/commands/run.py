@@ -22,7 +22,7 @@ from localdiff_cli.volumes.partners import BRAIN, MAP, Index, Source
 
 
 def run_work(options: RunOptions, contrast: str, recipe: VolumeRecipe) -> int:
-    """Run a command's work on every volume found, or show what it would be; the exit code."""
+    """Run a command's work on every volume found, or show what it would be; return the exit code."""
     how = execution(options.how)
     check_folders(options.source, options.out)
     check_affine_from(options.affine_from)
@@ -43,12 +43,12 @@ def run_work(options: RunOptions, contrast: str, recipe: VolumeRecipe) -> int:
 
 
 def execution(asked: Asked) -> Execution:
-    """How to carry out a run. Raises :class:`UsageError` for options out of range or that do not fit together."""
+    """Return how to carry out a run. Raise :class:`UsageError` for options out of range or that do not fit together."""
     check(asked)
     if asked.timeout is not None and (asked.jobs == 0 or asked.cluster):
         raise UsageError("--timeout-per-volume needs worker processes of this machine: --jobs 1 or more, no --cluster", code="conflict")
     if asked.fail_fast and asked.max_failures is not None:
-        raise UsageError("--fail-fast is --max-failures 1: give one of them", code="conflict")
+        raise UsageError("--fail-fast means --max-failures 1: give one of them", code="conflict")
     max_failures = 1 if asked.fail_fast else asked.max_failures
     return Execution(asked.jobs, asked.timeout, shard_of(asked.shard), max_failures, asked.cluster)
 

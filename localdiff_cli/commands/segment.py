@@ -26,9 +26,9 @@ def _segmenters() -> list[Bundle]:
 
 
 def choose_segmenter(model: str | None, source: str) -> Bundle:
-    """The segmenter by name, or the only one whose contrast the inputs' sidecars or names say.
+    """Return the segmenter by name, or the only one whose contrast the inputs' sidecars or names say.
 
-    Raises :class:`UsageError`, with the choices, where nothing (or more than one thing) says.
+    Raise :class:`UsageError`, with the choices, where nothing (or more than one thing) says.
     """
     if model is not None:
         return open_bundle(model)
@@ -44,7 +44,8 @@ def choose_segmenter(model: str | None, source: str) -> Bundle:
 
 
 def segment_recipe(out: Path, options: SegmentOptions, bundle: Bundle) -> SegmentRecipe:
-    """The recipe with the segmenter ``bundle``, its options checked. Raises :class:`UsageError` or :class:`ModelError`."""
+    """Return the recipe with the segmenter ``bundle``, its options checked. Raise :class:`UsageError` or
+    :class:`ModelError`."""
     check_brain(options.brain)
     batch_of(options.batch_size, 1)
     check(options)
@@ -54,6 +55,6 @@ def segment_recipe(out: Path, options: SegmentOptions, bundle: Bundle) -> Segmen
 
 
 def segment(run: RunOptions, options: SegmentOptions) -> int:
-    """Segment every volume of ``run.source``; the exit code."""
+    """Segment every volume of ``run.source``; return the exit code."""
     bundle = choose_segmenter(options.model, run.source)
     return run_work(run, bundle.condition.contrast, segment_recipe(run.out, options, bundle))

@@ -34,9 +34,9 @@ def _check(options: TranslateOptions) -> None:
     if options.mode == "plain" and options.ood_branch != "network":
         raise UsageError("--mode plain has no OOD branch: --ood-branch does not apply", code="conflict")
     if options.ood_branch == "copy" and options.expert not in ("auto", "none"):
-        raise UsageError("--ood-branch copy asks no network: --expert does not apply; take mean, or leave one out", code="conflict")
+        raise UsageError("--ood-branch copy uses no network: --expert does not apply; use mean, or omit one of the two", code="conflict")
     if options.mode == "plain" and (options.calibration is not None or options.interval is not None):
-        raise UsageError("--mode plain: no promise speaks of it; --calibration and --interval do not apply", code="conflict")
+        raise UsageError("--mode plain: no promise covers it; --calibration and --interval do not apply", code="conflict")
     if options.classifier and not options.guided:
         raise UsageError("--classifier belongs to --guided", code="conflict")
 
@@ -68,7 +68,8 @@ def _check_calibration(path: Path, detector: DetectorOptions, options: Translate
 
 
 def checked_bundle(options: TranslateOptions, detector: DetectorOptions) -> Bundle:
-    """The translator that is asked for, once the options are known to fit together. Raises :class:`LocaldiffError` where they do not."""
+    """Return the translator that is asked for, once the options are known to fit together. Raise :class:`LocaldiffError`
+    where they do not."""
     _check(options)
     check_detector(detector)
     if options.mode == "plain" and detector != DetectorOptions():
@@ -85,6 +86,6 @@ def checked_bundle(options: TranslateOptions, detector: DetectorOptions) -> Bund
 
 
 def translate(run: RunOptions, options: TranslateOptions, detector: DetectorOptions) -> int:
-    """Translate every volume of ``run.source``; the exit code."""
+    """Translate every volume of ``run.source``; return the exit code."""
     bundle = checked_bundle(options, detector)
     return run_work(run, bundle.condition.contrast, TranslateRecipe(run.out, options, detector))

@@ -56,7 +56,7 @@ def _names(shown: Sequence[_Shown]) -> list[str]:
 
 
 def view_case(volumes: Sequence[str], overlays: Sequence[str], affine_from: str | None = None) -> ViewCase:
-    """The case of some volumes on the grid of the first image. Raises :class:`UsageError` where none is an image."""
+    """Return the case of some volumes on the grid of the first image. Raise :class:`UsageError` where none is an image."""
     shown = [_named(given, overlay=False) for given in volumes] + [_named(given, overlay=True) for given in overlays]
     images = [each for each in shown if each.kind == IMAGE]
     if not images:
@@ -68,7 +68,7 @@ def view_case(volumes: Sequence[str], overlays: Sequence[str], affine_from: str 
 
 
 def has_screen() -> bool:
-    """Whether a browser that opens would be seen: a terminal on a machine with a display, not reached by SSH."""
+    """Return whether a browser that opens would be seen: a terminal on a machine with a display, not reached by SSH."""
     if not _is_terminal() or "SSH_CONNECTION" in os.environ:
         return False
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
@@ -79,7 +79,7 @@ def _is_terminal() -> bool:
 
 
 def view(options: ViewOptions) -> int:
-    """Write the page, say where it is, and open it where there is a screen; the exit code."""
+    """Write the page, say where it is, and open it where there is a screen; return the exit code."""
     check_affine_from(options.affine_from)
     check_replaceable(options.out, "--out", b"<!doctypehtml", "page")
     case = view_case(options.volumes, options.overlays, options.affine_from)

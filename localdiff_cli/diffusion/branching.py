@@ -27,18 +27,19 @@ class Crop:
     columns: slice
 
     def cut(self, image: Tensor) -> Tensor:
-        """The window of ``(N, C, H, W)``."""
+        """Return the window of ``(N, C, H, W)``."""
         return image[..., self.rows, self.columns]
 
     def paste(self, window: Tensor, like: Tensor) -> Tensor:
-        """The window in a slice that is background elsewhere."""
+        """Return the window in a slice that is background elsewhere."""
         whole = torch.full_like(like, BACKGROUND)
         whole[..., self.rows, self.columns] = window
         return whole
 
 
 def crop_around(ood_mask: Tensor, margin: int, multiple: int) -> Crop:
-    """The smallest window around B ``(N, 1, H, W)`` with ``margin`` pixels, its sides and corner multiples of ``multiple``.
+    """Return the smallest window around B ``(N, 1, H, W)`` with ``margin`` pixels, its sides and corner multiples of
+    ``multiple``.
 
     >>> mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
     >>> mask[..., 10:14, 20:22] = True
@@ -81,15 +82,16 @@ def branch_denoiser(
     crop: Crop | None = None, space: Space = PIXELS, seen: Tensor | None = None, ood_branch: str = "network", told: Tensor | None = None,
     emphasis: float = 1.0,
 ) -> Denoise:  # fmt: skip
-    """The x_0 estimates of both branches for a stacked state.
+    """Return the x_0 estimates of both branches for a stacked state.
 
     ``condition`` ``(N, C, H, W)`` in [0, 1]; ``ood_mask`` B ``(N, 1, H, W)`` bool. The OOD branch's estimate is background
-    outside B. ``expert`` is a second network for the OOD branch; ``crop`` lets that branch pay for its region only. ``space`` says
-    where x_t lives; ``seen`` is B on the condition's grid where that is another than x_t's. An ``ood_branch`` of copy or mean takes
-    the condition for the target: they must share a contrast. A copy asks no network. With ``told``, the soft map M ``(N, 1, H, W)``,
-    the expert is one that sees the whole of c, and M beside it. ``emphasis`` w draws x_0^ood + (w − 1)(x_0^ood − x_0^ind): beyond 1
-    what the OOD branch adds is drawn more strongly than it dares to, as classifier-free guidance does (Ho & Salimans 2022, eq. 6).
-    Raises ``ValueError`` for another ``ood_branch``.
+    outside B. ``expert`` is a second network for the OOD branch; ``crop`` lets that branch pay for its region only.
+    ``space`` says where x_t lives; ``seen`` is B on the condition's grid where that is another than x_t's. An
+    ``ood_branch`` of copy or mean takes the condition for the target: they must share a contrast. A copy asks no network.
+    With ``told``, the soft map M ``(N, 1, H, W)``, the expert is one that sees the whole of c, and M beside it.
+    ``emphasis`` w draws x_0^ood + (w − 1)(x_0^ood − x_0^ind): beyond 1 what the OOD branch adds is drawn more strongly than
+    it dares to, as classifier-free guidance does (Ho & Salimans 2022, eq. 6). Raise ``ValueError`` for another
+    ``ood_branch``.
     """
     if ood_branch not in OOD_BRANCHES:
         raise ValueError(f"ood_branch: found {ood_branch!r}; expected one of {', '.join(OOD_BRANCHES)}")

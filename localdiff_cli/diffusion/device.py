@@ -34,7 +34,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The context in which a network runs. Raises :class:`DeviceError` for reduced precision on a CPU: it is far slower there."""
+    """Return the context in which a network runs. Raise :class:`DeviceError` for reduced precision on a CPU: it is far
+    slower there."""
     if precision == "fp32":
         return nullcontext()
     if device.type == "cpu":
@@ -48,7 +49,7 @@ def automatic_batch(device: torch.device) -> int:
 
 
 def on_device(model: Callable[[Tensor, Tensor, Tensor], Tensor], device: torch.device, precision: str) -> Model:
-    """A network as a model whose result does not depend on the batch, nor on the number of threads.
+    """Return a network as a model whose result does not depend on the batch, nor on the number of threads.
 
     On a CPU each slice runs alone on one thread, since the last bits of a matrix product depend on its size and on the threads that
     share it, and batching gains nothing there. On a GPU the batch runs as one.

@@ -51,7 +51,7 @@ class Region:
         return bool(self.mask.all()) and (self.seen is None or bool(self.seen.all()))
 
     def weight(self, soft: bool) -> Tensor:
-        """How much of the OOD branch each pixel takes: B, or M inside B."""
+        """Return how much of the OOD branch each pixel takes: B, or M inside B."""
         return self.map * self.mask if soft else self.mask.to(self.map.dtype)
 
 
@@ -73,11 +73,11 @@ class Process:
     told: bool = False
 
     def joint(self, condition: Tensor) -> Denoise:
-        """The x_0 estimate given the whole ``condition``."""
+        """Return the x_0 estimate given the whole ``condition``."""
         return denoiser(self.model, self.schedule, self.space.encode(condition), clip=self.space.clip)
 
     def numbered(self, first: int, last: int) -> list[tuple[int, StepPair]]:
-        """The pairs ``first`` … ``last − 1`` with their numbers."""
+        """Return the pairs ``first`` … ``last − 1`` with their numbers."""
         return list(enumerate(self.pairs))[first:last]
 
     def walk(self, denoise: Denoise, state: State, first: int, last: int, noise_of: NoiseOf | None = None) -> State:
@@ -111,8 +111,8 @@ def local(
 ) -> Tensor:
     """Local Diffusion: plain, branched, fused and joint steps; ``shows`` turns on guided timing (one slice at a time).
 
-    Equals :func:`plain` exactly where B is empty, or covers everything and the network itself draws the OOD branch.
-    Raises ``ValueError`` where the plain and the joint steps together exceed all steps.
+    Equals :func:`plain` exactly where B is empty, or covers everything and the network itself draws the OOD branch. Raise
+    ``ValueError`` where the plain and the joint steps together exceed all steps.
     """
     steps = len(process.pairs)
     fusion = steps - settings.fusion_step

@@ -78,7 +78,8 @@ class TranslatorNetwork(nn.Module):
 
 
 def told_network(network: TranslatorNetwork) -> TranslatorNetwork:
-    """The same network with a further input for M whose weights are 0: it answers as before until it has learnt to listen."""
+    """Return the same network with a further input for M whose weights are 0: it answers as before until it has learnt to
+    listen."""
     settings = replace(network.settings, told=True)
     made = TranslatorNetwork(settings)
     weights = network.state_dict()

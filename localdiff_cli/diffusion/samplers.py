@@ -43,7 +43,7 @@ class Model(Protocol):
 
 
 def denoiser(model: Model, schedule: Schedule, condition: Tensor, *, clip: bool = True) -> Denoise:
-    """The x_0 estimate of ``model`` for a fixed ``condition``; ``clip`` keeps it in the network's range [−1, 1]."""
+    """Return the x_0 estimate of ``model`` for a fixed ``condition``; ``clip`` keeps it in the network's range [−1, 1]."""
 
     def denoise(x_t: Tensor, t: int) -> Tensor:
         times = torch.full((x_t.shape[0],), t, device=x_t.device)
@@ -94,7 +94,7 @@ STEPS: dict[str, Step] = {"ddim": ddim_step, "ddpm": ddpm_step, "dpmpp": dpm_sol
 
 
 def step_of(name: str, eta: float = 0.0) -> Step:
-    """The step of a sampler by name; ``eta`` belongs to DDIM. Raises ``ValueError`` for another name.
+    """Return the step of a sampler by name; ``eta`` belongs to DDIM. Raise ``ValueError`` for another name.
 
     A step onto the clean image gives the estimate itself, with every sampler:
 

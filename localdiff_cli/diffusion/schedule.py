@@ -65,7 +65,7 @@ class Schedule:
         return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
 
     def training_target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network is asked to predict for this ``prediction`` type."""
+        """Return what the network is asked to predict for this ``prediction`` type."""
         if self.prediction == "sample":
             return x0
         if self.prediction == "epsilon":
@@ -74,7 +74,7 @@ class Schedule:
         return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x0
 
     def to_x0(self, prediction: Tensor, x_t: Tensor, t: int) -> Tensor:
-        """The x_0 estimate from the network's output at timestep ``t``."""
+        """Return the x_0 estimate from the network's output at timestep ``t``."""
         if self.prediction == "sample":
             return prediction
         alpha_bar = self.alpha_bar(t)

@@ -93,7 +93,7 @@ class Certificate:
 
 
 def comparable(settings: Mapping[str, Any]) -> dict[str, object]:
-    """The settings of a translation that a certificate is bound to."""
+    """Return the settings of a translation that a certificate is bound to."""
     kept = {name: value for name, value in settings.items() if name not in FREE}
     kept["Prepare"] = {name: value for name, value in kept["Prepare"].items() if name not in FREE_PREPARING}
     kept["Mask"] = {name: value for name, value in (kept["Mask"] or {}).items() if name != "threshold"}
@@ -107,7 +107,7 @@ def write_certificate(path: Path, certificate: Certificate) -> None:
 
 
 def read_certificate(path: Path) -> Certificate:
-    """Raises :class:`UsageError` for a file that is none, of another format, or changed since it was written."""
+    """Raise :class:`UsageError` for a file that is none, of another format, or changed since it was written."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
@@ -125,7 +125,7 @@ def read_certificate(path: Path) -> Certificate:
         ) from error
     if content.get("hash") != certificate.hash:
         raise UsageError(
-            f"--calibration {path}: its hash does not fit its content; expected a file as calibrate wrote it", code="certificate"
+            f"--calibration {path}: its hash does not match its content; expected a file as calibrate wrote it", code="certificate"
         )
     return certificate
 

@@ -22,16 +22,17 @@ class Certified:
     backbone: Backbone
 
     def painter(self) -> Painter:
-        """A painter for one volume."""
+        """Return a painter for one volume."""
         return Painter(self.backbone)
 
     def band(self, image: NDArray[np.float32], source: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """The limits ``lo`` and ``hi`` around a slice in [0, 1] with its source labels; empty where the certificate has no intervals."""
+        """Return the limits ``lo`` and ``hi`` around a slice in [0, 1] with its source labels; empty where the certificate
+        has no intervals."""
         intervals = self.certificate.intervals
         return {} if intervals is None else dict(zip(("lo", "hi"), limits(image, source, intervals["bands"]), strict=True))
 
     def verdict(self, painter: Painter, spacing: Sequence[float]) -> Verdict:
-        """Whether the certificate holds for the volume that ``painter`` has seen, with voxels of ``spacing`` mm."""
+        """Return whether the certificate holds for the volume that ``painter`` has seen, with voxels of ``spacing`` mm."""
         certificate = self.certificate
         p = p_value(on_grid(painter.portrait(), spacing), certificate.portraits)
         return Verdict(certificate, p, is_strange(p, len(certificate.portraits), certificate.void_level))

@@ -57,7 +57,8 @@ class Promise:
 
 
 def affordable(asked: Demand, patients: int, with_lesions: int, risks: Mapping[str, Risk]) -> list[str]:
-    """What so many patients can buy, a line for each risk. Raises :class:`NotCertifiedError` where a level is beyond them."""
+    """Return what so many patients can buy, a line for each risk. Raise :class:`NotCertifiedError` where a level is beyond
+    them."""
     lines, beyond = [], []
     for name, level in asked.levels.items():
         n = with_lesions if risks[name].lesions else patients
@@ -79,9 +80,10 @@ def affordable(asked: Demand, patients: int, with_lesions: int, risks: Mapping[s
 
 
 def certify(records: Sequence[Record], asked: Demand, risks: Mapping[str, Risk]) -> tuple[int, list[Promise]]:
-    """The place of the grid that keeps all promises, and the promises; the first walk's first cut where none is asked for.
+    """Return the place of the grid that keeps all promises, and the promises; the first walk's first cut where none is
+    asked for.
 
-    Raises :class:`NotCertifiedError` where no place keeps them.
+    Raise :class:`NotCertifiedError` where no place keeps them.
     """
     if not asked.levels:
         return asked.centre, []

@@ -74,13 +74,13 @@ class Voxels:
 
 
 def start(image: NDArray[Any], region: str, curves: Mapping[str, Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The limits of a region before they are moved: its curves, or the drawn value itself."""
+    """Return the limits of a region before they are moved: its curves, or the drawn value itself."""
     drawn, curve = np.asarray(image, np.float64), curves.get(region)
     return (drawn, drawn) if curve is None else (np.interp(drawn, KNOTS, curve["low"]), np.interp(drawn, KNOTS, curve["high"]))
 
 
 def residuals(voxels: Voxels, curves: Mapping[str, Curve]) -> Residuals:
-    """A patient's residuals, counted."""
+    """Return a patient's residuals, counted."""
     found: Residuals = {}
     for region, labels in PARTS.items():
         inside = among(voxels.source, labels)
@@ -104,7 +104,8 @@ def among(source: NDArray[np.uint8], labels: Sequence[int]) -> NDArray[np.bool_]
 
 
 def margin(patients: Sequence[Residuals], region: str, level: float) -> float | None:
-    """How far the limits of a region must be moved; None where the patients who have it are too few to promise ``level``."""
+    """Return how far the limits of a region must be moved; None where the patients who have it are too few to promise
+    ``level``."""
     having = [patient[region] for patient in patients if patient[region]["voxels"]]
     if not having:
         return None
@@ -115,7 +116,7 @@ def margin(patients: Sequence[Residuals], region: str, level: float) -> float | 
 
 
 def bands(patients: Sequence[Residuals], level: float, curves: Mapping[str, Curve]) -> dict[str, Band | None]:
-    """Every region's band."""
+    """Return every region's band."""
     margins = {region: margin(patients, region, level) for region in PARTS}
     counts = {region: sum(patient[region]["voxels"] > 0 for patient in patients) for region in PARTS}
     return {
@@ -127,7 +128,8 @@ def bands(patients: Sequence[Residuals], level: float, curves: Mapping[str, Curv
 def limits(
     image: NDArray[Any], source: NDArray[np.uint8], found: Mapping[str, Band | None]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The band around ``image`` in [0, 1]: its lower and upper limit; all of [0, 1] where nothing is promised, 0 outside the brain."""
+    """Return the band around ``image`` in [0, 1]: its lower and upper limit; all of [0, 1] where nothing is promised, 0
+    outside the brain."""
     low, high = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
     for region, labels in PARTS.items():
         inside, band = among(source, labels), found.get(region)
@@ -146,7 +148,7 @@ def moved(low: NDArray[np.float64], high: NDArray[np.float64], by: float) -> tup
 
 
 def seen(voxels: Voxels) -> Seen:
-    """What curves are learnt from: how often which true intensity met which drawn one, by region."""
+    """Return what curves are learnt from: how often which true intensity met which drawn one, by region."""
     found = {}
     for region, labels in PARTS.items():
         inside, pair = among(voxels.source, labels), ((voxels.image, KNOTS), (voxels.true, LEVELS))

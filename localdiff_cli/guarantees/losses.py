@@ -28,7 +28,7 @@ class Risk:
 
 
 def record_of(drawings: Sequence[tuple[Drawn, Scene]]) -> Record:
-    """What the losses are made of: one drawing for each place of the grid."""
+    """Return what the losses are made of: one drawing for each place of the grid."""
     return {
         "covered": harm.covered_up_to(drawings[0][0]),
         "grid": [
@@ -63,7 +63,7 @@ def harmed(limit: float) -> Callable[[Record, int, float], float | None]:
 
 
 def risks(harm_ml: float) -> dict[str, Risk]:
-    """All that can be promised."""
+    """Return all that can be promised."""
     every = (
         Risk("uncovered", "share of a patient's lesions of which the map covers less than half", True, _uncovered),
         Risk("missed", "share of a patient's lesions neither drawn with half their contrast nor called unknown", True, _missed),

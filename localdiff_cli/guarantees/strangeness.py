@@ -55,7 +55,7 @@ class Painter:
         self.features |= dict(zip([numbers[i] for i in rows], seen, strict=True))
 
     def portrait(self) -> Portrait:
-        """The volume in numbers; a block without slices is empty."""
+        """Return the volume in numbers; a block without slices is empty."""
         values, maps = (np.concatenate([each[k] for k in sorted(each)]) if each else np.zeros(0) for each in (self.values, self.maps))
         if not values.size:
             return {"intensity": [], "detector": [], "features": []}
@@ -67,12 +67,13 @@ class Painter:
 
 
 def painter() -> Painter:
-    """A painter with the packaged network."""
+    """Return a painter with the packaged network."""
     return Painter(load_backbone().to(torch.device("cpu")))
 
 
 def on_grid(portrait: Portrait, spacing: Sequence[float]) -> Portrait:
-    """The portrait with one block more: the sides of a voxel (mm, slices first) in octaves, to the nearest quarter: another protocol shows.
+    """Return the portrait with one block more: the sides of a voxel (mm, slices first) in octaves, to the nearest quarter:
+    another protocol shows.
 
     Intensities are normalised and slices resampled before the networks see them, which hides it from the other blocks.
     """
@@ -80,7 +81,8 @@ def on_grid(portrait: Portrait, spacing: Sequence[float]) -> Portrait:
 
 
 def p_value(portrait: Portrait, cohort: Sequence[Portrait]) -> float:
-    """The conformal p-value of ``portrait`` among those of ``cohort``; that of the strangest where it lacks a block they have."""
+    """Return the conformal p-value of ``portrait`` among those of ``cohort``; that of the strangest where it lacks a block
+    they have."""
     everybody = [*cohort, portrait]
     if any(len(portrait[name]) != len(cohort[0][name]) for name in cohort[0]):
         return 1 / len(everybody)
@@ -101,5 +103,6 @@ def block_scores(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def is_strange(p: float, n: int, level: float) -> bool:
-    """Whether the certificate is void: p at or below ``level``, or, where n people cannot reach that, the strangest of all n + 1."""
+    """Return whether the certificate is void: p at or below ``level``, or, where n people cannot reach that, the strangest
+    of all n + 1."""
     return p <= max(level, 1 / (n + 1)) * (1 + 1e-9)

@@ -29,10 +29,12 @@ def risk_bound(losses: NDArray[np.float64]) -> float:
 
 
 def risk_control(losses: NDArray[np.float64], alpha: float) -> int | None:
-    """The last column of ``losses`` ``(n, k)`` up to which all meet :func:`risk_bound` ≤ α; None where the first does not.
+    """Return the last column of ``losses`` ``(n, k)`` up to which all meet :func:`risk_bound` ≤ α; None where the first
+    does not.
 
-    Columns are settings, from the most cautious on: no patient's loss may fall from one to the next. Then E[L_{n+1}] ≤ α for the column
-    chosen (conformal risk control, theorem 1), and for every column before it. Raises ``ValueError`` for losses that fall.
+    Columns are settings, from the most cautious on: no patient's loss may fall from one to the next. Then E[L_{n+1}] ≤ α
+    for the column chosen (conformal risk control, theorem 1), and for every column before it. Raise ``ValueError`` for
+    losses that fall.
     """
     if (np.diff(losses, axis=1) < 0).any():
         raise ValueError("conformal risk control: found losses that fall from one setting to the next; expected none that does")
@@ -42,17 +44,19 @@ def risk_control(losses: NDArray[np.float64], alpha: float) -> int | None:
 
 
 def risk_floor(n: int) -> float:
-    """The smallest α that conformal risk control can promise from n patients, even without a single error: 1 / (n + 1)."""
+    """Return the smallest α that conformal risk control can promise from n patients, even without a single error: 1 / (n +
+    1)."""
     return 1 / (n + 1)
 
 
 def errors_affordable(n: int, alpha: float) -> int:
-    """The largest Σ L_i, whole errors, with which risk control still promises α; negative where α is below the floor."""
+    """Return the largest Σ L_i, whole errors, with which risk control still promises α; negative where α is below the
+    floor."""
     return math.floor(alpha * (n + 1) * (1 + RELATIVE_SLACK)) - 1
 
 
 def hoeffding_bentkus(losses: NDArray[np.float64], alpha: float) -> float:
-    """A valid p-value of "the mean loss is above α" from losses ``(n,)`` in [0, 1]: small where it is below.
+    """Return a valid p-value of "the mean loss is above α" from losses ``(n,)`` in [0, 1]: small where it is below.
 
     The smaller of exp(−n h(min(R, α), α)) (Hoeffding) and e · P(Bin(n, α) ≤ ⌈n R⌉) (Bentkus), h the relative entropy of two coins.
     """
@@ -71,18 +75,20 @@ def _entropy(a: float, b: float) -> float:
 
 
 def smallest_provable(n: int, delta: float) -> float:
-    """The smallest α that n patients without any error prove with confidence 1 − δ: (1 − α)^n = δ."""
+    """Return the smallest α that n patients without any error prove with confidence 1 − δ: (1 − α)^n = δ."""
     return float(1 - delta ** (1 / n)) if n else 1.0
 
 
 def errors_provable(n: int, alpha: float, delta: float) -> int:
-    """The largest number of whole errors among n patients with which α is proven at δ; −1 where not even none suffices."""
+    """Return the largest number of whole errors among n patients with which α is proven at δ; −1 where not even none
+    suffices."""
     proven = [k for k in range(n + 1) if hoeffding_bentkus(np.r_[np.ones(k), np.zeros(n - k)], alpha) <= delta]
     return max(proven, default=-1)
 
 
 def provable_level(losses: NDArray[np.float64], delta: float) -> float:
-    """The smallest level that these losses ``(n,)`` prove with confidence 1 − δ, rounded up to 0.001; 1 where they prove none.
+    """Return the smallest level that these losses ``(n,)`` prove with confidence 1 − δ, rounded up to 0.001; 1 where they
+    prove none.
 
     :func:`hoeffding_bentkus` turned round: an upper confidence bound of the mean loss, for one setting that was fixed beforehand.
     """
@@ -92,7 +98,8 @@ def provable_level(losses: NDArray[np.float64], delta: float) -> float:
 
 
 def walk_outwards(p_value: Callable[[int], float], centre: int, count: int, delta: float) -> list[int]:
-    """The settings, of ``count`` in a row, of which the risk is proven with family-wise error ≤ δ; the order is fixed beforehand.
+    """Return the settings, of ``count`` in a row, of which the risk is proven with family-wise error ≤ δ; the order is
+    fixed beforehand.
 
     First ``centre`` at δ. Only if it holds the walk goes on to both sides, δ / 2 each, and on each side ends at the first setting that
     fails. Learn then Test with a graphical procedure: δ goes to the centre, which passes half to either neighbour, each all to its next.
@@ -109,7 +116,7 @@ def walk_outwards(p_value: Callable[[int], float], centre: int, count: int, delt
 
 
 def all_risks(p_values: Sequence[float]) -> float:
-    """A valid p-value of "at least one of these risks is above its level": the largest (intersection–union)."""
+    """Return a valid p-value of "at least one of these risks is above its level": the largest (intersection–union)."""
     return max(p_values, default=0.0)
 
 

@@ -14,7 +14,7 @@ FOLDERS = ("bids_dir", "bids_filter_file", "ref", "truth")
 
 
 def boutiques() -> dict[str, object]:
-    """The descriptor, schema 0.5."""
+    """Return the descriptor, schema 0.5."""
     found = describe(bids)
     positional = " ".join(_key(each) for each in found if each.flag is None)
     return {

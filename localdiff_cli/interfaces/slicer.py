@@ -35,16 +35,16 @@ ELEMENTS = {int: "integer", float: "double", bool: "boolean", str: "string"}
 def slicer(
     input_volume: Annotated[Path, typer.Argument(help="The volume to translate.", exists=True, dir_okay=False)],
     output_volume: Annotated[Path, typer.Argument(help="The synthetic volume, on the grid of the input.", dir_okay=False)],
-    model: Annotated[str, typer.Option("--model", help="Which contrast becomes which.")] = "t1-to-flair",
+    model: Annotated[str, typer.Option("--model", help="Which contrast to translate to which.")] = "t1-to-flair",
     mode: Annotated[str, typer.Option("--mode", help="local: Local Diffusion; plain: the ordinary sampler, for comparison.")] = "local",
     brain: Annotated[
-        Path | None, typer.Option("--brain", help="Brain mask on the grid of the input; without it the brain is found.")
+        Path | None, typer.Option("--brain", help="Brain mask on the grid of the input; without it the brain is extracted.")
     ] = None,
     ood_map: Annotated[
         Path | None, typer.Option("--oodmap", help="Where the input is unlike anything seen in training (local only).")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of all noise.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="What computes; a device that is not there is an error.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="Where to compute; a device that is not there is an error.")] = "auto",
 ) -> None:
     """Translate one volume, as 3D Slicer asks for it. For research use; not for diagnosis."""
     from localdiff_cli.commands.run import guarded
@@ -74,7 +74,7 @@ class Wanted:
         written = [path for path in (self.image, self.ood_map) if path is not None]
         for path in (self.volume, *written):
             if suffix_of(path) is None:
-                raise UsageError(f"{path}: is of no format known by its ending; expected {readable()}", code="not-an-image")
+                raise UsageError(f"{path}: has no known format by its ending; expected {readable()}", code="not-an-image")
         read = {os.path.realpath(part) for path in (self.volume, self.brain) if path is not None for part in files_of(path)}
         places = [os.path.realpath(path) for path in written]
         for path, place in zip(written, places, strict=True):
@@ -120,7 +120,7 @@ def _hand_over(made: Path, wanted: Path) -> None:
 
 
 def description() -> str:
-    """The module's description in Slicer's XML."""
+    """Return the module's description in Slicer's XML."""
     root = ET.Element("executable")
     for tag, text in (
         ("category", "Synthesis"),

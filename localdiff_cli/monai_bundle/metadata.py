@@ -21,7 +21,8 @@ WORKFLOW = "localdiff_cli.monai_bundle.workflow"
 
 
 def monai_metadata(metadata: Mapping[str, Any]) -> dict[str, object]:
-    """The keys of MONAI that a bundle's ``metadata`` lacks; what it has already is left. None of them is in a bundle's hash."""
+    """Return the keys of MONAI that a bundle's ``metadata`` lacks; what it has already is left. None of them is in a
+    bundle's hash."""
     condition = metadata["condition"]["contrast"]
     target = metadata.get("target", {}).get("contrast") if metadata["task"] == "translate" else None
     what = f"Translates brain-extracted axial {condition} slices to {target}" if target else f"Finds lesions on axial {condition} slices"
@@ -65,7 +66,8 @@ def data_format(metadata: Mapping[str, Any], target: str | None) -> dict[str, ob
 
 
 def inference_config(metadata: Mapping[str, Any]) -> dict[str, object]:
-    """``configs/inference.json``, which ``python -m monai.bundle run`` executes: NIfTI volumes of ``dataset_dir`` into ``output_dir``."""
+    """Return ``configs/inference.json``, which ``python -m monai.bundle run`` executes: NIfTI volumes of ``dataset_dir``
+    into ``output_dir``."""
     kind = "SliceTranslator" if metadata["task"] == "translate" else "SliceSegmenter"
     options = {"seed": "@seed"} if metadata["task"] == "translate" else {}
     return {

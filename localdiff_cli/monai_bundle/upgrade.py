@@ -17,7 +17,7 @@ from localdiff_cli.volumes.whole import write_text
 
 
 def upgrade(folder: Path) -> None:
-    """Write the missing keys and ``configs/inference.json``. Raises :class:`ModelError` for a folder that is no bundle."""
+    """Write the missing keys and ``configs/inference.json``. Raise :class:`ModelError` for a folder that is no bundle."""
     before = open_bundle(str(folder))
     metadata = read_metadata(folder)
     write_text(folder / METADATA, json.dumps(metadata | monai_metadata(metadata), indent=1, ensure_ascii=False) + "\n")

@@ -72,7 +72,7 @@ class SliceTranslator(nn.Module):
         return mean.to(image.device)
 
     def to_volume(self, prepared: Prepared, chunk: Chunk, pred: Tensor) -> Volume:
-        """The translation on the volume's own grid, by canonical slice number."""
+        """Return the translation on the volume's own grid, by canonical slice number."""
         made = {}
         for i, k in enumerate(chunk.active_numbers):
             inside = chunk.brain[i, 0].numpy()
@@ -97,7 +97,7 @@ class SliceSegmenter(nn.Module):
         return lesion_probability(self.network, image, image > 0 if brain is None else brain)
 
     def to_volume(self, prepared: Prepared, chunk: Chunk, pred: Tensor) -> Volume:
-        """The lesion mask on the volume's own grid, small components dropped as the bundle says."""
+        """Return the lesion mask on the volume's own grid, small components dropped as the bundle says."""
         mask, cut = np.zeros(prepared.volume.frame.shape, dtype=bool), self.bundle.segmenter_defaults
         for i, k in enumerate(chunk.active_numbers):
             brain = prepared.native_brain(k)
@@ -153,7 +153,7 @@ class VolumeWorkflow:
         self.dataset, self.network, self.inferer, self.postprocessing, self.device = dataset, network, inferer, postprocessing, device
 
     def run(self) -> None:
-        """Do it. Raises :class:`NoInputError` where the dataset is empty."""
+        """Do it. Raise :class:`NoInputError` where the dataset is empty."""
         if not len(self.dataset):
             raise NoInputError("--dataset_dir: found no .nii or .nii.gz in it; expected volumes to work on", code="no-input")
         for item in self.dataset:

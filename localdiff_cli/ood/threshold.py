@@ -47,7 +47,7 @@ class Calibration:
     def tau_a(self, false_alarm: float) -> float:
         """Threshold τ_A that a share ``false_alarm`` of the held-out healthy brain pixels exceeds.
 
-        Linear between the levels of the table. Raises :class:`UsageError` outside (0, 1).
+        Linear between the levels of the table. Raise :class:`UsageError` outside (0, 1).
         """
         if not 0 < false_alarm < 1:
             raise UsageError(
@@ -56,12 +56,12 @@ class Calibration:
         return float(np.interp(1 - false_alarm, self.levels, self.values))
 
     def to_dict(self) -> dict[str, object]:
-        """The calibration as JSON-able values."""
+        """Return the calibration as JSON-able values."""
         return {"levels": list(self.levels), "values": list(self.values), "sigma_a": self.sigma_a}
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Calibration:
-        """The calibration that :meth:`to_dict` wrote; :class:`ModelError` when ``entries`` are not one."""
+        """Return the calibration that :meth:`to_dict` wrote; :class:`ModelError` when ``entries`` are not one."""
         try:
             return cls(tuple(map(float, entries["levels"])), tuple(map(float, entries["values"])), float(entries["sigma_a"]))
         except (KeyError, OverflowError, TypeError, ValueError) as error:
@@ -74,7 +74,7 @@ class Calibration:
 def calibrate(scores: Tensor | Iterable[Tensor]) -> Calibration:
     """Calibrate on A of held-out healthy brain pixels: one tensor of any shape, or chunks of them.
 
-    Raises :class:`NoInputError` when there is no pixel and :class:`ModelError` when a score is not finite.
+    Raise :class:`NoInputError` when there is no pixel and :class:`ModelError` when a score is not finite.
     """
     chunks = [scores] if isinstance(scores, Tensor) else scores
     parts = [chunk.detach().cpu().flatten().numpy() for chunk in chunks]

@@ -25,7 +25,7 @@ class DetectRecipe(NetworkRecipe):
         return Role("map", "ood", "float32", "localdiff OOD map")
 
     def load(self, say: Say) -> VolumeWork:
-        """Load bundle and detector. Raises :class:`LocaldiffError` where they cannot be used."""
+        """Load bundle and detector. Raise :class:`LocaldiffError` where they cannot be used."""
         from localdiff_cli.diffusion.device import automatic_batch, choose_device
         from localdiff_cli.tasks.detection import DetectWork
 

@@ -21,7 +21,7 @@ Bind = Callable[["Prepared", Path], "SliceDetector"]
 
 
 def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, object]]:
-    """The detector, ready to be bound to volumes, and its account for the sidecar."""
+    """Return the detector, ready to be bound to volumes, and its account for the sidecar."""
     from localdiff_cli.tasks.detection import bind_map
 
     if options.map is not None:
@@ -76,7 +76,7 @@ def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -
 
 
 def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
-    """The user's τ, radii and peak over the bundle's; a segmenter bundle's own threshold, and no radii.
+    """Return the user's τ, radii and peak over the bundle's; a segmenter bundle's own threshold, and no radii.
 
     The bundle's peak was chosen with its default detector: other detectors and maps from files are taken as they are.
     """

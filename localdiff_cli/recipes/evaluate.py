@@ -32,22 +32,22 @@ class EvaluateRecipe:
     options: CaseSettings
 
     def name(self, files: CaseFiles) -> str:
-        """The case's name in messages."""
+        """Return the case's name in messages."""
         return files.name
 
     def load(self, say: Say) -> EvaluateWork:
-        """Load the segmenter, if there is one. Raises :class:`LocaldiffError` where it cannot be used."""
+        """Load the segmenter, if there is one. Raise :class:`LocaldiffError` where it cannot be used."""
         from localdiff_cli.tasks.judges import Segmenter, SliceFeatures
 
         segmenter = Segmenter(self.options.segmenter) if self.options.segmenter else None
         return EvaluateWork(self.options, segmenter, SliceFeatures() if self.options.settings.realism else None)
 
     def pause(self, result: CaseResult | Unmeasured, attempt: int) -> float | None:
-        """A crash may pass: it is tried once more."""
+        """Return a crash may pass: it is tried once more."""
         return 0.0 if isinstance(result, Unmeasured) and result.code == "crash" and attempt < TRIES else None
 
     def lost(self, files: CaseFiles, attempt: int, code: str, reason: str) -> Unmeasured:
-        """The result of a case whose worker died or hung."""
+        """Return the result of a case whose worker died or hung."""
         return Unmeasured(files.name, f"{files.name}: {reason}", code)
 
 
@@ -60,7 +60,7 @@ class EvaluateWork:
     features: SliceFeatures | None
 
     def __call__(self, files: CaseFiles, attempt: int, on_slice: OnSlice) -> CaseResult | Unmeasured:
-        """The figures of one case."""
+        """Return the figures of one case."""
         from localdiff_cli.tasks.evaluation import measure
 
         try:

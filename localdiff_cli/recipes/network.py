@@ -40,7 +40,7 @@ class NetworkRecipe(ABC):
 
     @abstractmethod
     def load(self, say: Say) -> VolumeWork:
-        """Load bundle and networks. Raises :class:`LocaldiffError` where they cannot be used."""
+        """Load bundle and networks. Raise :class:`LocaldiffError` where they cannot be used."""
 
     @property
     def suffix(self) -> str | None:
@@ -48,7 +48,7 @@ class NetworkRecipe(ABC):
         return None
 
     def made_ready(self, bundle: Bundle, multiple: int) -> PrepareSettings:
-        """How volumes are made ready for a bundle's network, rows and columns a multiple of ``multiple``."""
+        """Return how volumes are made ready for a bundle's network, rows and columns a multiple of ``multiple``."""
         from localdiff_cli.tasks.slices import prepare_settings
 
         asked = self.options
@@ -64,7 +64,7 @@ class NetworkRecipe(ABC):
         return OutputPlan(self.out, self.roles, self.suffix)
 
     def outputs(self, item: Item) -> list[Path]:
-        """All volumes written for an item, the main one first."""
+        """Return all volumes written for an item, the main one first."""
         return self.plan.outputs(item)
 
 

@@ -23,7 +23,7 @@ class SegmentRecipe(NetworkRecipe):
         return Role("mask", "", "uint8", "localdiff lesion mask")
 
     def load(self, say: Say) -> VolumeWork:
-        """Load the bundle. Raises :class:`LocaldiffError` where it cannot be used."""
+        """Load the bundle. Raise :class:`LocaldiffError` where it cannot be used."""
         from localdiff_cli.diffusion.device import automatic_batch, choose_device
         from localdiff_cli.tasks.segmentation import SegmentWork
 

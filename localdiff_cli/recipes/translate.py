@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings:
-    """The user's choices over the bundle's defaults. Raises :class:`UsageError` where they cannot be run."""
+    """Return the user's choices over the bundle's defaults. Raise :class:`UsageError` where they cannot be run."""
     from localdiff_cli.diffusion.fusion import LocalSettings
     from localdiff_cli.tasks.sampling import SampleSettings
 
@@ -61,7 +61,8 @@ def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings
 
 
 def unknown_settings(options: TranslateOptions, bundle: Bundle, tau: float) -> UnknownSettings:
-    """The user's choices over the bundle's defaults; ``tau`` is the cut of B. Raises :class:`UsageError` where unknown is not below it."""
+    """Return the user's choices over the bundle's defaults; ``tau`` is the cut of B. Raise :class:`UsageError` where
+    unknown is not below it."""
     from localdiff_cli.tasks.detection import UnknownSettings
 
     defaults = bundle.defaults
@@ -107,7 +108,7 @@ def _classifier(options: TranslateOptions, bundle: Bundle, device: torch.device)
 
 
 def match_source(options: TranslateOptions, bundle: Bundle) -> Source | None:
-    """Where ``--match`` looks for a volume's reference: images of the target contrast only."""
+    """Return where ``--match`` looks for a volume's reference: images of the target contrast only."""
     return Source(str(options.match), IMAGE, bundle.target.contrast, "--match") if options.match else None
 
 
@@ -148,7 +149,7 @@ class TranslateRecipe(NetworkRecipe):
         return Role("image", "", self.options.dtype, f"localdiff synthetic {contrast}")
 
     def load(self, say: Say) -> VolumeWork:
-        """Load bundle, networks and detector. Raises :class:`LocaldiffError` where they cannot be used."""
+        """Load bundle, networks and detector. Raise :class:`LocaldiffError` where they cannot be used."""
         from localdiff_cli.diffusion.device import automatic_batch, choose_device
         from localdiff_cli.tasks.matching import reference_scale
         from localdiff_cli.tasks.slices import file_account
@@ -190,9 +191,9 @@ class TranslateRecipe(NetworkRecipe):
 
 
 def calibration_of(options: TranslateOptions, bundle: Bundle) -> Path | None:
-    """The certificate to translate under: that of ``--calibration``, for an interval else the bundle's own.
+    """Return the certificate to translate under: that of ``--calibration``, for an interval else the bundle's own.
 
-    Raises :class:`UsageError` for an interval without either.
+    Raise :class:`UsageError` for an interval without either.
     """
     if options.calibration is not None or options.interval is None:
         return options.calibration

@@ -49,7 +49,8 @@ class Measurement:
         return tuple(product(self.emphases or (self.translation.sample.local.emphasis,), self.taus))
 
     def record(self, person: Person, curves: Mapping[str, Curve]) -> Record | None:
-        """A person's losses, residuals about ``curves`` of the bands, and portrait; None for files that cannot be used."""
+        """Return a person's losses, residuals about ``curves`` of the bands, and portrait; None for files that cannot be
+        used."""
         drawn, portrait = self.drawn(person), self.portrait(person)
         if drawn is None or portrait is None:
             return None
@@ -59,7 +60,8 @@ class Measurement:
         return record | {"grid": at_places, "portrait": portrait}
 
     def drawn(self, person: Person) -> tuple[Record, list[Voxels]] | None:
-        """What the losses are made of, and the brain's voxels at each place of the grid; None for files that cannot be used."""
+        """Return what the losses are made of, and the brain's voxels at each place of the grid; None for files that cannot
+        be used."""
         found = self._remembered(person, [comparable(self.translation.settings), self.grid, self.every], self._draw)
         if found is None:
             return None
@@ -68,7 +70,8 @@ class Measurement:
         return record, [Voxels(found["true"], found[f"image{k}"], found[f"source{k}"], found["lesion"]) for k in places]
 
     def portrait(self, person: Person) -> Portrait | None:
-        """The portrait of a person's whole volume, which does not hang on what is drawn; None for files that cannot be used."""
+        """Return the portrait of a person's whole volume, which does not hang on what is drawn; None for files that cannot
+        be used."""
         settings = self.translation.settings
         found = self._remembered(person, ["portrait", settings["Detector"], settings["Prepare"]], self._paint)
         if found is None:
@@ -113,7 +116,7 @@ def _labels(drawn: Drawn) -> Any:
 
 
 def portrait_of(work: TranslateWork, slices: Slices, into: Painter) -> Portrait:
-    """The portrait of a person, of the slices that a painter looks at."""
+    """Return the portrait of a person, of the slices that a painter looks at."""
     looked_at = [row for row, number in enumerate(slices.numbers) if number % EVERY == 0]
     for first in range(0, len(looked_at), CHUNK):
         chunk = chunk_of(slices, looked_at[first : first + CHUNK])
@@ -122,7 +125,8 @@ def portrait_of(work: TranslateWork, slices: Slices, into: Painter) -> Portrait:
 
 
 def known_patients(accounts: Sequence[Any]) -> dict[str, set[str]]:
-    """The patients that the metadata of bundles name, wherever in them ``patients`` are listed: those who ``trained`` them, and others.
+    """Return the patients that the metadata of bundles name, wherever in them ``patients`` are listed: those who
+    ``trained`` them, and others.
 
     The others, ``chose``, are those of a list ``val``: settings were chosen by them.
     """

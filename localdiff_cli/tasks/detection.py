@@ -63,7 +63,7 @@ class DetectorBinding:
     device: torch.device
 
     def __call__(self, prepared: Prepared, relative: Path) -> SliceDetector:
-        """The detector for one volume: the same for all."""
+        """Return the detector for one volume: the same for all."""
         return self.detect
 
     def detect(self, chunk: Chunk) -> Detection:
@@ -81,19 +81,19 @@ class FileMap:
     prepared: Prepared
 
     def __call__(self, chunk: Chunk) -> Detection:
-        """The map of a chunk's active slices."""
+        """Return the map of a chunk's active slices."""
         grid = [self.prepared.grid.to_network(self.read(k), cubic=False) for k in chunk.active_numbers]
         stacked = torch.from_numpy(np.stack(grid)[:, None]) if grid else torch.zeros_like(chunk.condition)
         return from_map(stacked.clamp(0, 1) * chunk.brain)
 
 
 def map_source(given: Path) -> Source:
-    """Where ``--map`` looks for a volume's own map."""
+    """Return where ``--map`` looks for a volume's own map."""
     return Source(str(given), MAP, option="--map")
 
 
 def bind_map(given: Path) -> Callable[[Prepared, Path], SliceDetector]:
-    """An OOD map or lesion mask from a file, or from a folder with one for each volume."""
+    """Return an OOD map or lesion mask from a file, or from a folder with one for each volume."""
 
     def bound(prepared: Prepared, relative: Path) -> SliceDetector:
         path = find_companion(map_source(given), prepared.volume.path, relative)
@@ -124,7 +124,7 @@ class UnknownSettings:
 
 
 def unknown_of(detection: Detection, ood_mask: Tensor, brain: Tensor, settings: UnknownSettings, open_mm: float, spacing: float) -> Tensor:
-    """The region called unknown, ``(N, 1, H, W)`` bool: M ≥ its own cut, opened as B is, and outside B."""
+    """Return the region called unknown, ``(N, 1, H, W)`` bool: M ≥ its own cut, opened as B is, and outside B."""
     if settings.threshold is None or not len(brain):
         return torch.zeros_like(brain)
     return to_mask(detection.ood_map, settings.threshold, brain, open_mm, 0.0, (spacing, spacing)) & ~ood_mask
@@ -141,7 +141,7 @@ class SliceShare:
 
 
 def slice_shares(chunk: Chunk, detection: Detection, mask: Tensor) -> list[SliceShare]:
-    """One row for each active slice of a chunk."""
+    """Return one row for each active slice of a chunk."""
     rows = []
     for i, k in enumerate(chunk.active_numbers):
         share = float(mask[i].sum()) / float(chunk.brain[i].sum())
@@ -175,14 +175,14 @@ class VolumeShare:
 
 
 def volume_share(rows: list[SliceShare], prepared: Prepared) -> VolumeShare:
-    """The share of a volume, in which each slice weighs as much as its brain."""
+    """Return the share of a volume, in which each slice weighs as much as its brain."""
     area = {row.slice: float(prepared.brain.mask[row.slice].sum()) for row in rows}
     share = sum(row.share * area[row.slice] for row in rows) / (sum(area.values()) or 1.0)
     return VolumeShare(round(share, 6), {row.slice: row.share for row in sorted(rows, key=lambda r: r.slice) if row.share > 0})
 
 
 def map_facts(detect: SliceDetector | None) -> dict[str, str]:
-    """Which file a map was read from and what its values mean, for the sidecar; nothing for a detector."""
+    """Return which file a map was read from and what its values mean, for the sidecar; nothing for a detector."""
     return {"Map": detect.said} if isinstance(detect, FileMap) else {}
 
 

@@ -84,14 +84,14 @@ class Scaled:
 
 
 def made_here(sidecar: Mapping[str, Any]) -> bool:
-    """Whether a sidecar is that of a translation which localdiff wrote."""
+    """Return whether a sidecar is that of a translation which localdiff wrote."""
     return sidecar.get("Synthetic") is True and "LocaldiffVersion" in sidecar
 
 
 def measure(
     files: CaseFiles, options: CaseSettings, segmenter: Segmenter | None = None, features: SliceFeatures | None = None
 ) -> CaseResult:
-    """Read one case and measure it. Raises :class:`VolumeError` with the file and the reason."""
+    """Read one case and measure it. Raise :class:`VolumeError` with the file and the reason."""
     grid = CaseGrid(open_volume(files.translation, options.affine_from), options.resample_reference)
     images, limits = _images(files, grid), _limits(files, grid)
     brain, notes = _compared_brain(_brain(files, grid, images), images | limits, files.name)

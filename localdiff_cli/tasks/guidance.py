@@ -14,7 +14,7 @@ MIN_SHARE = 0.25
 
 
 def lesion_shows(network: LesionNetwork, threshold: float) -> Callable[[Tensor, Tensor, Tensor], ShowsAnomaly]:
-    """A classifier for one slice, given its condition, B and brain, each ``(1, 1, H, W)``."""
+    """Return a classifier for one slice, given its condition, B and brain, each ``(1, 1, H, W)``."""
 
     def for_slice(condition: Tensor, ood_mask: Tensor, brain: Tensor) -> ShowsAnomaly:
         def shows(x0: Tensor) -> bool:

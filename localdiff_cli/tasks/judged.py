@@ -23,7 +23,7 @@ from localdiff_cli.training.people import Ready, Slices
 
 
 def ready_for(work: TranslateWork) -> Ready:
-    """How a work's condition and target are made ready."""
+    """Return how a work's condition and target are made ready."""
     return Ready(work.prepare, replace(work.prepare, window=work.bundle.target.window))
 
 
@@ -36,7 +36,7 @@ def check_look(work: TranslateWork) -> None:
 
 
 def scene_of(work: TranslateWork, slices: Slices, every: int, tau: float) -> Scene:
-    """What decides the figures of every n-th slice: each pixel stands for as many slices."""
+    """Return what decides the figures of every n-th slice: each pixel stands for as many slices."""
     target, spacing = work.bundle.target, work.bundle.grid.spacing
     return Scene(LOOKS[target.contrast], target.window, tau, spacing, spacing**2 * slices.thickness * every / 1000)
 
@@ -76,7 +76,7 @@ def draw(
 
 
 def with_emphasis(work: TranslateWork, emphasis: float) -> TranslateWork:
-    """The same work with another emphasis of the OOD branch."""
+    """Return the same work with another emphasis of the OOD branch."""
     return replace(work, sample=replace(work.sample, local=replace(work.sample.local, emphasis=emphasis)))
 
 

@@ -36,7 +36,7 @@ class Segmenter:
         self.prepare = prepare_settings(self.bundle, brain="none", bias=None, nan="refuse", multiple=self.network.settings.multiple)
 
     def __call__(self, reader: SliceReader, brain: Brain) -> Mask:
-        """The lesion mask of an image whose brain is known, canonical ``(slices, rows, columns)``."""
+        """Return the lesion mask of an image whose brain is known, canonical ``(slices, rows, columns)``."""
         from localdiff_cli.tasks.segmentation import segment_prepared
 
         return segment_prepared(self.network, self.device, prepare_read(reader, self.prepare, brain=brain), self.cut)
@@ -51,7 +51,7 @@ class SliceFeatures:
         self.backbone = load_backbone()
 
     def __call__(self, image: Array, brain: Mask) -> Array:
-        """One row of features for each slice that shows brain, ``(slices, 112)``."""
+        """Return one row of features for each slice that shows brain, ``(slices, 112)``."""
         import torch
 
         slices = (torch.from_numpy(image[k])[None, None] for k in np.flatnonzero(brain.any(axis=(1, 2))))

@@ -17,13 +17,13 @@ from localdiff_cli.volumes.volume import Volume
 
 
 def reference_scale(reference: Source, settings: PrepareSettings) -> Callable[[Item], tuple[Scale, Path]]:
-    """The scale of the reference's own brain, and its file: one for all, or from a folder one for each volume.
+    """Return the scale of the reference's own brain, and its file: one for all, or from a folder one for each volume.
 
     ``settings``: the input's, with the target's window. A brain mask file serves for a reference on its grid; of a folder of masks that
     one serves which belongs to the reference, or, where every volume has a reference of its own, to the volume. Without such a mask the
     reference's brain is found for itself. What the scale is hangs on the reference alone, never on which volume asked first.
 
-    Raises :class:`VolumeError` for a missing or unusable reference.
+    Raise :class:`VolumeError` for a missing or unusable reference.
     """
     known: dict[tuple[Path, str], Scale] = {}
     shared = Path(reference.given).is_file()

@@ -46,11 +46,11 @@ class NetworkWork(ABC):
         return [self.prepare.brain_source]
 
     def companions(self, item: Item) -> list[Path]:
-        """This volume's own files among the folders given."""
+        """Return this volume's own files among the folders given."""
         return companions(self.places(), item)
 
     def smaller(self) -> NetworkWork | None:
-        """The same work with half the batch; None where the batch is one slice."""
+        """Return the same work with half the batch; None where the batch is one slice."""
         return replace(self, batch_size=self.batch_size // 2) if self.batch_size > 1 else None
 
     @property
@@ -78,7 +78,7 @@ class NetworkWork(ABC):
         return time.perf_counter() - started
 
     def estimate(self, shape: tuple[int, int, int]) -> Estimate:
-        """What a volume of this shape, ``(slices, rows, columns)``, will cost."""
+        """Return what a volume of this shape, ``(slices, rows, columns)``, will cost."""
         slices, rows, columns = shape
         voxels = slices * rows * columns
         seconds = voxels * PREPARE_SECONDS_A_VOXEL + slices * ACTIVE_SHARE * self.seconds_a_slice

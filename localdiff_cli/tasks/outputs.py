@@ -36,18 +36,18 @@ class OutputPlan:
     suffix: str | None = None
 
     def wanted(self, item: Item, scale: tuple[float, float] = (1.0, 0.0)) -> dict[str, Output]:
-        """The outputs by role, the main one first; ``scale`` is that of its stored values."""
+        """Return the outputs by role, the main one first; ``scale`` is that of its stored values."""
         scales = [scale] + [(1.0, 0.0)] * (len(self.roles) - 1)
         paired = zip(self.roles, scales, strict=True)
         return {role.name: Output(self.path(item, role), role.dtype, role.description, s) for role, s in paired}
 
     def path(self, item: Item, role: Role) -> Path:
-        """Where one kind of output goes."""
+        """Return where one kind of output goes."""
         base = self.out / renamed(item.relative, self.suffix)
         return beside(base, role.ending) if role.ending else base
 
     def outputs(self, item: Item) -> list[Path]:
-        """All volumes written, the main one first."""
+        """Return all volumes written, the main one first."""
         return [output.path for output in self.wanted(item).values()]
 
     @property

@@ -102,7 +102,8 @@ def probabilities(network: LesionNetwork, device: torch.device, prepared: Prepar
 
 
 def segment_prepared(network: LesionNetwork, device: torch.device, prepared: Prepared, cut: SegmenterDefaults) -> NDArray[np.bool_]:
-    """The lesion mask of a prepared volume, canonical ``(slices, rows, columns)``, as ``localdiff segment`` writes it."""
+    """Return the lesion mask of a prepared volume, canonical ``(slices, rows, columns)``, as ``localdiff segment`` writes
+    it."""
     mask = np.zeros(prepared.volume.frame.shape, dtype=bool)
     for chunk in chunks(prepared, 8):
         for k, probability in probabilities(network, device, prepared, chunk).items():

@@ -50,14 +50,14 @@ class Chunk:
 
 
 def prepare_item(item: Item, bundle: Bundle, settings: PrepareSettings) -> Prepared:
-    """Open a volume and make it ready for a bundle's network. Raises :class:`VolumeError`."""
+    """Open a volume and make it ready for a bundle's network. Raise :class:`VolumeError`."""
     return prepare(open_volume(item.path, settings.affine_from), settings, item.relative)
 
 
 def prepare_settings(
     bundle: Bundle, *, brain: str, bias: str | None, nan: str, multiple: int, affine_from: str | None = None, cache: Path | None = None
 ) -> PrepareSettings:
-    """The bundle's grid and window with the user's choices."""
+    """Return the bundle's grid and window with the user's choices."""
     return PrepareSettings(
         brain=brain, bias=bias or bundle.bias, nan=nan, spacing=bundle.grid.spacing, shape=bundle.grid.shape,
         multiple=multiple, window=bundle.condition.window if bundle.condition else DEFAULT_WINDOW, affine_from=affine_from,
@@ -66,17 +66,17 @@ def prepare_settings(
 
 
 def prepare_account(settings: PrepareSettings) -> dict[str, object]:
-    """The settings for the sidecar: a brain mask file by name and content, never by its place on this machine."""
+    """Return the settings for the sidecar: a brain mask file by name and content, never by its place on this machine."""
     return settings.account() | {"brain": settings.brain if settings.brain in ("auto", "none") else file_account(Path(settings.brain))}
 
 
 def file_account(path: Path) -> str:
-    """A file or folder that decides a result: its name, and of a file the start of its SHA-256."""
+    """Return a file or folder that decides a result: its name, and of a file the start of its SHA-256."""
     return f"{path.name} {file_hash(path)[:16]}" if path.is_file() else path.name
 
 
 def companions(given: Iterable[Source | None], item: Item) -> list[Path]:
-    """The files of ``item`` in those of the ``given`` places that are folders; none where it has no single one."""
+    """Return the files of ``item`` in those of the ``given`` places that are folders; none where it has no single one."""
     found = []
     for source in given:
         if source is not None and Path(source.given).is_dir():
@@ -86,7 +86,7 @@ def companions(given: Iterable[Source | None], item: Item) -> list[Path]:
 
 
 def chunks(prepared: Prepared, size: int) -> Iterator[Chunk]:
-    """All slices of a volume in the order in which its file stores them, ``size`` at a time; empty ones cost nothing."""
+    """Yield all slices of a volume in the order in which its file stores them, ``size`` at a time; empty ones cost nothing."""
     order = prepared.reader.order()
     for first in range(0, len(order), size):
         numbers = tuple(order[first : first + size])
@@ -104,7 +104,8 @@ def chunks(prepared: Prepared, size: int) -> Iterator[Chunk]:
 
 
 def image_to_native(image: NDArray[Any], inside: NDArray[np.bool_], grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """A network slice in [0, 1] on the native grid, 0 outside ``brain``; ``inside`` is the brain on the network's grid, not empty.
+    """Return a network slice in [0, 1] on the native grid, 0 outside ``brain``; ``inside`` is the brain on the network's
+    grid, not empty.
 
     Pixels at the edge take their value from brain pixels only: the background would darken them, or let them ring.
     """
@@ -113,17 +114,17 @@ def image_to_native(image: NDArray[Any], inside: NDArray[np.bool_], grid: Grid, 
 
 
 def map_to_native(image: NDArray[Any], grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """A score or probability on the native grid, linear, never outside the brain."""
+    """Return a score or probability on the native grid, linear, never outside the brain."""
     return np.where(brain, np.clip(grid.to_native(image, cubic=False), 0, None), np.float32(0))
 
 
 def mask_to_native(mask: NDArray[Any], grid: Grid, brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A mask on the native grid."""
+    """Return a mask on the native grid."""
     return (grid.to_native(mask, cubic=False) >= 0.5) & brain
 
 
 def volume_facts(prepared: Prepared) -> dict[str, object]:
-    """What the sidecar says about the input and how it was made ready. No header text."""
+    """Return what the sidecar says about the input and how it was made ready. No header text."""
     grid = prepared.grid
     return {
         "VoxelFingerprint": prepared.survey.fingerprint,
@@ -173,6 +174,6 @@ def volume_doubts(prepared: Prepared, item: Item, typical: Typical | None = None
 
 
 def versions() -> dict[str, str]:
-    """The versions of what computes a result."""
+    """Return the versions of what computes a result."""
     names = ("torch", "monai", "numpy", "SimpleITK", "nibabel", "faiss-cpu", "deepbet")
     return {name: importlib.metadata.version(name) for name in names}

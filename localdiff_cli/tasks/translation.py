@@ -80,7 +80,8 @@ class Clock:
 def source_labels(
     mask: NDArray[np.bool_], unknown: NDArray[np.bool_], weight: NDArray[np.float32], brain: NDArray[np.bool_], settings: SampleSettings
 ) -> NDArray[np.uint8]:
-    """Who made each pixel: 1 IND (the ordinary process), 2 OOD branch alone, 3 fused (both branches, or refined after it), 4 unknown."""
+    """Return who made each pixel: 1 IND (the ordinary process), 2 OOD branch alone, 3 fused (both branches, or refined
+    after it), 4 unknown."""
     fused = settings.local.fusion_step > 0 or settings.guided
     labels = np.where(mask, FUSED if fused else OOD, IND).astype(np.uint8)
     if settings.local.soft:
@@ -95,7 +96,7 @@ def volumes_of(millilitres: NDArray[np.float64]) -> dict[str, float]:
 
 
 def watched(detect: SliceDetector, painter: Painter) -> SliceDetector:
-    """The same detector, while ``painter`` sees every chunk."""
+    """Return the same detector, while ``painter`` sees every chunk."""
 
     def seen(chunk: Chunk) -> Detection:
         found = detect(chunk)

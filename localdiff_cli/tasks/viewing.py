@@ -31,13 +31,14 @@ LIMITS = ("lo", "hi")
 
 
 def shown_cases(worst: Sequence[str], best: Sequence[str]) -> list[tuple[str, str]]:
-    """The names of the cases to show with what they are: the first two of the worst and of the best, none twice."""
+    """Return the names of the cases to show with what they are: the first two of the worst and of the best, none twice."""
     chosen = [(name, "worst") for name in worst[:SHOWN_EACH]] + [(name, "best") for name in best[:SHOWN_EACH]]
     return list({name: (name, rank) for name, rank in reversed(chosen)}.values())[::-1]
 
 
 def report_viewer(cases: Sequence[CaseFiles], summary: Summary, say: Callable[[str], None], affine_from: str | None = None) -> Markup:
-    """The viewer of a report; empty where no case could be ranked. A case that cannot be read again is left out, and told."""
+    """Return the viewer of a report; empty where no case could be ranked. A case that cannot be read again is left out, and
+    told."""
     worst, best = ends(summary)
     files, settings = {each.name: each for each in cases}, summary.settings
     labels = {"translation": settings.translation_label, "baseline": settings.baseline_label}
@@ -51,10 +52,10 @@ def report_viewer(cases: Sequence[CaseFiles], summary: Summary, say: Callable[[s
 
 
 def view_of(files: CaseFiles, title: str, labels: Mapping[str, str], affine_from: str | None = None) -> ViewCase:
-    """All volumes of a case as layers; ``labels`` name the images of the roles ``baseline`` and ``translation``.
+    """Return all volumes of a case as layers; ``labels`` name the images of the roles ``baseline`` and ``translation``.
 
-    Each image has its own grey window, from the 0.5th to the 99.5th percentile of its voxels inside the brain: that is how images of
-    different units are comparable. Raises :class:`VolumeError` for a file that has become unreadable.
+    Each image has its own grey window, from the 0.5th to the 99.5th percentile of its voxels inside the brain: that is how
+    images of different units are comparable. Raise :class:`VolumeError` for a file that has become unreadable.
     """
     grid = CaseGrid(open_volume(files.translation, affine_from), resample=True)
     translation, _ = on_grid(files.translation, grid)

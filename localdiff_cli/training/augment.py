@@ -33,7 +33,8 @@ def _uniform(n: int, generator: torch.Generator, half_range: float) -> Tensor:
 
 
 def grown(images: Tensor, reach: int) -> Tensor:
-    """The largest value within ``reach`` pixels of each, a square, of ``(N, C, H, W)``; the smallest where ``reach`` is negative.
+    """Return the largest value within ``reach`` pixels of each, a square, of ``(N, C, H, W)``; the smallest where ``reach``
+    is negative.
 
     Rows and columns one after the other: the same values as over the square at once, at the cost of its sides.
     """

@@ -52,9 +52,9 @@ class RegionSettings:
 
 
 def lesion_slices(patients: list[PatientSlices], most: int | None) -> ChosenSlices:
-    """The training slices that show a lesion, of ``most`` patients spread evenly over the names' order (None: all).
+    """Return the training slices that show a lesion, of ``most`` patients spread evenly over the names' order (None: all).
 
-    Raises :class:`UsageError` where there are none.
+    Raise :class:`UsageError` where there are none.
     """
     masked = sorted((p for p in patients if p.split == "train" and p.masked and p.target is not None), key=lambda p: p.name)
     chosen = [(p, np.flatnonzero(p.lesion_pixels >= MIN_LESION_PIXELS)) for p in masked]
@@ -68,7 +68,7 @@ def lesion_slices(patients: list[PatientSlices], most: int | None) -> ChosenSlic
 def expert_loss(
     lesions: ChosenSlices, healthy: ChosenSlices, schedule: Schedule, augment: AugmentSettings, regions: RegionSettings, batch_size: int
 ) -> LossOf:
-    """The loss of one step: squared error of the prediction where condition and target are restricted to a region."""
+    """Return the loss of one step: squared error of the prediction where condition and target are restricted to a region."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         is_healthy = (torch.rand(batch_size, generator=generator) < regions.healthy_share).view(-1, 1, 1, 1)
@@ -84,7 +84,8 @@ def expert_loss(
 
 
 def draw_regions(lesion: Tensor, is_healthy: Tensor, settings: RegionSettings, generator: torch.Generator) -> Tensor:
-    """A region for each slice, ``(N, 1, H, W)`` of 0 and 1: the lesion grown at random, or a blob that leaves the lesion out."""
+    """Return a region for each slice, ``(N, 1, H, W)`` of 0 and 1: the lesion grown at random, or a blob that leaves the
+    lesion out."""
     n = lesion.shape[0]
     blob = random_blob(n, (lesion.shape[-2], lesion.shape[-1]), generator)
     radius = torch.randint(settings.grow + 1, (n,), generator=generator).tolist()
@@ -106,11 +107,12 @@ def fit_expert(
     job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
     told: Told | None = None, start: Start | None = None,
 ) -> Bundle:  # fmt: skip
-    """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write it into the bundle.
+    """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write it into
+    the bundle.
 
-    With ``told`` it sees the whole condition and the map instead (training/told.py). It begins as the expert of ``start`` where that is
-    given, else as the base's translator. Raises :class:`UsageError` where the bundle to add to has another translator than the base, or
-    ``start`` an expert of another kind.
+    With ``told`` it sees the whole condition and the map instead (training/told.py). It begins as the expert of ``start``
+    where that is given, else as the base's translator. Raise :class:`UsageError` where the bundle to add to has another
+    translator than the base, or ``start`` an expert of another kind.
     """
     own, its = base.metadata["files"].get(TRANSLATOR), present(job).get("files", {}).get(TRANSLATOR)
     if job.out.exists() and its != own:

@@ -46,7 +46,7 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def blur_on_card(images: Tensor, sigma: Tensor) -> Tensor:
-    """The same as one convolution for all images, without leaving the device; equal to scipy's to rounding."""
+    """Return the same as one convolution for all images, without leaving the device; equal to scipy's to rounding."""
     n, channels, height, width = images.shape
     reach = int(3 * float(sigma.max()) + 0.5)
     if reach == 0:
@@ -61,7 +61,7 @@ def blur_on_card(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def deep_fluid(condition: Tensor, brain: Tensor, lesion: Tensor) -> Tensor:
-    """The ventricles as T1w shows them, ``(N, 1, H, W)`` of 0 and 1: dark, deep inside ``brain`` and no lesion."""
+    """Return the ventricles as T1w shows them, ``(N, 1, H, W)`` of 0 and 1: dark, deep inside ``brain`` and no lesion."""
     core = grown(brain, -DEEP_PIXELS)
     return (condition < FLUID_BELOW).float() * core * (1 - lesion)
 

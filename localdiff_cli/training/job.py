@@ -50,7 +50,7 @@ class FitJob:
     board: Board = field(default_factory=NoBoard)
 
     def patients(self) -> list[PatientSlices]:
-        """Every usable patient of the training and validation splits. Test patients are never read."""
+        """Return every usable patient of the training and validation splits. Test patients are never read."""
         used = [pair for pair in self.pairs if pair.split != "test"]
         unknown = set(self.healthy) - {pair.name for pair in self.pairs}
         if unknown:
@@ -67,7 +67,7 @@ def _describe(contrast: str | None) -> dict[str, Any]:
 
 
 def base_metadata(job: FitJob, task: str) -> dict[str, Any]:
-    """What the metadata of every part say: contrasts, grid, brain, bias, licence."""
+    """Return what the metadata of every part say: contrasts, grid, brain, bias, licence."""
     grid = GridSpec(spacing=job.prepare.spacing, shape=job.prepare.shape)
     metadata = {
         "task": task,
@@ -83,12 +83,12 @@ def base_metadata(job: FitJob, task: str) -> dict[str, Any]:
 
 
 def present(job: FitJob) -> dict[str, Any]:
-    """The metadata of the bundle to be added to; empty for a new one."""
+    """Return the metadata of the bundle to be added to; empty for a new one."""
     return read_metadata(job.out) if (job.out / METADATA).is_file() else {}
 
 
 def check_out(job: FitJob, task: str) -> None:
-    """Refuse a bundle whose other parts see slices made ready in another way. Raises :class:`UsageError`."""
+    """Refuse a bundle whose other parts see slices made ready in another way. Raise :class:`UsageError`."""
     if job.out.exists() and not job.out.is_dir():
         raise UsageError(f"--out {job.out}: is a file; expected a bundle folder, new or to add to")
     before, now = present(job), base_metadata(job, task)
@@ -99,7 +99,7 @@ def check_out(job: FitJob, task: str) -> None:
 
 
 def identity(patients: list[PatientSlices], **settings: Any) -> dict[str, Any]:
-    """What is trained on what, so that a checkpoint is never taken for another training's."""
+    """Return what is trained on what, so that a checkpoint is never taken for another training's."""
     digest = hashlib.sha256()
     for p in sorted(patients, key=lambda p: p.name):
         digest.update(json.dumps([p.name, p.split, p.masked, p.digest]).encode())
@@ -107,7 +107,7 @@ def identity(patients: list[PatientSlices], **settings: Any) -> dict[str, Any]:
 
 
 def data_account(patients: list[PatientSlices]) -> dict[str, list[str]]:
-    """The patients of each split, by name."""
+    """Return the patients of each split, by name."""
     return {split: sorted(p.name for p in patients if p.split == split) for split in ("train", "val")}
 
 
@@ -147,7 +147,7 @@ class Start:
 
 
 def check_held_out(patients: list[PatientSlices], start: dict[str, Any]) -> None:
-    """Refuse to hold out who the first weights have learnt from. Raises :class:`UsageError`."""
+    """Refuse to hold out who the first weights have learnt from. Raise :class:`UsageError`."""
     known = sorted({p.name for p in patients if p.split == "val"} & set(start["patients"]))
     if known:
         names = ", ".join(known)
@@ -155,7 +155,7 @@ def check_held_out(patients: list[PatientSlices], start: dict[str, Any]) -> None
 
 
 def version(package: str) -> str:
-    """The installed version of a package."""
+    """Return the installed version of a package."""
     import importlib.metadata
 
     return importlib.metadata.version(package)

@@ -74,20 +74,21 @@ class ReducedPrecision(nn.Module):
         self.network = network
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """What the network answers."""
+        """Return what the network answers."""
         with torch.autocast(inputs[0].device.type, torch.bfloat16):
             return self.network(*inputs).float()
 
 
 def part_seed(seed: int, step: int, part: int = 0) -> int:
-    """The seed of one part of a step's batch; of a later part hashed, since torch's generator on a CPU heeds 32 bits."""
+    """Return the seed of one part of a step's batch; of a later part hashed, since torch's generator on a CPU heeds 32
+    bits."""
     if part == 0:
         return (seed * 1_000_003 + step) % 2**63
     return int.from_bytes(hashlib.sha256(f"{seed} {step} {part}".encode()).digest()[:4], "big")
 
 
 def step_generator(seed: int, step: int, part: int = 0) -> torch.Generator:
-    """The random source of one part of a step's batch, whatever came before it."""
+    """Return the random source of one part of a step's batch, whatever came before it."""
     return torch.Generator().manual_seed(part_seed(seed, step, part))
 
 
@@ -148,10 +149,10 @@ def train(
     """Train ``network``; return its moving average and the loss curve ``[(step, loss)]``.
 
     ``checkpoint`` is a file outside any bundle; an existing one of the same settings is resumed, of others refused.
-    ``identity`` says what is trained on what (JSON values): a checkpoint of another identity is refused as well.
-    ``team``: the processes that train together (None: this one alone); the first reports and writes. SIGTERM or SIGUSR1 to any of them ends
-    the training after its step with a checkpoint and raises :class:`Terminated`.
-    Raises :class:`UsageError` for such a checkpoint, and where the loss is no longer finite.
+    ``identity`` says what is trained on what (JSON values): a checkpoint of another identity is refused as well. ``team``:
+    the processes that train together (None: this one alone); the first reports and writes. SIGTERM or SIGUSR1 to any of
+    them ends the training after its step with a checkpoint and raises :class:`Terminated`. Raise :class:`UsageError` for
+    such a checkpoint, and where the loss is no longer finite.
     """
     team = team or Alone()
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
@@ -240,7 +241,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def trained_seconds(checkpoint: Path) -> float:
-    """How long a training took so far, all its sessions together."""
+    """Return how long a training took so far, all its sessions together."""
     return float(_load(checkpoint).get("seconds", 0.0))
 
 

@@ -51,12 +51,12 @@ def read_pairs(
     *,
     everybody: bool = False,
 ) -> list[Pair]:
-    """All patients of several tables or folders.
+    """Return all patients of several tables or folders.
 
-    ``condition`` and ``target`` are BIDS suffixes (``T1w``, …), used for folders. ``exclude``: patients whose split need not be known.
-    ``everybody``: those without the target too; ``say`` hears what is left out.
-    Raises :class:`NoInputError` where nothing is found, :class:`UsageError` for a malformed table, a patient named twice or whose split is
-    not known, two files that fit one role, a synthetic volume, or a sidecar that cannot be read.
+    ``condition`` and ``target`` are BIDS suffixes (``T1w``, …), used for folders. ``exclude``: patients whose split need
+    not be known. ``everybody``: those without the target too; ``say`` hears what is left out. Raise :class:`NoInputError`
+    where nothing is found, :class:`UsageError` for a malformed table, a patient named twice or whose split is not known,
+    two files that fit one role, a synthetic volume, or a sidecar that cannot be read.
     """
     sources = list(sources)
     pairs = [
@@ -156,7 +156,7 @@ def _splits(folder: Path) -> tuple[Path, dict[str, str | None]] | None:
             raise UsageError(f"{path}: line {number} has no participant_id")
         name, split = name if name.startswith("sub-") else f"sub-{name}", _split(table, row)
         if splits.setdefault(name, split) != split:
-            raise UsageError(f"{path}: says two splits of {name}: {splits[name]} and {split}; expected one")
+            raise UsageError(f"{path}: gives two splits for {name}: {splits[name]} and {split}; expected one")
     return path, splits
 
 
@@ -235,15 +235,15 @@ def _with_splits(pairs: list[Pair], known: tuple[Path, dict[str, str | None]] | 
     unknown = sorted({pair.name.split("_")[0] for pair, split in placed if split is None and pair.name not in exclude})
     if unknown:
         raise UsageError(
-            f"{table}: says no split of {', '.join(unknown)}; expected a row with train, val or test for everyone, so that nobody who is "
-            "held out is trained on. Add the rows, or leave them out with --exclude",
+            f"{table}: gives no split for {', '.join(unknown)}; expected a row with train, val or test for everyone, so that nobody who is "
+            "held out is trained on. Add the rows, or leave these people out with --exclude",
             code="unknown-split",
         )
     return [replace(pair, split=split or "test") for pair, split in placed]
 
 
 def without(pairs: list[Pair], names: tuple[str, ...]) -> list[Pair]:
-    """The pairs without the patients named. Raises :class:`UsageError` for a name that is not among them."""
+    """Return the pairs without the patients named. Raise :class:`UsageError` for a name that is not among them."""
     unknown = set(names) - {pair.name for pair in pairs}
     if unknown:
         raise UsageError(f"--exclude {', '.join(sorted(unknown))}: no such patient in the data")

@@ -72,7 +72,7 @@ class Slices:
 
 
 def people(data: Iterable[Path], condition: str, target: str, split: str | None) -> list[Person]:
-    """Everybody (of a split, where it is given) who has the condition. Raises as :func:`read_pairs` does."""
+    """Everybody (of a split, where it is given) who has the condition. Raise as :func:`read_pairs` does."""
     sources = list(data)
     rows = [row for source in sources if source.is_dir() for row in _participants(source)]
     kinds = {row["participant_id"]: kind_of(row) for row in rows}
@@ -94,7 +94,8 @@ def _participants(folder: Path) -> list[dict[str, str]]:
 
 
 def kind_of(row: dict[str, str]) -> str:
-    """What a participant suffers from: the first words of ``disease``, up to a comma, else one of ``KINDS`` that the row names."""
+    """Return what a participant suffers from: the first words of ``disease``, up to a comma, else one of ``KINDS`` that the
+    row names."""
     if row.get("disease"):
         return row["disease"].split(",")[0].strip()
     told = " ".join(filter(None, row.values())).lower()
@@ -121,7 +122,8 @@ class Ready:
 
 
 def slices_of(person: Person, ready: Ready, cache: Path, report: Callable[[str], None]) -> Slices | None:
-    """A person's slices, from ``cache`` if they were made ready before; None, and a report, for files that cannot be used."""
+    """Return a person's slices, from ``cache`` if they were made ready before; None, and a report, for files that cannot be
+    used."""
     path = cache / f"{person.name}-{digest([CACHE_VERSION, stamps(person), asdict(ready)])}.npz"
     try:
         if not path.is_file():
@@ -142,7 +144,7 @@ def stamps(person: Person) -> list[tuple[str, int, int] | None]:
 
 
 def digest(key: list[Any]) -> str:
-    """A name for what a key decides."""
+    """Return a name for what a key decides."""
     return hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()[:24]
 
 

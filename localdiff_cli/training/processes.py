@@ -29,13 +29,13 @@ class Processes(Protocol):
     size: int
 
     def joined(self, network: nn.Module) -> nn.Module:
-        """The network whose gradients are the mean over all processes."""
+        """Return the network whose gradients are the mean over all processes."""
 
     def without_exchange(self) -> AbstractContextManager[None]:
         """Within the block gradients are gathered here only, for a later part of the step to share."""
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of ``values`` over all processes."""
+        """Return the sum of ``values`` over all processes."""
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -47,7 +47,7 @@ class Alone:
     rank, size = 0, 1
 
     def joined(self, network: nn.Module) -> nn.Module:
-        """The network itself."""
+        """Return the network itself."""
         return network
 
     def without_exchange(self) -> AbstractContextManager[None]:
@@ -55,7 +55,7 @@ class Alone:
         return nullcontext()
 
     def total(self, values: Tensor) -> Tensor:
-        """The values themselves."""
+        """Return the values themselves."""
         return values
 
     def wait(self) -> None:
@@ -76,7 +76,7 @@ class Together:
         self._joined: nn.Module | None = None
 
     def joined(self, network: nn.Module) -> nn.Module:
-        """The network in torch's DistributedDataParallel."""
+        """Return the network in torch's DistributedDataParallel."""
         self._joined = self._engine.prepare_model(network)
         return self._joined
 
@@ -94,12 +94,12 @@ class Together:
 
 
 def world_size() -> int:
-    """How many processes ``torchrun`` started; 1 without it."""
+    """Return how many processes ``torchrun`` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_device(name: str) -> str:
-    """The device of this process: ``cuda`` or ``auto`` becomes the GPU of its own number on this node."""
+    """Return the device of this process: ``cuda`` or ``auto`` becomes the GPU of its own number on this node."""
     if world_size() > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return "cpu" if world_size() > 1 and name == "auto" else name

@@ -70,7 +70,7 @@ class LesionLoss:
 
 
 def masked_patients(patients: list[PatientSlices], split: str) -> list[PatientSlices]:
-    """The patients of a split with an expert mask. Raises :class:`UsageError` where there are none."""
+    """Return the patients of a split with an expert mask. Raise :class:`UsageError` where there are none."""
     chosen = [p for p in patients if p.split == split and p.masked and len(p.condition)]
     if not chosen:
         raise UsageError(f"no patients with a lesion mask in the {split} split; expected a mask column or *_mask files")
@@ -78,8 +78,8 @@ def masked_patients(patients: list[PatientSlices], split: str) -> list[PatientSl
 
 
 def draw_lesions(patients: list[PatientSlices], n: int, settings: LesionDraw, doubt_at: float | None, generator: torch.Generator) -> Tensor:
-    """A random batch ``(n, 4, H, W)`` float32: image, brain, lesion, and 1 where in doubt; of the sick people's slices two thirds bear a
-    lesion.
+    """Return a random batch ``(n, 4, H, W)`` float32: image, brain, lesion, and 1 where in doubt; of the sick people's
+    slices two thirds bear a lesion.
 
     ``doubt_at`` is ``settings.doubt`` on the scale of the target's window, [0, 1].
     """
@@ -110,7 +110,7 @@ def _slice(patient: PatientSlices, row: int, doubt_at: float | None) -> NDArray[
 def segmenter_loss(
     patients: list[PatientSlices], augment: AugmentSettings, batch_size: int, settings: LesionDraw, doubt_at: float | None, aim: LesionLoss
 ) -> LossOf:
-    """The loss of one step: overlap plus cross-entropy, of the pixels that are not in doubt."""
+    """Return the loss of one step: overlap plus cross-entropy, of the pixels that are not in doubt."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         drawn = draw_lesions(patients, batch_size, settings, doubt_at, generator)
@@ -122,7 +122,7 @@ def segmenter_loss(
 def loss_of_drawn(
     network: nn.Module, drawn: Tensor, augment: AugmentSettings, hard: HardNegatives | None, aim: LesionLoss, generator: torch.Generator
 ) -> Tensor:
-    """The loss of a batch ``(n, 4, H, W)`` as :func:`draw_lesions` makes it, after augmentation."""
+    """Return the loss of a batch ``(n, 4, H, W)`` as :func:`draw_lesions` makes it, after augmentation."""
     drawn = place(drawn, augment, generator)
     if hard is not None:
         fluid = deep_fluid(drawn[:, :1], (drawn[:, 1:2] > 0.5).float(), (drawn[:, 2:3] > 0.5).float())
@@ -155,7 +155,7 @@ def lesion_loss(logits: Tensor, lesion: Tensor, kept: Tensor, aim: LesionLoss) -
 
 
 def flagged_share(network: LesionNetwork, patient: PatientSlices, threshold: float) -> float:
-    """The share of one person's brain that the network flags, all slices."""
+    """Return the share of one person's brain that the network flags, all slices."""
     return float(_found(network, patient, threshold).sum() / max(patient.brain.sum(), 1))
 
 
@@ -233,7 +233,7 @@ def _doubt_at(draw: LesionDraw, job: FitJob) -> float | None:
         return None
     target = job.contrasts[1]
     if target is None:
-        raise UsageError("--doubt needs --target: what is in doubt is told by its brightness on the target contrast", code="choice")
+        raise UsageError("--doubt needs --target: doubtful pixels are those bright on the target contrast", code="choice")
     low, high = WINDOWS.get(target, DEFAULT_WINDOW)
     return (draw.doubt - low) / (high - low)
 

@@ -79,7 +79,7 @@ class PatientSlices:
         return self.lesion_pixels == 0
 
     def known_healthy(self) -> PatientSlices:
-        """The same slices of a patient of whom it is known that they show no lesion."""
+        """Return the same slices of a patient of whom it is known that they show no lesion."""
         return _with_index(replace(self, masked=True), self.kept)
 
 
@@ -103,7 +103,7 @@ def _any(stack: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def as_contrast(contrast: str, base: PrepareSettings) -> PrepareSettings:
-    """The settings for one contrast: its window, all else equal."""
+    """Return the settings for one contrast: its window, all else equal."""
     return replace(base, window=WINDOWS.get(contrast, DEFAULT_WINDOW))
 
 
@@ -115,8 +115,9 @@ def load_slices(
     report: Callable[[str], None],
     team: Processes | None = None,
 ) -> list[PatientSlices]:
-    """Every patient, prepared or as a memory map from ``cache``. A patient that cannot be used is reported and left out; so is the part
-    of a brain that does not fit into the grid.
+    """Return every patient, prepared or as a memory map from ``cache``.
+
+    A patient that cannot be used is reported and left out; so is the part of a brain that does not fit into the grid.
 
     The processes of a ``team`` share the preparing: each does its part, then all take it from the cache.
     """
@@ -139,7 +140,7 @@ def load_slices(
 
 
 def cache_stem(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> str:
-    """The name of a patient's files in the cache; another one when an image or a setting changes."""
+    """Return the name of a patient's files in the cache; another one when an image or a setting changes."""
     files = [pair.condition, pair.target, pair.mask, pair.brain]
     stamps = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p else None for p in files]
     text = json.dumps([CACHE_VERSION, stamps, contrasts, settings.account()], default=str)
@@ -176,7 +177,7 @@ def _unpacked(path: Path) -> dict[str, NDArray[Any]] | None:
 
 
 def record_type(arrays: Mapping[str, NDArray[Any]]) -> np.dtype:
-    """One slice on disk, its planes side by side: a slice is one read."""
+    """Return one slice on disk, its planes side by side: a slice is one read."""
     return np.dtype([(name, arrays[name].dtype, arrays[name].shape[1:]) for name in PLANES if name in arrays])
 
 
@@ -200,7 +201,8 @@ def _header(text: bytes) -> tuple[int, np.dtype]:
 
 
 def mapped_slices(stem: Path) -> tuple[dict[str, NDArray[Any]], SliceIndex]:
-    """The planes ``(S, H, W)`` of a cache file and their index; views of a memory map that holds no open file and is never written back."""
+    """Return the planes ``(S, H, W)`` of a cache file and their index; views of a memory map that holds no open file and is
+    never written back."""
     path, told = beside(stem, ".npy"), json.loads(beside(stem, ".json").read_text())
     with path.open("rb") as handle:
         start = 10 + int.from_bytes(handle.read(10)[8:], "little")
@@ -232,7 +234,8 @@ def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSet
 
 
 def mask_from_file_or_empty(path: Path | None, prepared: Prepared) -> NDArray[np.bool_]:
-    """A lesion mask on the patient's grid, canonical; all False without a file. Raises :class:`VolumeError` for what is no mask."""
+    """Return a lesion mask on the patient's grid, canonical; all False without a file. Raise :class:`VolumeError` for what
+    is no mask."""
     volume = prepared.volume
     if path is None:
         return np.zeros(volume.frame.shape, dtype=bool)

@@ -23,9 +23,11 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """A tab-separated table. Quotes mean nothing, apart from a pair around a whole cell; blanks around cells and blank lines are dropped.
+    """Return a tab-separated table. Quotes mean nothing, apart from a pair around a whole cell; blanks around cells and
+    blank lines are dropped.
 
-    Raises :class:`UsageError` where it is not text, a column is named twice, or a row has another number of cells than the header.
+    Raise :class:`UsageError` where it is not text, a column is named twice, or a row has another number of cells than the
+    header.
     """
     if absent := absent_content(path):
         raise UsageError(f"{path}: {absent}", code="not-fetched")

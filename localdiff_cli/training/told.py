@@ -41,7 +41,8 @@ def told_loss(
     lesions: Drawable, healthy: Drawable, schedule: Schedule, augment: AugmentSettings, settings: ToldSettings, find: Finder,
     batch_size: int,
 ) -> LossOf:  # fmt: skip
-    """The loss of one step: squared error of the prediction, given c and M, weighted towards the region of M and the lesion."""
+    """Return the loss of one step: squared error of the prediction, given c and M, weighted towards the region of M and the
+    lesion."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         is_healthy = (torch.rand(batch_size, generator=generator) < settings.healthy_share).view(-1, 1, 1, 1)
@@ -65,8 +66,8 @@ def told_loss(
 
 
 def made_map(lesion: Tensor, generator: torch.Generator) -> Tensor:
-    """A map as a detector might make it from the true ``lesion`` ``(N, 1, H, W)`` of 0 and 1: grown or shrunk, shifted, soft, of some
-    certainty, in half of the slices with an island where no lesion is."""
+    """Return a map as a detector might make it from the true ``lesion`` ``(N, 1, H, W)`` of 0 and 1: grown or shrunk,
+    shifted, soft, of some certainty, in half of the slices with an island where no lesion is."""
     n, shape = len(lesion), (lesion.shape[-2], lesion.shape[-1])
     radius = torch.randint(-3, 8, (n,), generator=generator).tolist()
     shift = torch.randint(-4, 5, (n, 2), generator=generator).tolist()
@@ -77,7 +78,8 @@ def made_map(lesion: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def region_weight(ood_map: Tensor, lesion: Tensor, inside: Tensor, settings: ToldSettings) -> Tensor:
-    """How much each pixel counts, ``(N, 1, H, W)``: the region of M and the lesion, little elsewhere, least outside the brain."""
+    """Return how much each pixel counts, ``(N, 1, H, W)``: the region of M and the lesion, little elsewhere, least outside
+    the brain."""
     near = (grown(torch.maximum(ood_map, lesion), settings.reach) > 0.1).float()
     within = settings.elsewhere + (1 - settings.elsewhere) * near + (settings.lesion - 1) * lesion
     return inside * within + (1 - inside) * settings.elsewhere / 4

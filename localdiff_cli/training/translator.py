@@ -55,7 +55,7 @@ class ChosenSlices:
         return sum(len(rows) for rows in self.rows)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A random batch of ``n`` slices."""
+        """Return a random batch of ``n`` slices."""
         return draw(self, n, generator)
 
 
@@ -63,19 +63,19 @@ class Drawable(Protocol):
     """Slices of which batches are drawn: condition, target, brain, lesion, each ``(n, 1, H, W)`` float32 in [0, 1]."""
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A random batch of ``n`` slices."""
+        """Return a random batch of ``n`` slices."""
 
 
 def healthy_slices(patients: list[PatientSlices], split: str) -> ChosenSlices:
-    """The lesion-free slices of a split; every slice of a patient without a mask.
+    """Return the lesion-free slices of a split; every slice of a patient without a mask.
 
-    Raises :class:`UsageError` where there are none.
+    Raise :class:`UsageError` where there are none.
     """
     return _chosen(patients, split, lambda p: p.lesion_free)
 
 
 def all_slices(patients: list[PatientSlices], split: str) -> ChosenSlices:
-    """Every slice of a split. Raises :class:`UsageError` where there are none."""
+    """Return every slice of a split. Raise :class:`UsageError` where there are none."""
     return _chosen(patients, split, lambda p: np.ones_like(p.lesion_free))
 
 
@@ -88,7 +88,7 @@ def _chosen(patients: list[PatientSlices], split: str, wanted: Callable[[Patient
 
 
 def draw(slices: ChosenSlices, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A random batch: condition, target, brain, lesion, each ``(n, 1, H, W)`` float32."""
+    """Return a random batch: condition, target, brain, lesion, each ``(n, 1, H, W)`` float32."""
     weights = torch.tensor([len(rows) ** 0.5 for rows in slices.rows])
     who = torch.multinomial(weights, n, replacement=True, generator=generator).tolist()
     conditions, targets, masks = [], [], []
@@ -105,7 +105,8 @@ def draw(slices: ChosenSlices, n: int, generator: torch.Generator) -> tuple[Tens
 
 
 def translator_loss(slices: Drawable, schedule: Schedule, augment: AugmentSettings, batch_size: int, first: float = 0.0) -> LossOf:
-    """The loss of one step: squared error of the network's prediction at random timesteps, lesions and a margin left out.
+    """Return the loss of one step: squared error of the network's prediction at random timesteps, lesions and a margin left
+    out.
 
     ``first``: share of the timesteps that are the last one, T − 1, at which the network sees noise and the condition alone.
     """
@@ -142,7 +143,7 @@ def denoising_loss(
 
 
 def stratified_times(n: int, timesteps: int, generator: torch.Generator) -> Tensor:
-    """One random timestep in each of ``n`` equal parts of [0, T), shuffled: less variance than independent draws."""
+    """Return one random timestep in each of ``n`` equal parts of [0, T), shuffled: less variance than independent draws."""
     parts = (torch.arange(n) + torch.rand(n, generator=generator)) / n
     return (parts[torch.randperm(n, generator=generator)] * timesteps).long().clamp(max=timesteps - 1)
 
@@ -155,7 +156,8 @@ def first_or_any(n: int, timesteps: int, first: float, generator: torch.Generato
 
 @torch.inference_mode()
 def mean_prediction(predict: Callable[[Tensor, Tensor, Tensor], Tensor], schedule: Schedule, condition: Tensor, samples: int = 2) -> Tensor:
-    """The posterior mean as the network sees it from pure noise at the last timestep, in [0, 1]: a quick check while training."""
+    """Return the posterior mean as the network sees it from pure noise at the last timestep, in [0, 1]: a quick check while
+    training."""
     total = torch.zeros_like(condition)
     last = schedule.num_train_timesteps - 1
     for sample in range(samples):
@@ -172,7 +174,8 @@ def psnr(a: NDArray[Any], b: NDArray[Any], mask: NDArray[np.bool_]) -> float:
 
 
 def polynomial_map(slices: ChosenSlices, degree: int = 5, most: int = 200) -> NDArray[Any]:
-    """The best polynomial intensity map from condition to target over the brain pixels of ``slices``; ``np.polyval`` order.
+    """Return the best polynomial intensity map from condition to target over the brain pixels of ``slices``; ``np.polyval``
+    order.
 
     Of more than ``most`` patients it takes as many, evenly spread.
     """
@@ -225,11 +228,12 @@ def fit_translator(
     job: FitJob, network: NetworkSettings, schedule: Schedule, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
     start: Start | None = None, *, around_lesions: bool = False, first: float = 0.0,
 ) -> Bundle:  # fmt: skip
-    """Train the conditional diffusion network on lesion-free slices and write it into the bundle; random weights without ``start``.
+    """Train the conditional diffusion network on lesion-free slices and write it into the bundle; random weights without
+    ``start``.
 
     ``around_lesions``: on the other slices too, their lesions left out of the loss. ``first``: share of the timesteps that are the last.
 
-    Raises :class:`UsageError` where the network or schedule of ``start`` is another.
+    Raise :class:`UsageError` where the network or schedule of ``start`` is another.
     """
     check_out(job, "translate")
     model = _first_network(network, schedule, loop.seed, start, job.device)

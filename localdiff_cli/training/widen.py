@@ -14,7 +14,7 @@ from localdiff_cli.segmentation.network import LesionNetwork, LesionNetworkSetti
 
 
 def fits_into(narrow: LesionNetworkSettings, wide: LesionNetworkSettings) -> bool:
-    """Whether a network of ``narrow`` settings can become one of ``wide``: as many levels, none with fewer channels.
+    """Return whether a network of ``narrow`` settings can become one of ``wide``: as many levels, none with fewer channels.
 
     >>> fits_into(LesionNetworkSettings(channels=(8, 16)), LesionNetworkSettings(channels=(8, 24)))
     True

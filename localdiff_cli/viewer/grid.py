@@ -12,7 +12,8 @@ from localdiff_cli.volumes.placement import CaseGrid, Placement, onto_grid
 
 
 def nearest(array: NDArray[np.float32], own: Placement, target: Placement) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """An array of labels at the voxels of ``target``, 0 where it ends, and where it does not end: labels are not mixed."""
+    """Return an array of labels at the voxels of ``target``, 0 where it ends, and where it does not end: labels are not
+    mixed."""
     way, shape = np.linalg.inv(own.affine) @ target.affine, target.shape
     places = {"matrix": way[:3, :3], "offset": way[:3, 3], "output_shape": shape, "order": 0, "prefilter": False}
     inside = ndimage.affine_transform(np.ones_like(array), **places) > 0
@@ -20,6 +21,6 @@ def nearest(array: NDArray[np.float32], own: Placement, target: Placement) -> tu
 
 
 def on_grid(path: Path, grid: CaseGrid, *, labels: bool = False) -> tuple[NDArray[np.float32], bool]:
-    """All canonical slices of a volume at the voxels of ``grid``, float32, and whether they had to be interpolated."""
+    """Return all canonical slices of a volume at the voxels of ``grid``, float32, and whether they had to be interpolated."""
     found = grid.bring(path, "volume", move=nearest if labels else onto_grid)
     return found.array, not found.how.startswith("same")

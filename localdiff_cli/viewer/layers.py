@@ -51,7 +51,8 @@ class ViewCase:
 
 
 def window_of(array: NDArray[Any], kind: str) -> tuple[float, float]:
-    """What 0 and 255 stand for: the 1st and 99.9th percentile of an image, 0 and 1 (or the maximum) of a map, of labels themselves."""
+    """Return what 0 and 255 stand for: the 1st and 99.9th percentile of an image, 0 and 1 (or the maximum) of a map, of
+    labels themselves."""
     if kind == LABELS:
         return 0.0, 255.0
     finite = array[np.isfinite(array)]
@@ -63,14 +64,15 @@ def window_of(array: NDArray[Any], kind: str) -> tuple[float, float]:
 
 
 def layer(name: str, kind: str, array: NDArray[Any], window: tuple[float, float] | None = None) -> Layer:
-    """A canonical array of real values as a layer; values outside ``window`` are held at its ends, NaN counts as its low end."""
+    """Return a canonical array of real values as a layer; values outside ``window`` are held at its ends, NaN counts as its
+    low end."""
     low, high = window or window_of(array, kind)
     scaled = (np.nan_to_num(array.astype(np.float32), nan=low, posinf=high, neginf=low) - low) * (255 / (high - low))
     return Layer(name, kind, low, high, np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
 
 
 def cut(case: ViewCase) -> ViewCase:
-    """The case without the empty margin around all that its layers show."""
+    """Return the case without the empty margin around all that its layers show."""
     shown = np.any([each.data > 0 for each in case.layers], axis=0)
     if not shown.any():
         return case
@@ -85,7 +87,8 @@ def cut(case: ViewCase) -> ViewCase:
 
 
 def shrink(case: ViewCase, factor: int) -> ViewCase:
-    """The case with ``factor`` × ``factor`` voxels of a slice made one: the mean of an image, the greatest of a map or of labels."""
+    """Return the case with ``factor`` × ``factor`` voxels of a slice made one: the mean of an image, the greatest of a map
+    or of labels."""
     slices, rows, columns = (n - n % factor if axis else n for axis, n in enumerate(case.shape))
     layers = []
     for each in case.layers:
@@ -102,7 +105,8 @@ def packed(data: NDArray[np.uint8]) -> str:
 
 
 def fit(cases: Sequence[ViewCase], budget: int = BUDGET_BYTES) -> list[tuple[ViewCase, list[str]]]:
-    """Every case with its packed layers; one that would take more than its share of ``budget`` bytes is shrunk until it does not."""
+    """Return every case with its packed layers; one that would take more than its share of ``budget`` bytes is shrunk until
+    it does not."""
     fitted = []
     for case in cases:
         shown = cut(case)
@@ -115,7 +119,7 @@ def fit(cases: Sequence[ViewCase], budget: int = BUDGET_BYTES) -> list[tuple[Vie
 
 
 def manifest(case: ViewCase) -> dict[str, object]:
-    """What the script must know of a case, without its voxels."""
+    """Return what the script must know of a case, without its voxels."""
     layers = [{"name": each.name, "kind": each.kind, "low": each.low, "high": each.high} for each in case.layers]
     return {
         "name": case.name, "shape": case.shape, "spacing": case.spacing, "start": case.start, "shrunk": case.shrunk, "layers": layers,

@@ -33,12 +33,12 @@ def _environment() -> Environment:
 
 
 def asset(name: str) -> Markup:
-    """The viewer's script or style sheet, as it stands in a page."""
+    """Return the viewer's script or style sheet, as it stands in a page."""
     return Markup(resources.files("localdiff_cli.viewer").joinpath("templates", name).read_text(encoding="utf-8"))
 
 
 def stills(case: ViewCase) -> list[Still]:
-    """The middle axial slice of every image of a case."""
+    """Return the middle axial slice of every image of a case."""
     from matplotlib.image import imsave
 
     slices, rows, columns = case.shape
@@ -54,7 +54,8 @@ def stills(case: ViewCase) -> list[Still]:
 
 
 def viewer(cases: Sequence[ViewCase], budget: int = BUDGET_BYTES, *, with_stills: bool = True) -> Markup:
-    """The viewer of some cases, of at most ``budget`` bytes of voxels; its page must hold ``viewer.css`` and, below, ``viewer.js``."""
+    """Return the viewer of some cases, of at most ``budget`` bytes of voxels; its page must hold ``viewer.css`` and, below,
+    ``viewer.js``."""
     fitted = fit(cases, budget)
     told = json.dumps([manifest(case) for case, _ in fitted], ensure_ascii=True).replace("<", "\\u003c")
     return Markup(
@@ -69,14 +70,14 @@ def viewer(cases: Sequence[ViewCase], budget: int = BUDGET_BYTES, *, with_stills
 
 
 def part(cases: Sequence[ViewCase], budget: int = BUDGET_BYTES) -> Markup:
-    """The viewer with its style and script, to stand anywhere in another page, which has still pictures of its own."""
+    """Return the viewer with its style and script, to stand anywhere in another page, which has still pictures of its own."""
     return Markup("<style>{}</style>{}<script>{}</script>").format(
         asset("viewer.css"), viewer(cases, budget, with_stills=False), asset("viewer.js")
     )
 
 
 def page(cases: Sequence[ViewCase], title: str, budget: int = BUDGET_BYTES) -> str:
-    """A page of its own."""
+    """Return a page of its own."""
     template = _environment().get_template("page.html.j2")
     return template.render(
         title=title, viewer=viewer(cases, budget), style=asset("viewer.css"), script=asset("viewer.js"), version=__version__

@@ -40,7 +40,8 @@ class Brain:
 
 
 def support(reader: SliceReader, background: float, tolerance: float) -> NDArray[np.bool_]:
-    """All finite voxels that differ from the background value by more than ``tolerance``, holes in each slice filled."""
+    """Return all finite voxels that differ from the background value by more than ``tolerance``, holes in each slice
+    filled."""
     import fill_voids
 
     shape = reader.volume.frame.shape
@@ -66,7 +67,7 @@ def is_slab(volume: Volume) -> bool:
 
 
 def looks_stripped(mask: NDArray[Any], volume: Volume) -> bool:
-    """Whether a support is that of a brain without its skull, by its size alone."""
+    """Return whether a support is that of a brain without its skull, by its size alone."""
     if 1 - mask.mean() < BACKGROUND_SHARE:
         return False
     if is_slab(volume):
@@ -77,7 +78,8 @@ def looks_stripped(mask: NDArray[Any], volume: Volume) -> bool:
 def auto_brain(
     reader: SliceReader, background: float, tolerance: float, advice: Advice = VOLUMES, kept: Callable[[Find], NDArray[Any]] | None = None
 ) -> Brain:
-    """The support of a stripped volume, else deepbet's brain. Raises :class:`VolumeError` where neither can be trusted.
+    """Return the support of a stripped volume, else deepbet's brain. Raise :class:`VolumeError` where neither can be
+    trusted.
 
     ``kept`` gives what it is told to find, or what was found so before.
     """
@@ -126,7 +128,8 @@ def whole_image(reader: SliceReader, background: float, tolerance: float) -> Bra
 
 
 def brain_from_file(path: Path, volume: Volume) -> Brain:
-    """A mask on the volume's own grid. Raises :class:`VolumeError` for another grid, for what is no mask, and for an empty one."""
+    """Return a mask on the volume's own grid. Raise :class:`VolumeError` for another grid, for what is no mask, and for an
+    empty one."""
     mask_volume = open_volume(path, volume.affine_from)
     check_same_grid(mask_volume, volume, "brain mask")
     mask, content = read_mask(mask_volume, "a brain mask")
@@ -174,8 +177,8 @@ def _extract(reader: SliceReader, advice: Advice) -> NDArray[np.bool_]:
 def extract_brain(head: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Brain mask of a canonical head ``(slices, rows, columns)`` by deepbet, interpolated linearly at every step.
 
-    deepbet's own nearest-neighbour steps suffer on thick slices. Largest component, holes filled. Raises ``ValueError`` where
-    nothing is found.
+    deepbet's own nearest-neighbour steps suffer on thick slices. Largest component, holes filled. Raise ``ValueError``
+    where nothing is found.
     """
     import fill_voids
     import torch

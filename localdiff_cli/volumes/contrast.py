@@ -41,12 +41,13 @@ class Sidecar:
 
 
 def sidecar_path(path: Path) -> Path:
-    """The BIDS-style JSON beside a volume."""
+    """Return the BIDS-style JSON beside a volume."""
     return path.with_name(stem(path) + ".json")
 
 
 def load_sidecar(path: Path) -> Sidecar:
-    """The sidecar of a volume: empty where there is none; ``problem`` where it is there and cannot be read. A byte order mark is taken."""
+    """Return the sidecar of a volume: empty where there is none; ``problem`` where it is there and cannot be read. A byte
+    order mark is taken."""
     file = sidecar_path(path)
     try:
         if file.stat().st_size > MAX_SIDECAR_BYTES:
@@ -70,12 +71,12 @@ def _short(error: BaseException) -> str:
 
 
 def read_sidecar(path: Path) -> dict[str, object]:
-    """The sidecar's values; empty where there is none or it cannot be read: :func:`load_sidecar` says why."""
+    """Return the sidecar's values; empty where there is none or it cannot be read: :func:`load_sidecar` says why."""
     return load_sidecar(path).values
 
 
 def content_of(path: Path, relative: Path | None = None) -> Content:
-    """What the volume holds. A sidecar's ``Contrast`` (with ``Synthetic``) outranks the name.
+    """Return what the volume holds. A sidecar's ``Contrast`` (with ``Synthetic``) outranks the name.
 
     ``relative``: its name below the folder that was searched, whose ``sub-…`` folders count.
     """
@@ -96,7 +97,7 @@ def content_of(path: Path, relative: Path | None = None) -> Content:
 
 
 def content_of_series(series: Series) -> Content:
-    """What a DICOM series holds, by the words of its protocol and, before them, of its description."""
+    """Return what a DICOM series holds, by the words of its protocol and, before them, of its description."""
     words = _words(series.words)
     telling = [word for word in words if word in ALIASES or word in OTHER_WORDS]
     contrast = ALIASES.get(telling[-1], telling[-1]) if telling else None
@@ -119,7 +120,7 @@ def _made_beside(path: Path) -> bool:
 
 
 def renamed(relative: Path, suffix: str | None) -> Path:
-    """The output's relative name: the input's, its BIDS suffix replaced where ``suffix`` is given."""
+    """Return the output's relative name: the input's, its BIDS suffix replaced where ``suffix`` is given."""
     if not suffix:
         return relative
     name, image = stem(relative), suffix_of(relative) or ""
@@ -131,6 +132,6 @@ def renamed(relative: Path, suffix: str | None) -> Path:
 
 
 def beside(path: Path, ending: str) -> Path:
-    """The companion of an output: ``<name>_<ending>`` with the same image suffix."""
+    """Return the companion of an output: ``<name>_<ending>`` with the same image suffix."""
     name = stem(path)
     return path.with_name(f"{name}_{ending}{path.name[len(name) :]}")

@@ -12,7 +12,7 @@ MAX_POINTER_BYTES = 1024
 
 
 def stem(path: Path) -> str:
-    """The file's name without its image suffix.
+    """Return the file's name without its image suffix.
 
     >>> stem(Path("sub-01_T1w.nii.gz")), stem(Path("notes.txt"))
     ('sub-01_T1w', 'notes.txt')
@@ -22,7 +22,7 @@ def stem(path: Path) -> str:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """All files that make up the volume: image and header of a pair, or the one file."""
+    """Return all files that make up the volume: image and header of a pair, or the one file."""
     found = format_of(path)
     return (path,) if found is None else found.files(path)
 
@@ -34,7 +34,8 @@ def file_hash(path: Path) -> str:
 
 
 def absent_content(path: Path) -> str:
-    """Why a file's content is not here although its name is: a link that leads nowhere, a pointer of git-annex or git-lfs; else empty."""
+    """Return why a file's content is not here although its name is: a link that leads nowhere, a pointer of git-annex or
+    git-lfs; else empty."""
     annex = "is a link of git-annex (DataLad) whose content is not here; fetch it first: datalad get"
     if path.is_symlink() and not path.exists():
         target = os.readlink(path)

@@ -38,7 +38,7 @@ class Frame:
         return self.axes[0]
 
     def stored_index(self, k: int) -> int:
-        """The stored index of canonical slice ``k`` (the map is its own inverse)."""
+        """Return the stored index of canonical slice ``k`` (the map is its own inverse)."""
         return self.shape[0] - 1 - k if self.flips[0] else k
 
     def slice_to_canonical(self, stored: NDArray[Any]) -> NDArray[Any]:
@@ -47,15 +47,15 @@ class Frame:
         return image[:: -1 if self.flips[1] else 1, :: -1 if self.flips[2] else 1]
 
     def slice_to_stored(self, canonical: NDArray[Any]) -> NDArray[Any]:
-        """The inverse of :meth:`slice_to_canonical`; a view."""
+        """Return the inverse of :meth:`slice_to_canonical`; a view."""
         image = canonical[:: -1 if self.flips[1] else 1, :: -1 if self.flips[2] else 1]
         return image if self.axes[1] < self.axes[2] else image.T
 
 
 def frame_of(affine: NDArray[Any], shape: tuple[int, int, int]) -> Frame:
-    """The frame of a stored array from its affine (RAS mm, 4 × 4) and its shape.
+    """Return the frame of a stored array from its affine (RAS mm, 4 × 4) and its shape.
 
-    Oblique volumes get the closest axes, each stored axis used once. Raises ``ValueError`` for a singular affine.
+    Oblique volumes get the closest axes, each stored axis used once. Raise ``ValueError`` for a singular affine.
     """
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or not spacing.all() or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-6:
@@ -162,7 +162,7 @@ def _axis_extent(brain: NDArray[Any], axis: int) -> tuple[int, int]:
 
 
 def grid_for(brain: NDArray[Any], frame: Frame, spacing: float, shape: tuple[int, int], multiple: int) -> Grid:
-    """The grid centred on a canonical ``brain`` mask ``(slices, rows, columns)``.
+    """Return the grid centred on a canonical ``brain`` mask ``(slices, rows, columns)``.
 
     Its size is ``shape``, grown to the next ``multiple`` where the brain would not fit: nothing is cut off. Its pixel
     (0, 0) lies on a native pixel, so that equal spacings need no interpolation at all.

@@ -44,13 +44,13 @@ class Scale:
         return ((image * (high - low) + low) * self.sd + self.median).astype(np.float32)
 
     def clipped_share(self, values: NDArray[Any]) -> float:
-        """The share of ``values`` (input units) that the window clips."""
+        """Return the share of ``values`` (input units) that the window clips."""
         z = (values - self.median) / self.sd
         return float(np.mean((z < self.window[0]) | (z > self.window[1]))) if values.size else 0.0
 
 
 def robust_scale(values: NDArray[Any], window: tuple[float, float]) -> Scale:
-    """The scale of brain ``values`` (1D, input units). Raises ``ValueError`` where they do not vary."""
+    """Return the scale of brain ``values`` (1D, input units). Raise ``ValueError`` where they do not vary."""
     median = float(np.median(values))
     deviation = np.abs(values - np.float32(median))
     sd = MAD_TO_SD * float(np.median(deviation))
@@ -72,7 +72,7 @@ class BiasField:
     steps: tuple[int, int, int]
 
     def slice(self, k: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-        """The field at native canonical slice ``k`` of ``shape`` pixels; divide the image by it."""
+        """Return the field at native canonical slice ``k`` of ``shape`` pixels; divide the image by it."""
         weights = _lattice_matrix(self.log_field.shape[0], np.array([k]), self.steps[0])
         coarse = np.add.reduce([weights[0, i] * self.log_field[i] for i in np.flatnonzero(weights[0])])
         rows = _lattice_matrix(coarse.shape[0], np.arange(shape[0]), self.steps[1])
@@ -80,7 +80,7 @@ class BiasField:
         return np.exp(resampled(rows, coarse, columns))
 
     def strided(self, strides: tuple[int, int], shape: tuple[int, int, int]) -> NDArray[np.float32]:
-        """The field on every ``strides``-th row and column of all slices of a native ``shape``."""
+        """Return the field on every ``strides``-th row and column of all slices of a native ``shape``."""
         return np.stack([self.slice(k, shape[1:])[:: strides[0], :: strides[1]] for k in range(shape[0])])
 
 
@@ -100,7 +100,8 @@ def bias_steps(shape: tuple[int, ...], spacing: tuple[float, float, float]) -> t
 
 
 def fit_bias(sample: NDArray[Any], brain: NDArray[Any], spacing: tuple[float, float, float]) -> NDArray[np.float32]:
-    """The logarithm of the bias field by N4 (Tustison et al. 2010), fitted inside the brain on the grid of :func:`bias_steps`.
+    """Return the logarithm of the bias field by N4 (Tustison et al. 2010), fitted inside the brain on the grid of
+    :func:`bias_steps`.
 
     ``sample`` and ``brain`` are canonical ``(slices, rows, columns)``; ``spacing`` is theirs in mm. A single slice is corrected as a 2D
     image. Single-threaded, so that equal input gives equal bytes.

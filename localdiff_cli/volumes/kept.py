@@ -45,7 +45,7 @@ class Kept:
             )
 
     def array(self, what: str, decided_by: Sequence[Any], find: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The array that ``find`` gives, from the folder if it is there.
+        """Return the array that ``find`` gives, from the folder if it is there.
 
         ``decided_by``: all that the array depends on (JSON values). A file that cannot be read is found anew and replaced.
         Raises what ``find`` raises, and :class:`VolumeError` where the folder cannot be written.

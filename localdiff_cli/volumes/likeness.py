@@ -31,12 +31,12 @@ class Typical:
 
 
 def quantiles_of(z: NDArray[Any]) -> tuple[float, ...]:
-    """The z at each of :data:`LEVELS`; ``z`` of the brain, any shape, not empty."""
+    """Return the z at each of :data:`LEVELS`; ``z`` of the brain, any shape, not empty."""
     return tuple(float(value) for value in np.quantile(z, LEVELS))
 
 
 def typical_of(people: Iterable[Sequence[float]], limit: float) -> Typical:
-    """The account of people's quantiles, one sequence a person. Raises ``ValueError`` for fewer than three people."""
+    """Return the account of people's quantiles, one sequence a person. Raise ``ValueError`` for fewer than three people."""
     table = np.array(list(people))
     if len(table) < 3:
         raise ValueError(f"{len(table)} people; expected three or more")
@@ -45,7 +45,8 @@ def typical_of(people: Iterable[Sequence[float]], limit: float) -> Typical:
 
 
 def unlike(quantiles: Sequence[float], typical: Typical) -> tuple[float, float] | None:
-    """The level and the deviation in SDs of the quantile that lies farthest out, where that is beyond the limit; else None."""
+    """Return the level and the deviation in SDs of the quantile that lies farthest out, where that is beyond the limit;
+    else None."""
     deviations = (np.array(quantiles) - np.array(typical.mean)) / np.array(typical.sd)
     worst = int(np.abs(deviations).argmax())
     return (LEVELS[worst], float(deviations[worst])) if abs(deviations[worst]) > typical.limit else None

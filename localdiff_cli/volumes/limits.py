@@ -15,7 +15,7 @@ UNPACKED_RATIO = 100
 
 
 def unpacked_limit(packed: int) -> int:
-    """The bytes to which a compressed file of ``packed`` bytes may unpack."""
+    """Return the bytes to which a compressed file of ``packed`` bytes may unpack."""
     return max(UNPACKED_BYTES, UNPACKED_RATIO * packed)
 
 

@@ -54,7 +54,8 @@ class MaskContent:
         return self.kind != PROBABILITY
 
     def as_map(self) -> MaskContent:
-        """The same values as a map in [0, 1]: one value between the two ends, everywhere the same, is a degree and not a mask's mark."""
+        """Return the same values as a map in [0, 1]: one value between the two ends, everywhere the same, is a degree and
+        not a mask's mark."""
         if self.kind == BINARY and self.one < 1 - NEAR and self.one > 0.05:
             return MaskContent(PROBABILITY, 1.0, f"map: 0 and {self.one:g}")
         return self
@@ -67,7 +68,7 @@ class MaskContent:
         return self.hard(image).astype(np.float32)
 
     def hard(self, image: NDArray[Any]) -> NDArray[np.bool_]:
-        """The mask: values of at least half of ``one``; of labels every one."""
+        """Return the mask: values of at least half of ``one``; of labels every one."""
         image = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         if self.kind == EMPTY:
             return np.zeros(image.shape, dtype=bool)
@@ -107,9 +108,9 @@ class _Values:
 
 
 def mask_content(slices: Iterable[NDArray[Any]], what: str) -> MaskContent:
-    """What the values of a mask mean, from one pass over its 2D ``slices``; ``what`` names it in the error.
+    """Return what the values of a mask mean, from one pass over its 2D ``slices``; ``what`` names it in the error.
 
-    Raises :class:`VolumeError` (``not-a-mask``) for values that are no mask's: an image, for instance.
+    Raise :class:`VolumeError` (``not-a-mask``) for values that are no mask's: an image, for instance.
     """
     values = _Values()
     for image in slices:
@@ -164,22 +165,22 @@ def _refused(values: _Values, what: str) -> MaskContent:
     count = f"more than {MOST_VALUES}" if values.many else str(len(values.counts))
     found = f"values from {values.low:g} to {values.high:g} ({count} different)" if values.finite else "values that are all NaN or infinite"
     raise VolumeError(
-        f"{what}: found {found}, which are no mask's; expected two values, "
+        f"{what}: found {found}, which no mask has; expected two values, "
         "labels in whole numbers, or a probability in [0, 1]. Name the mask itself, or save it as one",
         code="not-a-mask",
     )
 
 
 def content_of_mask(volume: Volume, what: str = "mask") -> MaskContent:
-    """What the values of a mask's volume mean. Raises :class:`VolumeError` for what is no mask, or cannot be read."""
+    """Return what the values of a mask's volume mean. Raise :class:`VolumeError` for what is no mask, or cannot be read."""
     reader = SliceReader(volume)
     return mask_content((image for _, image in reader), f"{volume.path}: taken as {what}")
 
 
 def read_mask(volume: Volume, what: str) -> tuple[NDArray[np.bool_], MaskContent]:
-    """A mask, canonical ``(slices, rows, columns)``, on its own grid, and what its values mean.
+    """Return a mask, canonical ``(slices, rows, columns)``, on its own grid, and what its values mean.
 
-    Raises :class:`VolumeError` for what is no mask.
+    Raise :class:`VolumeError` for what is no mask.
     """
     content = content_of_mask(volume, what)
     mask = np.zeros(volume.frame.shape, dtype=bool)
@@ -189,5 +190,5 @@ def read_mask(volume: Volume, what: str) -> tuple[NDArray[np.bool_], MaskContent
 
 
 def named(path: Path, content: MaskContent) -> str:
-    """A mask file and what its values mean, for sidecars: never its place on this machine."""
+    """Return a mask file and what its values mean, for sidecars: never its place on this machine."""
     return f"{path.name} ({content.said})"

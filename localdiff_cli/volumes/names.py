@@ -165,7 +165,8 @@ def parse(relative: Path) -> Name:
 
 
 def shown_by(name: Name, *, ours: bool = False) -> str | None:
-    """What the name says that the file shows: a contrast, mask, map, another suffix, ``T1w or FLAIR``, or None where it says nothing.
+    """Return what the name says that the file shows: a contrast, mask, map, another suffix, ``T1w or FLAIR``, or None where
+    it says nothing.
 
     ``ours``: a localdiff sidecar lists the file, so that ``T1w_brain`` is a mask and not another tool's skull-stripped image.
     """
@@ -220,7 +221,8 @@ def _before_place(word: str) -> str:
 
 
 def patient_of(relative: Path) -> str:
-    """The BIDS subject where there is one, a BraTS case without its visit, else what the name or its folders say but for visits.
+    """Return the BIDS subject where there is one, a BraTS case without its visit, else what the name or its folders say but
+    for visits.
 
     >>> patient_of(Path("sub-01_ses-2_T2w.nii.gz")), patient_of(Path("BraTS-GLI-00003-001-t2w.nii.gz"))
     ('sub-01', 'BraTS-GLI-00003')

@@ -57,7 +57,7 @@ class Candidate:
 
 
 def agrees(partner: Name, volume: Name, role: str) -> bool:
-    """Whether a partner belongs to the volume: it has no BIDS entity that the volume has not, or has otherwise.
+    """Return whether a partner belongs to the volume: it has no BIDS entity that the volume has not, or has otherwise.
 
     Of a mask ``desc-`` and ``label-`` say what it shows, and ``space-T1w`` is where a T1w of no other ``space-`` lies. Names that are not
     BIDS have the same words apart from those of contrast and role, in the same or the outermost folder.
@@ -83,7 +83,7 @@ def _same_place(partner: tuple[str, ...], volume: tuple[str, ...], *, alone: boo
 
 
 def fit(candidate: Candidate, source: Source, relative: Path) -> int:
-    """How well a candidate's name and sidecar fit a role, for the volume at ``relative``."""
+    """Return how well a candidate's name and sidecar fit a role, for the volume at ``relative``."""
     content, same = candidate.content, candidate.relative == relative
     if source.role == IMAGE:
         return _fit_image(content, source.contrast)
@@ -171,7 +171,7 @@ class Index:
         raise UsageError(text, code="wrong-contrast")
 
     def partner(self, relative: Path, beside: Path | None = None) -> tuple[Path | None, str]:
-        """The file that belongs to the volume at ``relative``, and why there is none.
+        """Return the file that belongs to the volume at ``relative``, and why there is none.
 
         ``beside``: the volume itself, which is never its own partner.
         """
@@ -221,7 +221,7 @@ def _owner(name: Name) -> Owner:
 
 
 def expected(source: Source) -> str:
-    """What a role expects, for messages."""
+    """Return what a role expects, for messages."""
     image = f"a {source.contrast} image" if source.contrast else "an image"
     brain = "a brain mask (beside images one whose name says brain)"
     limits = {LOW: "a lower limit", HIGH: "an upper limit", SOURCE: "a source map"}
@@ -268,7 +268,8 @@ def _of_another(named: Name, volume: Name) -> str:
 
 
 def find_companion(source: Source, volume: Path, relative: Path) -> Path:
-    """The partner of ``volume`` in a file or folder. Raises :class:`VolumeError` (``no-companion``) for none, or more than one."""
+    """Return the partner of ``volume`` in a file or folder. Raise :class:`VolumeError` (``no-companion``) for none, or more
+    than one."""
     if Path(source.given).is_file():
         why = "" if source.role == IMAGE else _of_another(parse(Path(Path(source.given).name)), parse(relative))
         if not why:

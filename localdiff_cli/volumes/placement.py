@@ -34,7 +34,7 @@ class Placement:
 
 
 def canonical_affine(volume: Volume) -> NDArray[np.float64]:
-    """The affine of a volume's canonical array: (slice, row, column) to RAS mm, 4 × 4."""
+    """Return the affine of a volume's canonical array: (slice, row, column) to RAS mm, 4 × 4."""
     frame = volume.frame
     turn = np.zeros((4, 4))
     turn[3, 3] = 1
@@ -45,12 +45,12 @@ def canonical_affine(volume: Volume) -> NDArray[np.float64]:
 
 
 def placement_of(volume: Volume) -> Placement:
-    """The placement of a volume's canonical array."""
+    """Return the placement of a volume's canonical array."""
     return Placement(canonical_affine(volume), volume.frame.shape)
 
 
 def same_place(a: Placement, b: Placement) -> bool:
-    """Whether two canonical arrays hold the same voxels of space, however their files store them."""
+    """Return whether two canonical arrays hold the same voxels of space, however their files store them."""
     if a.shape != b.shape:
         return False
     corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in a.shape))], np.float64)
@@ -63,7 +63,8 @@ Move = Callable[[Array, Placement, Placement], tuple[Array, NDArray[np.bool_]]]
 
 
 def onto_grid(array: Array, own: Placement, target: Placement) -> tuple[Array, NDArray[np.bool_]]:
-    """An array interpolated linearly at the voxels of ``target``, and which of these its field of view covers; 0 where it does not.
+    """Return an array interpolated linearly at the voxels of ``target``, and which of these its field of view covers; 0
+    where it does not.
 
     Where the target's voxels are larger the array is smoothed first, so that nothing aliases.
     """
@@ -145,9 +146,10 @@ class CaseGrid:
     resample: bool = False
 
     def bring(self, path: Path, what: str, values: Callable[[Array], Array] | None = None, move: Move = onto_grid) -> OnGrid:
-        """Any volume on this grid, canonical float32; ``values`` is applied to what was read before ``move`` interpolates it.
+        """Any volume on this grid, canonical float32; ``values`` is applied to what was read before ``move`` interpolates
+        it.
 
-        Raises :class:`VolumeError` for another grid where resampling is not allowed.
+        Raise :class:`VolumeError` for another grid where resampling is not allowed.
         """
         volume = open_volume(path, self.volume.affine_from)
         own, target = placement_of(volume), placement_of(self.volume)
@@ -169,13 +171,14 @@ class CaseGrid:
         return OnGrid(path, moved, None if covered.all() else covered, holes, how)
 
     def image(self, path: Path, what: str) -> OnGrid:
-        """An image on this grid: as :meth:`bring`, and where it is interpolated 0 counts as air."""
+        """Return an image on this grid: as :meth:`bring`, and where it is interpolated 0 counts as air."""
         return self.bring(path, what, move=image_onto_grid)
 
     def mask(self, path: Path, what: str) -> tuple[NDArray[np.bool_], str]:
-        """A mask on this grid, bool, and how it came there: read by what its values mean, interpolated, cut at a half.
+        """Return a mask on this grid, bool, and how it came there: read by what its values mean, interpolated, cut at a
+        half.
 
-        Raises as :meth:`bring`, and for what is no mask.
+        Raise as :meth:`bring`, and for what is no mask.
         """
         said: list[str] = []
 
@@ -188,11 +191,12 @@ class CaseGrid:
         return found.array >= 0.5, "; ".join((found.how, *said))
 
     def map(self, path: Path) -> Array:
-        """An OOD map on this grid, in [0, 1]; a lesion mask in its place counts as 0 and 1. Raises as :meth:`bring`."""
+        """Return an OOD map on this grid, in [0, 1]; a lesion mask in its place counts as 0 and 1. Raise as :meth:`bring`."""
         return self.bring(path, "OOD map", lambda array: mask_content(array, f"{path}: taken as the OOD map").as_map().soft(array)).array
 
     def labels(self, path: Path, what: str, known: Collection[int]) -> NDArray[np.uint8]:
-        """A volume of labels on this grid. Raises as :meth:`bring`, and for values that are not among the ``known`` ones."""
+        """Return a volume of labels on this grid. Raise as :meth:`bring`, and for values that are not among the ``known``
+        ones."""
         found = self.bring(path, what, move=labels_onto_grid).array
         others = np.setdiff1d(np.unique(found), np.array([*known], np.float32))
         if others.size:
@@ -207,7 +211,7 @@ class CaseGrid:
 
 
 def read_canonical(volume: Volume) -> Array:
-    """All canonical slices of a volume, ``(slices, rows, columns)`` float32."""
+    """Return all canonical slices of a volume, ``(slices, rows, columns)`` float32."""
     reader = SliceReader(volume)
     array = np.empty(volume.frame.shape, np.float32)
     for k, image in reader:

@@ -56,7 +56,8 @@ class PrepareSettings:
         return None if self.brain in ("auto", "none") else Source(self.brain, BRAIN, option="--brain")
 
     def account(self) -> dict[str, object]:
-        """What decides a result, for sidecars and caches: without what was kept and the hints, the header's form only where asked for."""
+        """Return what decides a result, for sidecars and caches: without what was kept and the hints, the header's form
+        only where asked for."""
         values = asdict(self)
         del values["kept"], values["advice"]
         if self.affine_from is None:
@@ -96,7 +97,7 @@ class Prepared:
     quantiles: tuple[float, ...]
 
     def native_brain(self, k: int) -> NDArray[np.bool_]:
-        """The brain mask of canonical slice ``k`` on the native grid."""
+        """Return the brain mask of canonical slice ``k`` on the native grid."""
         return self.brain.mask[k]
 
     def corrected(self, k: int) -> NDArray[np.float32]:
@@ -114,7 +115,7 @@ class Prepared:
 
 
 def finite(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The slice itself, or with NaN and infinity set to 0."""
+    """Return the slice itself, or with NaN and infinity set to 0."""
     return image if np.isfinite(image).all() else np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
 
 
@@ -133,7 +134,7 @@ def _strides(volume: Volume) -> tuple[int, int]:
 
 
 def survey(reader: SliceReader) -> Survey:
-    """Read every slice once. Raises :class:`VolumeError` for damaged, constant or all-zero data."""
+    """Read every slice once. Raise :class:`VolumeError` for damaged, constant or all-zero data."""
     volume = reader.volume
     strides = _strides(volume)
     digests: dict[int, bytes] = {}
@@ -225,7 +226,7 @@ def prepare(volume: Volume, settings: PrepareSettings, relative: Path | None = N
     """Survey a volume and compute all that its slices need: brain, bias field, scale and grid.
 
     ``relative`` is its name below the input folder (to find a brain mask in a folder); ``brain`` overrides the setting.
-    Raises :class:`VolumeError` for what cannot be used.
+    Raise :class:`VolumeError` for what cannot be used.
     """
     return prepare_read(SliceReader(volume), settings, relative, brain)
 

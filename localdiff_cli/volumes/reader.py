@@ -18,8 +18,9 @@ from localdiff_cli.volumes.volume import Volume, damaged
 def open_volume(path: Path, affine_from: str | None = None) -> Volume:
     """Open ``path`` by its header alone.
 
-    ``affine_from``: sform or qform, which of the two holds in a NIfTI that has both (None: the s-form, and where the two contradict each
-    other about left and right or the voxel size the volume is refused). Raises :class:`VolumeError` for what cannot be translated.
+    ``affine_from``: sform or qform, which of the two holds in a NIfTI that has both (None: the s-form, and where the two
+    contradict each other about left and right or the voxel size the volume is refused). Raise :class:`VolumeError` for what
+    cannot be translated.
     """
     found = format_of(path)
     if found is None:
@@ -63,7 +64,7 @@ class SliceReader:
         return [self.volume.frame.stored_index(i) for i in range(self.volume.frame.shape[0])]
 
     def read(self, k: int) -> NDArray[np.float32]:
-        """Canonical slice ``k`` as ``(rows, columns)`` float32. Raises :class:`VolumeError` for damaged data."""
+        """Canonical slice ``k`` as ``(rows, columns)`` float32. Raise :class:`VolumeError` for damaged data."""
         frame = self.volume.frame
         # What overflows here is infinite, and refused as such when the volume is surveyed.
         with np.errstate(over="ignore", invalid="ignore"):

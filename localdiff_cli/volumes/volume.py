@@ -57,12 +57,12 @@ class Held:
     array: NDArray[Any]
 
     def plane(self, axis: int, index: int) -> NDArray[Any]:
-        """One plane across a stored axis."""
+        """Return one plane across a stored axis."""
         return np.asarray(self.array[(slice(None),) * axis + (index,)])
 
 
 def spatial_shape(path: Path, stored: tuple[int, ...]) -> tuple[int, int, int]:
-    """The three spatial axes; refuses more than one frame and absurd sizes."""
+    """Return the three spatial axes; refuses more than one frame and absurd sizes."""
     if len(stored) < 2 or min(stored, default=0) < 1:
         raise VolumeError(
             f"{path}: found an image of shape {stored}; expected two or three axes of at least one voxel. Its header is damaged",
@@ -83,7 +83,7 @@ def spatial_shape(path: Path, stored: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def frame_in(path: Path, affine: NDArray[Any], shape: tuple[int, int, int]) -> Frame:
-    """The way to canonical slices. Raises :class:`VolumeError` for an affine that cannot be inverted."""
+    """Return the way to canonical slices. Raise :class:`VolumeError` for an affine that cannot be inverted."""
     try:
         with np.errstate(all="ignore"):
             return frame_of(affine, shape)
@@ -96,7 +96,7 @@ def frame_in(path: Path, affine: NDArray[Any], shape: tuple[int, int, int]) -> F
 
 
 def damaged(path: Path, error: BaseException) -> VolumeError:
-    """The error for voxels that a library cannot read."""
+    """Return the error for voxels that a library cannot read."""
     if isinstance(error, FileNotFoundError):
         return VolumeError(f"{path}: the file vanished while it was being read. Put it back and run again", code="not-found")
     return VolumeError(
@@ -107,7 +107,7 @@ def damaged(path: Path, error: BaseException) -> VolumeError:
 
 
 def reason_of(path: Path, error: BaseException) -> str:
-    """The first line of a library's error, without the path that the message already names."""
+    """Return the first line of a library's error, without the path that the message already names."""
     if isinstance(error, RuntimeError):
         return "SimpleITK gave up"
     line = (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -109,19 +109,20 @@ class _Search:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file stands for a volume: not hidden, and of several files that make one up the one that names it."""
+    """Return whether a file stands for a volume: not hidden, and of several files that make one up the one that names it."""
     found = None if suffix_of(path) is None else format_of(path)
     return found is not None and not path.name.startswith(".") and found.stands_for_volume(path)
 
 
 def images_in(given: str | Path, option: str = "--in") -> Walk:
-    """All images in a file, a folder (hidden folders, derivatives/ and sourcedata/ are left alone, links are followed once) or a glob.
+    """Return all images in a file, a folder (hidden folders, derivatives/ and sourcedata/ are left alone, links are
+    followed once) or a glob.
 
     DICOM is looked for in folders without other images: what was converted from it often lies beside it. A series is named by its
     label and contrast, never by its folders, which may bear a patient's name; a folder of one series names that volume.
 
-    Raises :class:`NoInputError` where there is nothing, :class:`UsageError` for a folder that cannot be listed: its volumes would be
-    missed without a word. ``option`` names it in messages.
+    Raise :class:`NoInputError` where there is nothing, :class:`UsageError` for a folder that cannot be listed: its volumes
+    would be missed without a word. ``option`` names it in messages.
     """
     path = Path(given)
     if path.is_dir():

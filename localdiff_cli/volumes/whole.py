@@ -63,7 +63,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def unwritable(path: Path, error: OSError) -> VolumeError:
-    """The error of a file that the system does not let us write."""
+    """Return the error of a file that the system does not let us write."""
     reason = error.strerror or str(error) or type(error).__name__
     return VolumeError(f"{path}: cannot be written ({reason}). Check the folder, its permissions and the space left", code="unwritable")
 
@@ -92,9 +92,10 @@ def _publish(folder: Path, path: Path, *, durable: bool) -> None:
 
 
 def check_replaceable(path: Path, option: str, begins: bytes, kind: str) -> None:
-    """Refuse to write over a file that is not of our making: one that does not begin as ours do, whatever its capitals and spaces.
+    """Refuse to write over a file that is not of our making: one that does not begin as ours do, whatever its capitals and
+    spaces.
 
-    ``kind`` says what ``option`` writes. Raises :class:`UsageError`.
+    ``kind`` says what ``option`` writes. Raise :class:`UsageError`.
     """
     try:
         with path.open("rb") as handle:

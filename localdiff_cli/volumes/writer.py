@@ -48,7 +48,7 @@ class SliceWriter:
     def write(self, k: int, image: NDArray[Any]) -> None:
         """Write canonical slice ``k`` (``(rows, columns)``, real units; the stored scale is applied here).
 
-        Integers are rounded and held within their type's range. Raises ``ValueError`` for a slice out of order.
+        Integers are rounded and held within their type's range. Raise ``ValueError`` for a slice out of order.
         """
         frame = self.volume.frame
         stored = frame.slice_to_stored(self._encode(image))
@@ -86,5 +86,5 @@ class SliceWriter:
 
 
 def output_files(path: Path) -> tuple[Path, ...]:
-    """The files of a written volume that exist."""
+    """Return the files of a written volume that exist."""
     return files_of(path)

@@ -530,7 +530,7 @@ def test_the_ood_branch_may_be_a_copy_of_the_input_where_input_and_target_are_of
     [
         ("t1-to-t2", ("--ood-branch", "copy"), "only where both have one contrast"),
         ("t1-to-t2", ("--ood-branch", "mean"), "T1w"),
-        (None, ("--ood-branch", "copy", "--expert", "t1-to-t2"), "asks no network"),
+        (None, ("--ood-branch", "copy", "--expert", "t1-to-t2"), "uses no network"),
         (None, ("--ood-branch", "mean", "--mode", "plain"), "no OOD branch"),
         (None, ("--ood-branch", "paste"), "network, copy, mean"),
     ],

@@ -34,7 +34,7 @@ def test_a_changed_one_is_refused(certificate, tmp_path, change):
     path = tmp_path / "site.json"
     write_certificate(path, certificate)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UsageError, match="hash does not fit"):
+    with pytest.raises(UsageError, match="hash does not match"):
         read_certificate(path)
 
 

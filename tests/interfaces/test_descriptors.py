@@ -140,7 +140,7 @@ def test_slicers_module_writes_one_volume_where_it_is_told(models, tmp_path, end
         ("t1.nii.gz", [], "is named twice"),
         ("out.nii.gz", ["--oodmap", "t1.nii.gz"], "is named twice"),
         ("out.nii.gz", ["--oodmap", "out.nii.gz"], "is named twice"),
-        ("out.xyz", [], "no format known"),
+        ("out.xyz", [], "no known format"),
     ],
 )
 def test_slicers_module_overwrites_no_input_and_refuses_before_it_works(models, tmp_path, monkeypatch, image, more, said):

@@ -62,7 +62,7 @@ class CohortMisdiagnosis:
     sweep: tuple[SweepPoint, ...]
 
     def rate(self, key: str, arm: str = "") -> Rate | None:
-        """The rate of an arm, None where it was not computed."""
+        """Return the rate of an arm, None where it was not computed."""
         return next((rate for rate in self.rates if (rate.key, rate.arm) == (key, arm)), None)
 
 

@@ -41,7 +41,8 @@ class Judge:
 
 
 def judge_of(patients: Mapping[str, Sequence[CaseResult]], least: float) -> Judge | None:
-    """The judge of an evaluation; None without expert masks, without a segmenter, or without a lesion it could be tried on."""
+    """Return the judge of an evaluation; None without expert masks, without a segmenter, or without a lesion it could be
+    tried on."""
     means = [np.mean(found) for cases in patients.values() if (found := _own_dice(cases))]
     return Judge(rounded(np.mean(means)), len(means), least) if means else None
 

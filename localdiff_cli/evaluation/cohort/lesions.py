@@ -34,7 +34,7 @@ class LesionRow:
 
 
 def lesion_rows(patients: Mapping[str, Sequence[CaseResult]], bootstrap: Bootstrap) -> tuple[LesionRow, ...]:
-    """A row for each size and arm that has masks; empty where no lesion was judged one by one."""
+    """Return a row for each size and arm that has masks; empty where no lesion was judged one by one."""
     lesions = {patient: [each for case in cases for each in case.lesions] for patient, cases in patients.items()}
     every = [each for own in lesions.values() for each in own]
     arms = [arm for arm in ("", "baseline_") if any(arm in each.found or each.image == arm for each in every)]

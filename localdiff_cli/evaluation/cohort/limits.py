@@ -21,12 +21,14 @@ class Limit:
 
 
 def known_limits() -> dict[str, Better]:
-    """The figures that can be limited and which way is better: patient means of the translation, and the misdiagnosis shares."""
+    """Return the figures that can be limited and which way is better: patient means of the translation, and the
+    misdiagnosis shares."""
     return {key: metric.better for key, metric in METRICS.items() if metric.better} | {key: rate[1] for key, rate in RATES.items()}
 
 
 def parse_limits(texts: str | Sequence[str]) -> tuple[Limit, ...]:
-    """Limits from ``"dice=0.7"``, ``"dice=0.7,missed=0.2"`` or a list of such. Raises :class:`UsageError` naming what is wrong.
+    """Limits from ``"dice=0.7"``, ``"dice=0.7,missed=0.2"`` or a list of such. Raise :class:`UsageError` naming what is
+    wrong.
 
     Needs no data: call it before the work begins.
     """
@@ -40,8 +42,8 @@ def check_fail_under(limits: str | Sequence[str], summary: Summary, *, allow_mis
     A case without the figure, or one that could not be evaluated at all, misses every limit unless ``allow_missing``: a gate over what is
     left would pass with the worst cases gone. An infinite PSNR, of identical images, misses none; the mean is that of the others.
 
-    A figure that lower is better for (``missed``, ``mae_brain``) fails above its limit. Raises :class:`UsageError` for a figure that is
-    unknown or was not computed.
+    A figure that lower is better for (``missed``, ``mae_brain``) fails above its limit. Raise :class:`UsageError` for a
+    figure that is unknown or was not computed.
     """
     found = parse_limits(limits)
     failures = [failure for limit in found if (failure := _failure(limit, summary))]

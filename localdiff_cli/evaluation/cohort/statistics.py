@@ -77,7 +77,7 @@ def bootstrap_ratio(numerators: Sequence[float], denominators: Sequence[float], 
 
 
 def bootstrap_sums(rows: NDArray[np.float64], statistic: Statistic, bootstrap: Bootstrap, empty: str = "") -> Interval:
-    """A statistic of sums over patients, with an interval over resampled patients, whose columns stay together.
+    """Return a statistic of sums over patients, with an interval over resampled patients, whose columns stay together.
 
     ``rows`` ``(patients, k)``; ``statistic`` maps sums ``(resamples, k)`` to ``(resamples,)`` and gives NaN where it is undefined. Where
     that happens there is no BCa interval: it is that of the percentiles of the other resamples. Fewer than 3 patients, or patients that

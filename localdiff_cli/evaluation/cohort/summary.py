@@ -79,18 +79,18 @@ class Summary:
         return self.judge.reason if self.judge else ""
 
     def metric(self, key: str) -> MetricSummary | None:
-        """The summary of a figure, None where it was not computed."""
+        """Return the summary of a figure, None where it was not computed."""
         return next((metric for metric in self.metrics if metric.key == key), None)
 
     def comparison(self, key: str) -> PairedTest | None:
-        """The paired test of a figure, None where there is no baseline."""
+        """Return the paired test of a figure, None where there is no baseline."""
         return next((comparison.test for comparison in self.comparisons if comparison.key == key), None)
 
 
 def summarise(
     results: Sequence[CaseResult], settings: FigureSettings, unpaired: Sequence[Unpaired] = (), run: Mapping[str, Any] | None = None
 ) -> Summary:
-    """Aggregate the results of all volumes. Raises :class:`NoInputError` when there is none."""
+    """Aggregate the results of all volumes. Raise :class:`NoInputError` when there is none."""
     if not results:
         raise NoInputError("evaluation: no pair of translation and reference could be evaluated", code="no-pairs")
     volumes = tuple(sorted(results, key=lambda case: case.name))
@@ -116,7 +116,7 @@ def summarise(
 
 
 def measure_of(case: CaseResult, key: str) -> Measure:
-    """A volume's figure; where its inputs were not given, a reason."""
+    """Return a volume's figure; where its inputs were not given, a reason."""
     return case.metrics.get(key, missing(NOT_GIVEN))
 
 

@@ -11,7 +11,8 @@ Box = tuple[slice, ...]
 
 
 def bounding_box(mask: NDArray[np.bool_], margin: Sequence[int]) -> Box | None:
-    """The smallest box of ``mask`` (any dimension) grown by ``margin`` voxels an axis and cut at the array's edge; None if empty."""
+    """Return the smallest box of ``mask`` (any dimension) grown by ``margin`` voxels an axis and cut at the array's edge;
+    None if empty."""
     spans = []
     for axis, extra in enumerate(margin):
         others = tuple(other for other in range(mask.ndim) if other != axis)

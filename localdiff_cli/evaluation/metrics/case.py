@@ -91,7 +91,7 @@ class CaseResult:
 
 
 def evaluate_case(case: Case, settings: FigureSettings) -> CaseResult:
-    """Judge one volume. Raises :class:`VolumeError` where grids differ or an image holds values that are not finite."""
+    """Judge one volume. Raise :class:`VolumeError` where grids differ or an image holds values that are not finite."""
     check_case(case)
     case = _prepared(case, settings.skull_strip)
     lesion, lesion_name = _lesion_of(case)
@@ -148,7 +148,8 @@ def check_case(case: Case) -> None:
 
 
 def mirror_notes(case: Case) -> tuple[str, ...]:
-    """A warning where the translation fits the left-right mirrored reference clearly better: two headers disagree about a side."""
+    """Return a warning where the translation fits the left-right mirrored reference clearly better: two headers disagree
+    about a side."""
     both = case.brain & case.brain[..., ::-1]
     direct, mirrored = (_correlation(case.translation[both], image[both]) for image in (case.reference, case.reference[..., ::-1]))
     if mirrored <= direct + MIRROR_MARGIN:

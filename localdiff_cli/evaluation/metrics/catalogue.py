@@ -113,7 +113,7 @@ RATES: Mapping[str, tuple[str, Better]] = {
 
 
 def split_arm(key: str) -> tuple[str, Metric]:
-    """The arm's prefix and the figure of a table's key. Raises ``KeyError`` for an unknown key."""
+    """Return the arm's prefix and the figure of a table's key. Raise ``KeyError`` for an unknown key."""
     for prefix in ("baseline_", "reference_"):
         if key.startswith(prefix) and key.removeprefix(prefix) in METRICS:
             return prefix, METRICS[key.removeprefix(prefix)]

@@ -94,7 +94,7 @@ class Lesion:
         return self.true > MARGIN
 
     def kept(self, contrast: float) -> bool:
-        """Whether ``contrast`` is at least half the true one."""
+        """Return whether ``contrast`` is at least half the true one."""
         return contrast >= HALF * self.true
 
 
@@ -105,7 +105,7 @@ def unremarkable(drawn: Drawn, scene: Scene) -> Mask:
 
 
 def falsely_drawn(drawn: Drawn, scene: Scene) -> Mask:
-    """Where local shows disease and plain does not, and the truth does not either."""
+    """Return where local shows disease and plain does not, and the truth does not either."""
     return (scene.look.sign * (drawn.local - drawn.plain) > MARGIN) & unremarkable(drawn, scene)
 
 
@@ -126,7 +126,8 @@ def farther_ml(drawn: Drawn, scene: Scene) -> float:
 
 
 def spotted_slices(drawn: Drawn, scene: Scene) -> tuple[int, int]:
-    """How many lesion-free slices show a falsely drawn spot of more than ``SPOT_MM2`` in one piece, and how many are lesion-free."""
+    """Return how many lesion-free slices show a falsely drawn spot of more than ``SPOT_MM2`` in one piece, and how many are
+    lesion-free."""
     free = drawn.brain.any(axis=(1, 2)) & ~(drawn.lesions != 0).any(axis=(1, 2))
     spots = [_largest_piece(each) * scene.spacing**2 > SPOT_MM2 for each in falsely_drawn(drawn, scene)[free]]
     return sum(spots), len(spots)
@@ -169,12 +170,12 @@ def unknown_ml(drawn: Drawn, scene: Scene) -> float:
 
 
 def whole_contrast(drawn: Drawn, scene: Scene) -> Lesion | None:
-    """All lesions together against the ring around them; None without a lesion, a ring or a target."""
+    """Return all lesions together against the ring around them; None without a lesion, a ring or a target."""
     return _contrast(drawn, scene, drawn.lesions != 0)
 
 
 def lesions_of(drawn: Drawn, scene: Scene) -> list[Lesion]:
-    """Every lesion of at least ``LEAST_ML`` that these slices cut."""
+    """Return every lesion of at least ``LEAST_ML`` that these slices cut."""
     found = (_contrast(drawn, scene, drawn.lesions == label) for label in range(1, int(drawn.lesions.max(initial=0)) + 1))
     return [lesion for lesion in found if lesion is not None]
 
@@ -198,7 +199,8 @@ def _signed(image: Image, inside: Mask, ring: Mask, scene: Scene) -> float:
 
 
 def labelled(mask: Mask, voxel_ml: float) -> NDArray[np.int16]:
-    """The lesions of a whole volume by number, those below ``LEAST_ML`` as ``IGNORED``; voxels that share a face belong together."""
+    """Return the lesions of a whole volume by number, those below ``LEAST_ML`` as ``IGNORED``; voxels that share a face
+    belong together."""
     labels, count = ndimage.label(mask)
     sizes = np.bincount(labels.ravel(), minlength=count + 1) * voxel_ml
     large = [number for number in range(1, count + 1) if sizes[number] >= LEAST_ML * (1 - 1e-9)]
@@ -209,7 +211,7 @@ def labelled(mask: Mask, voxel_ml: float) -> NDArray[np.int16]:
 
 
 def share_kept(lesions: Sequence[Lesion], way: str) -> tuple[int, int]:
-    """How many of the lesions that show are kept, and how many show.
+    """Return how many of the lesions that show are kept, and how many show.
 
     ``way``: plain or local (drawn with half the true contrast), unknown (mostly called unknown), answered (local or unknown).
     """

@@ -34,7 +34,7 @@ def check_limits(low: NDArray[Any], high: NDArray[Any], brain: NDArray[np.bool_]
 def interval_regions(
     brain: NDArray[np.bool_], lesion: NDArray[np.bool_] | None, source: NDArray[np.uint8] | None
 ) -> dict[str, NDArray[np.bool_]]:
-    """The regions that are known, bool, each inside the brain."""
+    """Return the regions that are known, bool, each inside the brain."""
     known = {"brain": brain} | ({} if lesion is None else {"lesion": lesion & brain})
     return known | ({} if source is None else {part: np.isin(source, labels) & brain for part, labels in PARTS.items()})
 

@@ -63,7 +63,8 @@ def lesion_contrast(image: NDArray[Any], lesion: NDArray[np.bool_], ring: NDArra
 
 
 def contrast_agreement(translation: Sequence[Measure], reference: Sequence[Measure]) -> ContrastAgreement:
-    """How translation contrasts follow reference contrasts; pairs in which either is missing are left out and not counted in ``n``."""
+    """Return how translation contrasts follow reference contrasts; pairs in which either is missing are left out and not
+    counted in ``n``."""
     pairs = [(x.value, y.value) for x, y in zip(reference, translation, strict=True) if x.value is not None and y.value is not None]
     if not pairs:
         none = missing("no lesion contrast to compare")

@@ -68,7 +68,7 @@ class LesionSettings:
 def single_lesions(
     truth: Mask, marked: Mapping[str, Mask], images: Mapping[str, NDArray[Any]], brain: Mask, settings: LesionSettings
 ) -> tuple[LesionResult, ...]:
-    """All true lesions, then all invented ones by image.
+    """Return all true lesions, then all invented ones by image.
 
     ``marked``: the segmenter's masks by the prefix of their image; ``images`` likewise, all ``(slices, rows, columns)`` of one grid.
     """
@@ -115,7 +115,7 @@ def _centre(box: Box) -> int:
 
 
 def contrast_kept(own: Measure, true: Measure) -> Measure:
-    """The share of a lesion's true contrast that an image keeps; a reason where there is next to none to keep."""
+    """Return the share of a lesion's true contrast that an image keeps; a reason where there is next to none to keep."""
     if own.value is None or true.value is None:
         return own if own.value is None else true
     if abs(true.value) < LEAST_CONTRAST:
@@ -142,7 +142,8 @@ def _volume(mask: Mask, spacing: tuple[float, float, float]) -> float:
 
 
 def lesion_counts(lesions: Sequence[LesionResult], marked: Collection[str]) -> dict[str, Measure]:
-    """A volume's figures by key: lesions; by marked image those found, missed and invented; and the median contrast kept."""
+    """Return a volume's figures by key: lesions; by marked image those found, missed and invented; and the median contrast
+    kept."""
     true = [each for each in lesions if each.image is None]
     figures = {"lesions": measured(len(true))}
     for arm in marked:

@@ -25,7 +25,8 @@ class Measure:
 
 
 def measured(value: SupportsFloat) -> Measure:
-    """A finite number, rounded once to 6 significant digits so that every table and the report hold the very same number."""
+    """Return a finite number, rounded once to 6 significant digits so that every table and the report hold the very same
+    number."""
     return Measure(rounded(value))
 
 
@@ -40,5 +41,5 @@ def rounded(value: SupportsFloat) -> float:
 
 
 def values_of(measures: Iterable[Measure]) -> list[float]:
-    """The numbers among ``measures``, in order."""
+    """Return the numbers among ``measures``, in order."""
     return [measure.value for measure in measures if measure.value is not None]

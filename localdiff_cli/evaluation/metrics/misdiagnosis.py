@@ -79,13 +79,13 @@ class SliceCounts:
 def collect_evidence(
     segmentation: NDArray[np.bool_], reference_segmentation: NDArray[np.bool_], truth: NDArray[np.bool_], brain: NDArray[np.bool_]
 ) -> SliceEvidence:
-    """The evidence of one volume from its masks, bool ``(slices, rows, columns)``."""
+    """Return the evidence of one volume from its masks, bool ``(slices, rows, columns)``."""
     brain_pixels, truth_pixels, segmented = (np.count_nonzero(mask, axis=(1, 2)) for mask in (brain, truth, segmentation))
     return SliceEvidence(brain_pixels, truth_pixels, segmented, slice_dice(segmentation, truth), slice_dice(reference_segmentation, truth))
 
 
 def judge_slices(evidence: SliceEvidence, settings: MisdiagnosisSettings, delta: float | None = None) -> Verdicts:
-    """The verdict on each slice; ``delta`` in place of the settings' one for a sweep."""
+    """Return the verdict on each slice; ``delta`` in place of the settings' one for a sweep."""
     delta = settings.delta if delta is None else delta
     bearing = evidence.truth_pixels > settings.lesion_share * evidence.brain_pixels
     free = (evidence.truth_pixels == 0) & (evidence.brain_pixels > 0)
@@ -106,7 +106,8 @@ def tally(verdicts: Verdicts) -> SliceCounts:
 
 
 def patient_missed(tally_: SliceCounts, dice: float, reference_dice: float, delta: float) -> tuple[bool, bool]:
-    """Whether a patient counts (lesion-bearing and found on the true contrast), and whether the translation loses the lesion."""
+    """Return whether a patient counts (lesion-bearing and found on the true contrast), and whether the translation loses
+    the lesion."""
     counts = tally_.lesion_bearing > 0 and reference_dice >= delta
     return counts, counts and dice < delta
 

@@ -36,7 +36,8 @@ class OodFigures:
 def ood_figures(
     ood_map: NDArray[Any], ood_mask: NDArray[np.bool_] | None, truth: NDArray[np.bool_], brain: NDArray[np.bool_], limit: float
 ) -> OodFigures:
-    """All figures of ``ood_map`` (scores that rise with anomaly) and ``ood_mask`` against ``truth``, all ``(slices, rows, columns)``."""
+    """Return all figures of ``ood_map`` (scores that rise with anomaly) and ``ood_mask`` against ``truth``, all
+    ``(slices, rows, columns)``."""
     at_threshold = missing("no OOD mask was given") if ood_mask is None else measured(dice(ood_mask & brain, truth & brain))
     positive = truth & brain
     reason = NO_TRUTH if not positive.any() else ALL_TRUTH if not (brain & ~truth).any() else ""
@@ -53,7 +54,7 @@ def ood_figures(
 
 
 def auroc(positives: NDArray[Any], sorted_negatives: NDArray[Any]) -> float:
-    """The chance that a positive scores above a negative, ties counted half (Mann-Whitney U / (n·m))."""
+    """Return the chance that a positive scores above a negative, ties counted half (Mann-Whitney U / (n·m))."""
     below = np.searchsorted(sorted_negatives, positives, "left")
     not_above = np.searchsorted(sorted_negatives, positives, "right")
     return float((below.sum(dtype=np.float64) + not_above.sum(dtype=np.float64)) / (2 * positives.size * sorted_negatives.size))

@@ -43,7 +43,8 @@ class Pictures:
 
 
 def telling_slice(error: NDArray[Any], brain: NDArray[np.bool_], lesion: NDArray[np.bool_] | None) -> tuple[int, str]:
-    """The slice with the largest lesion, else that with the largest summed error inside the brain; and why it was taken."""
+    """Return the slice with the largest lesion, else that with the largest summed error inside the brain; and why it was
+    taken."""
     if lesion is not None and lesion.any():
         return int(np.argmax(np.count_nonzero(lesion, axis=(1, 2)))), "largest lesion area"
     return int(np.argmax((error * brain).sum(axis=(1, 2)))), "largest error"

@@ -26,7 +26,7 @@ class Promised:
 
 
 def promised_in(sidecar: Mapping[str, Any]) -> Promised | None:
-    """The certificate that a sidecar names; None where it names none, or not as localdiff writes it."""
+    """Return the certificate that a sidecar names; None where it names none, or not as localdiff writes it."""
     try:
         told = sidecar["Calibration"]
         intervals = told["Intervals"]

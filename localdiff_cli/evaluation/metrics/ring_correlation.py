@@ -93,7 +93,8 @@ def _rings() -> NDArray[np.float64]:
 
 
 def supported_frequency(correlation: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
-    """Where each row of ``(n, rings)`` first falls below ``threshold``, linear between rings, as a share of the last ring; 1 if never."""
+    """Return where each row of ``(n, rings)`` first falls below ``threshold``, linear between rings, as a share of the last
+    ring; 1 if never."""
     below = correlation < threshold
     first = np.where(below.any(axis=1), below.argmax(axis=1), correlation.shape[1] - 1)
     rows = np.arange(len(correlation))

@@ -53,7 +53,8 @@ class SegmentationFigures:
 
 
 def compare_masks(prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Spacing, tolerance_mm: float) -> SegmentationFigures:
-    """All figures of ``prediction`` against ``truth``, bool ``(slices, rows, columns)``, ``spacing`` in mm in that order."""
+    """Return all figures of ``prediction`` against ``truth``, bool ``(slices, rows, columns)``, ``spacing`` in mm in that
+    order."""
     hd95, surface_dice = surface_figures(prediction, truth, spacing, tolerance_mm)
     sensitivity, precision = lesion_wise(prediction, truth)
     excess = np.count_nonzero(prediction) - np.count_nonzero(truth)

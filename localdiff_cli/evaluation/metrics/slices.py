@@ -43,7 +43,8 @@ def slice_results(
     evidence: Mapping[str, SliceEvidence],
     settings: MisdiagnosisSettings,
 ) -> tuple[SliceResult, ...]:
-    """One result for each slice with a brain pixel; arrays ``(slices, rows, columns)``, ``lesion`` and ``ring`` inside the brain."""
+    """Return one result for each slice with a brain pixel; arrays ``(slices, rows, columns)``, ``lesion`` and ``ring``
+    inside the brain."""
     brain_pixels = np.count_nonzero(brain, axis=(1, 2))
     ssim = {arm.prefix: ssim_of_slices(arm.maps, brain, brain.shape) for arm in arms}
     verdicts = verdict_columns(evidence, settings)
@@ -61,7 +62,7 @@ def slice_results(
 
 
 def verdict_columns(evidence: Mapping[str, SliceEvidence], settings: MisdiagnosisSettings) -> dict[str, NDArray[Any]]:
-    """What ``misdiagnosis.py`` knows of each slice, ``(slices,)`` by column name; empty without evidence."""
+    """Return what ``misdiagnosis.py`` knows of each slice, ``(slices,)`` by column name; empty without evidence."""
     columns: dict[str, NDArray[Any]] = {}
     for prefix, each in evidence.items():
         verdicts = judge_slices(each, settings)

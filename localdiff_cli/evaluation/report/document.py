@@ -125,7 +125,7 @@ SCHEMA: Mapping[str, Any] = {
 
 
 def to_document(summary: Summary) -> dict[str, object]:
-    """The summary as JSON-able values that fit :data:`SCHEMA`."""
+    """Return the summary as JSON-able values that fit :data:`SCHEMA`."""
     return {
         "schema_version": SCHEMA_VERSION,
         "n_volumes": len(summary.volumes),
@@ -145,7 +145,8 @@ def to_document(summary: Summary) -> dict[str, object]:
 
 
 def to_json(summary: Summary) -> str:
-    """The text of ``summary.json``. Raises ``ValueError`` for a number that is not finite and ``TypeError`` for a ``run`` not JSON-able."""
+    """Return the text of ``summary.json``. Raise ``ValueError`` for a number that is not finite and ``TypeError`` for a
+    ``run`` not JSON-able."""
     return json.dumps(to_document(summary), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

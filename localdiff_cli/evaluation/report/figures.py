@@ -61,13 +61,13 @@ class Plot:
 
 
 def paired_plots(summary: Summary) -> tuple[Plot, ...]:
-    """One dot a patient for baseline and translation, joined: who got better, who worse. Empty without a baseline."""
+    """Return one dot a patient for baseline and translation, joined: who got better, who worse. Empty without a baseline."""
     keys = [key for key in PAIRED if summary.comparison(key) is not None and _both(summary, key)]
     return tuple(_paired(summary, METRICS[key]) for key in keys[:MAX_PAIRED])
 
 
 def spread_plots(summary: Summary) -> tuple[Plot, ...]:
-    """How the figures spread over patients: a dot a patient, and a box of the quartiles where there are enough."""
+    """Return how the figures spread over patients: a dot a patient, and a box of the quartiles where there are enough."""
     keys = [key for key in SPREAD if _values(summary, key) and not (summary.withheld and METRICS[key].group in JUDGED)]
     return tuple(_spread(summary, METRICS[key]) for key in keys[:MAX_SPREAD])
 

@@ -20,7 +20,7 @@ class Headline:
 
 
 def headline(summary: Summary) -> Headline:
-    """The headline of an evaluation."""
+    """Return the headline of an evaluation."""
     if summary.withheld:
         return Headline(f"{_no_judge(summary)} {_similarity(summary)}", (f"{WAYS_OUT}.",))
     cohort = summary.misdiagnosis
@@ -32,7 +32,8 @@ def headline(summary: Summary) -> Headline:
 
 
 def contrast_sentences(summary: Summary) -> tuple[str, ...]:
-    """How lesion contrast follows the reference's over patients, a sentence an arm, and how to read it; empty without lesions."""
+    """Return how lesion contrast follows the reference's over patients, a sentence an arm, and how to read it; empty
+    without lesions."""
     labels = {"": summary.settings.translation_label, "baseline_": summary.settings.baseline_label}
     sentences = tuple(
         f"Lesion contrast over patients, {labels[arm]} against true (n = {each.n}): slope {_number(each.slope)}, "
@@ -47,7 +48,7 @@ def _number(measure: Measure) -> str:
 
 
 def percent(interval: Interval) -> str:
-    """A share with its interval, in per cent."""
+    """Return a share with its interval, in per cent."""
     if interval.estimate is None:
         return f"cannot be said ({interval.reason})"
     if interval.low is None or interval.high is None:

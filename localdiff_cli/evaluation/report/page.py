@@ -71,7 +71,7 @@ class ShownCase:
 def write_evaluation(folder: Path, summary: Summary, viewer: Markup = NO_VIEWER) -> dict[str, Path]:
     """Write metrics.tsv, slices.tsv, lesions.tsv, summary.json and, last, report.html into ``folder``; returns name → path.
 
-    Raises :class:`VolumeError` where they cannot be written.
+    Raise :class:`VolumeError` where they cannot be written.
     """
     texts = {
         "metrics.tsv": metrics_tsv(summary),
@@ -86,7 +86,7 @@ def write_evaluation(folder: Path, summary: Summary, viewer: Markup = NO_VIEWER)
 
 
 def render_report(summary: Summary, viewer: Markup = NO_VIEWER) -> str:
-    """The report as one HTML text that needs no network. Only volume and patient names reach it, no header text.
+    """Return the report as one HTML text that needs no network. Only volume and patient names reach it, no header text.
 
     ``viewer``: the slice viewer of some cases; the report without it holds no script.
     """
@@ -101,7 +101,7 @@ def render_report(summary: Summary, viewer: Markup = NO_VIEWER) -> str:
 
 
 def rank_cases(summary: Summary) -> tuple[str, list[CaseResult]]:
-    """The figure that ranks cases and those that have it, worst first.
+    """Return the figure that ranks cases and those that have it, worst first.
 
     It is the first of :data:`RANKED_BY` that half of the volumes have; the further ones decide between equals.
     """
@@ -148,7 +148,7 @@ def _context(summary: Summary) -> dict[str, object]:
 
 
 def ends(summary: Summary) -> tuple[list[CaseResult], list[CaseResult]]:
-    """The worst five and the best five that have pictures, best first; with fewer than ten each case is shown once."""
+    """Return the worst five and the best five that have pictures, best first; with fewer than ten each case is shown once."""
     ranked = [case for case in rank_cases(summary)[1] if case.pictures is not None]
     worst = list(ranked[: min(SHOWN, (len(ranked) + 1) // 2)])
     return worst, list(reversed(ranked[len(worst) :]))[:SHOWN]
@@ -215,7 +215,7 @@ def _shown_panel(panel: Panel, pictures: Pictures, name: str, summary: Summary) 
 
 
 def png_address(pixels: NDArray[np.uint8], colours: str) -> str:
-    """A PNG of uint8 pixels ``(rows, columns)`` through a matplotlib colour map, as a ``data:`` address."""
+    """Return a PNG of uint8 pixels ``(rows, columns)`` through a matplotlib colour map, as a ``data:`` address."""
     stream = io.BytesIO()
     # matplotlib's own grey map is off by one at some levels.
     coloured = np.stack([pixels] * 3, axis=-1) if colours == "gray" else mpl.colormaps[colours](pixels, bytes=True)

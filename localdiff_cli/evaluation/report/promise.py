@@ -38,7 +38,7 @@ class PromisePanel:
 
 
 def promise_panels(summary: Summary) -> tuple[PromisePanel, ...]:
-    """A panel for each certificate that the translations name; empty where they name none."""
+    """Return a panel for each certificate that the translations name; empty where they name none."""
     by_certificate: dict[str, list[tuple[CaseResult, Promised]]] = {}
     for case in summary.volumes:
         if case.promised is not None:

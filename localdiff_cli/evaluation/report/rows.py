@@ -40,12 +40,12 @@ class TableRow:
 
 
 def metric_rows(summary: Summary, keys: Sequence[str]) -> list[TableRow]:
-    """A row for each of the figures ``keys``."""
+    """Return a row for each of the figures ``keys``."""
     return [_metric_row(summary, METRICS[key]) for key in keys]
 
 
 def rate_rows(summary: Summary) -> list[TableRow]:
-    """The misdiagnosis shares, missed and invented together; empty where they were not computed."""
+    """Return the misdiagnosis shares, missed and invented together; empty where they were not computed."""
     cohort = summary.misdiagnosis
     if cohort is None:
         return []
@@ -87,7 +87,7 @@ def lesion_table(summary: Summary) -> list[LesionTableRow]:
 
 
 def interval_cell(interval: Interval, decimals: int, unit: str = "", sign: bool = False, reasons: Sequence[str] = ()) -> Cell:
-    """A mean with its interval; a dash and the reason where there is none."""
+    """Return a mean with its interval; a dash and the reason where there is none."""
     if interval.estimate is None:
         return Cell(DASH, reason="; ".join(reasons) or interval.reason)
     text = f"{_decimal(interval.estimate, decimals, sign)} {unit}".strip()

@@ -22,7 +22,8 @@ Row = tuple[Mapping[str, str], Mapping[str, Measure]]
 
 
 def metrics_tsv(summary: Summary) -> str:
-    """One row a volume: what it was measured with, then all figures (catalogue.py) of translation, baseline and reference."""
+    """Return one row a volume: what it was measured with, then all figures (catalogue.py) of translation, baseline and
+    reference."""
     keys = in_table_order({key for case in summary.volumes for key in case.metrics})
     judge = _judge_cell(summary)
     return _tsv([(volume_context(case) | {"judge": judge}, case.metrics) for case in summary.volumes], keys)
@@ -34,7 +35,7 @@ def _judge_cell(summary: Summary) -> str:
 
 
 def lesions_tsv(summary: Summary) -> str:
-    """One row a lesion of the truth, and one a marked component that touches none (kind: invented); found is 1 or 0."""
+    """Return one row a lesion of the truth, and one a marked component that touches none (kind: invented); found is 1 or 0."""
     rows = [
         (_lesion_context(case, each) | {"judge": _judge_cell(summary)}, _lesion_measures(each))
         for case in summary.volumes
@@ -63,7 +64,7 @@ def _lesion_measures(each: LesionResult) -> dict[str, Measure]:
 
 
 def slices_tsv(summary: Summary) -> str:
-    """One row a slice that shows brain; verdicts (lesion_bearing, found, missed, invented) are 1 or 0."""
+    """Return one row a slice that shows brain; verdicts (lesion_bearing, found, missed, invented) are 1 or 0."""
     rows = [
         ({"name": case.name, "patient": case.patient, "slice": str(each.index)}, each.metrics)
         for case in summary.volumes
@@ -73,7 +74,7 @@ def slices_tsv(summary: Summary) -> str:
 
 
 def volume_context(case: CaseResult) -> dict[str, str]:
-    """What a volume's figures are relative to: shape, spacing, data range and masks."""
+    """Return what a volume's figures are relative to: shape, spacing, data range and masks."""
     return {
         "name": case.name,
         "patient": case.patient,
@@ -87,7 +88,7 @@ def volume_context(case: CaseResult) -> dict[str, str]:
 
 
 def format_number(value: float) -> str:
-    """The shortest text that reads back as the same number, whole numbers without a point."""
+    """Return the shortest text that reads back as the same number, whole numbers without a point."""
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 

@@ -36,7 +36,7 @@ class Stored(Protocol):
     """The voxels of a volume as its file stores them, in real units."""
 
     def plane(self, axis: int, index: int) -> NDArray[Any]:
-        """One plane across a stored axis; the other two keep their order."""
+        """Return one plane across a stored axis; the other two keep their order."""
         ...
 
 
@@ -67,7 +67,7 @@ class Format(ABC):
         return OSError, EOFError, ValueError, KeyError, TypeError, IndexError, OverflowError, RuntimeError, zlib.error
 
     def holds(self, path: Path) -> bool:
-        """Whether a file whose name says nothing is of this format."""
+        """Return whether a file whose name says nothing is of this format."""
         return False
 
     def stands_for_volume(self, path: Path) -> bool:
@@ -75,7 +75,7 @@ class Format(ABC):
         return True
 
     def files(self, path: Path) -> tuple[Path, ...]:
-        """All files that make up the volume, those that exist."""
+        """Return all files that make up the volume, those that exist."""
         return (path,)
 
     def hash(self, path: Path) -> str:
@@ -84,15 +84,16 @@ class Format(ABC):
 
     @abstractmethod
     def open(self, path: Path, affine_from: str | None) -> Volume:
-        """The volume by its header alone. Raises :class:`VolumeError` with the reason."""
+        """Return the volume by its header alone. Raise :class:`VolumeError` with the reason."""
 
     @abstractmethod
     def read(self, volume: Volume) -> Stored:
-        """Its voxels. Raises one of ``errors``, or :class:`VolumeError`, where they are damaged."""
+        """Its voxels. Raise one of ``errors``, or :class:`VolumeError`, where they are damaged."""
 
     @abstractmethod
     def write(self, path: Path, array: NDArray[Any], volume: Volume, content: Content) -> None:
-        """Write a stored array with the geometry of ``volume`` to the bit, and nothing else of its header. Raises ``OSError``."""
+        """Write a stored array with the geometry of ``volume`` to the bit, and nothing else of its header. Raise
+        ``OSError``."""
 
     def stream(self, path: Path, volume: Volume, content: Content) -> AbstractContextManager[Put]:
         """As :meth:`write`, plane by plane; for formats that stream."""

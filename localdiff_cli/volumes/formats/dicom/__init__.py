@@ -23,7 +23,7 @@ class Dicom(Format):
     streams = True
 
     def holds(self, path: Path) -> bool:
-        """Whether the file begins as DICOM does."""
+        """Return whether the file begins as DICOM does."""
         from localdiff_cli.volumes.formats.dicom.header import is_dicom
 
         return is_dicom(path)
@@ -35,7 +35,7 @@ class Dicom(Format):
         return series_hash(path)
 
     def open(self, path: Path, affine_from: str | None) -> Volume:
-        """The volume that a file is part of. Its path is the series' label: file names may bear the patient's."""
+        """Return the volume that a file is part of. Its path is the series' label: file names may bear the patient's."""
         import numpy as np
 
         from localdiff_cli.volumes.formats.dicom.series import nifti_header, open_stack

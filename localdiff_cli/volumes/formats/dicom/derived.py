@@ -58,7 +58,7 @@ class Maker:
 
 
 def new_uid(*parts: object) -> str:
-    """A UID derived from a UUID (PS3.5 B.2) that is a function of ``parts``."""
+    """Return a UID derived from a UUID (PS3.5 B.2) that is a function of ``parts``."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join(map(str, parts))).int}"
 
 
@@ -76,7 +76,7 @@ def stored(values: NDArray[np.float32]) -> tuple[NDArray[np.uint16], str, str]:
 def write_derived(stack: Stack, values: NDArray[np.float32], folder: Path, maker: Maker, *, overwrite: bool) -> bool:
     """Write ``values`` ``(columns, rows, slices)`` as a series into ``folder``; False where it is there already.
 
-    Raises :class:`VolumeError` for a folder that holds something else, unless ``overwrite``, and where it cannot be written.
+    Raise :class:`VolumeError` for a folder that holds something else, unless ``overwrite``, and where it cannot be written.
     """
     pydicom = need_pydicom("Writing DICOM")
     series_uid = new_uid(stack.series.uid, maker.content, "image")
@@ -98,7 +98,8 @@ def write_derived(stack: Stack, values: NDArray[np.float32], folder: Path, maker
 
 
 def is_there(folder: Path, series_uid: str, *, overwrite: bool) -> bool:
-    """Whether a series was written before. Raises :class:`VolumeError` for something else in its place, unless ``overwrite``."""
+    """Return whether a series was written before. Raise :class:`VolumeError` for something else in its place, unless
+    ``overwrite``."""
     if not folder.exists():
         return False
     first = next(iter(sorted(folder.glob("*.dcm"))), None)
@@ -124,7 +125,7 @@ def carry_over(source: Any, image: Any) -> None:
 
 
 def frame_of_reference(source: Any) -> str:
-    """The UID of the space in which a source image lies; of one that does not say it, one of its own series."""
+    """Return the UID of the space in which a source image lies; of one that does not say it, one of its own series."""
     return str(source.get("FrameOfReferenceUID") or new_uid(source.SeriesInstanceUID, "frame of reference"))
 
 

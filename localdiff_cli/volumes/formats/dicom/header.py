@@ -94,7 +94,8 @@ def _digest(uid: str) -> str:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file, by its name and its mark at byte 128, is DICOM and no DICOMDIR; False for one that cannot be read."""
+    """Return whether a file, by its name and its mark at byte 128, is DICOM and no DICOMDIR; False for one that cannot be
+    read."""
     ending = path.suffix.lower()
     if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or (ending not in SUFFIXES and not ending[1:].isdigit()):
         return False
@@ -134,11 +135,11 @@ def discreet(label: str, doing: str = "its DICOM files cannot be read") -> Itera
 
 
 def all_series(folder: Path) -> tuple[Series, ...]:
-    """Every MR series whose files lie in ``folder`` itself, by label.
+    """Return every MR series whose files lie in ``folder`` itself, by label.
 
     A file that cannot be read is a fault of every series beside it: it may be one of its slices.
 
-    Raises :class:`UsageError` where pydicom is missing.
+    Raise :class:`UsageError` where pydicom is missing.
     """
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
     stamps = tuple((folder / name).stat().st_mtime_ns for name in names)
@@ -171,7 +172,8 @@ def _content_start(path: Path) -> str:
 
 
 def read_header(path: Path, tags: tuple[str, ...] | None = TAGS) -> Any:
-    """The dataset of an MR image without its pixels; None for another kind of object. ``tags``: only those, None: all."""
+    """Return the dataset of an MR image without its pixels; None for another kind of object. ``tags``: only those, None:
+    all."""
     pydicom = need_pydicom("Reading DICOM")
     with discreet("a DICOM file of the input"):
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=None if tags is None else list(tags))

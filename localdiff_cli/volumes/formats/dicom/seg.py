@@ -30,7 +30,7 @@ def need_highdicom() -> Any:
 def write_segmentation(stack: Stack, mask: NDArray[np.bool_], folder: Path, maker: Maker, *, overwrite: bool) -> bool:
     """Write a ``mask`` ``(columns, rows, slices)`` as one SEG file into ``folder``; False where it is there already.
 
-    Raises :class:`VolumeError` for a folder that holds something else, unless ``overwrite``, and where it cannot be written.
+    Raise :class:`VolumeError` for a folder that holds something else, unless ``overwrite``, and where it cannot be written.
     """
     highdicom = need_highdicom()
     series_uid = new_uid(stack.series.uid, maker.content, "seg")

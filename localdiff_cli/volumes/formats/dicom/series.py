@@ -18,10 +18,10 @@ from localdiff_cli.volumes.formats.dicom.stack import Stack, stack
 
 
 def series_below(folder: Path) -> list[Series]:
-    """Every MR series below a folder, by label; links to folders are not followed.
+    """Return every MR series below a folder, by label; links to folders are not followed.
 
-    Raises :class:`NoInputError` for DICOM files without an MR image, :class:`UsageError` for a series whose files lie in several
-    folders (each part would pass for a smaller volume) or where pydicom is missing.
+    Raise :class:`NoInputError` for DICOM files without an MR image, :class:`UsageError` for a series whose files lie in
+    several folders (each part would pass for a smaller volume) or where pydicom is missing.
     """
     found, others = list[Series](), False
     for base, folders, names in os.walk(folder):
@@ -42,7 +42,8 @@ def series_below(folder: Path) -> list[Series]:
 
 
 def series_of(path: Path) -> Series:
-    """The series that a DICOM file belongs to, with the other files of its folder. Raises :class:`VolumeError` for no MR image."""
+    """Return the series that a DICOM file belongs to, with the other files of its folder. Raise :class:`VolumeError` for no
+    MR image."""
     found = [series for series in all_series(path.parent) if path in {plane.file for plane in series.planes}]
     if not found:
         raise VolumeError("a DICOM file of the input: found no MR image; expected classic or enhanced MR", code="dicom-kind")
@@ -50,12 +51,13 @@ def series_of(path: Path) -> Series:
 
 
 def open_stack(path: Path) -> Stack:
-    """The volume that a DICOM file is part of. Raises :class:`VolumeError` where the series is none."""
+    """Return the volume that a DICOM file is part of. Raise :class:`VolumeError` where the series is none."""
     return stack(series_of(path))
 
 
 def nifti_header(volume: Stack) -> Any:
-    """The NIfTI-1 header of what is derived from a series: its geometry as s-form and q-form, scanner coordinates, mm."""
+    """Return the NIfTI-1 header of what is derived from a series: its geometry as s-form and q-form, scanner coordinates,
+    mm."""
     header = nib.Nifti1Header()
     header.set_data_dtype(np.float32)
     header.set_data_shape(volume.shape)
@@ -66,7 +68,8 @@ def nifti_header(volume: Stack) -> Any:
 
 
 def read_array(volume: Stack) -> NDArray[np.float32]:
-    """The real values of all voxels, ``(columns, rows, slices)`` float32. Raises :class:`VolumeError` for damaged pixels."""
+    """Return the real values of all voxels, ``(columns, rows, slices)`` float32. Raise :class:`VolumeError` for damaged
+    pixels."""
     array = np.empty(volume.shape, dtype=np.float32)
     with discreet(volume.series.label, "its pixels cannot be decoded"):
         for k, image in _images(volume):

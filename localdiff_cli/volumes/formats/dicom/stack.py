@@ -34,7 +34,8 @@ class Stack:
 
 
 def stack(series: Series) -> Stack:
-    """Sort the planes of a series. Raises :class:`VolumeError`, code ``dicom-…``, where they are not one upright, evenly spaced volume."""
+    """Sort the planes of a series. Raise :class:`VolumeError`, code ``dicom-…``, where they are not one upright, evenly
+    spaced volume."""
     if series.fault:
         raise VolumeError(f"{series.label}: {series.fault}", code=f"dicom-{series.kind}")
     _check_alike(series)

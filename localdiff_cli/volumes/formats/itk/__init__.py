@@ -20,7 +20,7 @@ class Itk(Format):
     said = ", ".join(suffixes) + " files"
 
     def files(self, path: Path) -> tuple[Path, ...]:
-        """The header file and, where it names another file for the voxels that exists, that one."""
+        """Return the header file and, where it names another file for the voxels that exists, that one."""
         from localdiff_cli.volumes.formats.itk.header import data_files
 
         return data_files(path)
@@ -35,7 +35,7 @@ class Itk(Format):
         return Volume(path, self, header.shape, shape, header.dtype, affine, frame_in(path, affine, shape), header)
 
     def read(self, volume: Volume) -> Stored:
-        """All voxels."""
+        """Return all voxels."""
         from localdiff_cli.volumes.formats.itk.files import read_array
         from localdiff_cli.volumes.volume import Held
 

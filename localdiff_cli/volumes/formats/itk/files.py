@@ -53,7 +53,7 @@ def _image_io(path: Path) -> str:
 
 
 def read_header(path: Path) -> ItkHeader:
-    """Read the header alone. Raises :class:`VolumeError` for what is no image of single grey values or lacks its voxels."""
+    """Read the header alone. Raise :class:`VolumeError` for what is no image of single grey values or lacks its voxels."""
     storage = checked_storage(path)
     sitk = _sitk()
     reader = sitk.ImageFileReader()
@@ -80,9 +80,9 @@ def read_header(path: Path) -> ItkHeader:
 
 
 def read_array(path: Path, header: ItkHeader) -> NDArray[Any]:
-    """All voxels in their own data type, in stored axis order.
+    """Return all voxels in their own data type, in stored axis order.
 
-    Raises ``EOFError`` or ``zlib.error`` for a damaged stream (which MetaIO would pass over), ``RuntimeError`` by SimpleITK.
+    Raise ``EOFError`` or ``zlib.error`` for a damaged stream (which MetaIO would pass over), ``RuntimeError`` by SimpleITK.
     """
     storage = checked_storage(path)
     if storage.zlib:
@@ -103,7 +103,7 @@ def _check_zlib(path: Path, storage: Storage, promised: int) -> None:
 
 
 def write(path: Path, array: NDArray[Any], header: ItkHeader, description: str) -> None:
-    """Write ``array`` (stored axis order) with the geometry of ``header`` and nothing else of it. Raises ``OSError``."""
+    """Write ``array`` (stored axis order) with the geometry of ``header`` and nothing else of it. Raise ``OSError``."""
     sitk = _sitk()
     image = sitk.GetImageFromArray(array.reshape(header.shape).T, isVector=False)
     image.SetSpacing(header.spacing)

@@ -56,12 +56,12 @@ class Storage:
 
 
 def is_nrrd(path: Path) -> bool:
-    """Whether the suffix says NRRD; the others are MetaImage."""
+    """Return whether the suffix says NRRD; the others are MetaImage."""
     return path.suffix.lower() in NRRD_SUFFIXES
 
 
 def storage_of(path: Path) -> Storage:
-    """What the header says of its voxels. Raises :class:`VolumeError` for a header that SimpleITK might not survive."""
+    """Return what the header says of its voxels. Raise :class:`VolumeError` for a header that SimpleITK might not survive."""
     lines, offset = _lines(path)
     fields = _nrrd_fields(path, lines) if is_nrrd(path) else _meta_fields(path, lines)
     name = fields.get("elementdatafile") or fields.get("data file") or fields.get("datafile") or "LOCAL"
@@ -93,7 +93,7 @@ def checked_storage(path: Path) -> Storage:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; False for a name that none can have."""
+    """Return whether a file is there; False for a name that none can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -151,7 +151,7 @@ def _refused(path: Path, found: str, expected: str) -> VolumeError:
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
-    """The header file and, where it names another file for the voxels that exists, that one."""
+    """Return the header file and, where it names another file for the voxels that exists, that one."""
     try:
         file = storage_of(path).file
     except (VolumeError, FileNotFoundError):

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def is_pair(path: Path) -> bool:
-    """Whether the name is that of a ``.hdr`` or an ``.img``."""
+    """Return whether the name is that of a ``.hdr`` or an ``.img``."""
     return path.suffix.lower() in (".hdr", ".img")
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether the name says that the file is compressed."""
+    """Return whether the name says that the file is compressed."""
     return path.name.lower().endswith(".gz")
 
 
 def pair_of(path: Path) -> tuple[Path, Path]:
-    """The ``.hdr`` and the ``.img`` of a pair named by either; an upper-case suffix stays so."""
+    """Return the ``.hdr`` and the ``.img`` of a pair named by either; an upper-case suffix stays so."""
     header, image = (".HDR", ".IMG") if path.suffix.isupper() else (".hdr", ".img")
     return path.with_suffix(header), path.with_suffix(image)
 

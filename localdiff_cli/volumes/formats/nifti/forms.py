@@ -20,10 +20,10 @@ FORMS = ("sform", "qform")
 def affine_and_doubts(
     path: Path, image: Any, shape: tuple[int, int, int], mm: float, affine_from: str | None
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """The RAS affine (mm) of a nibabel ``image``, and reasons to doubt it.
+    """Return the RAS affine (mm) of a nibabel ``image``, and reasons to doubt it.
 
-    ``mm`` a spatial unit of the header. Raises :class:`VolumeError` where q-form and s-form contradict each other about the voxel size,
-    handedness or left and right, and ``affine_from`` does not say which one holds.
+    ``mm`` a spatial unit of the header. Raise :class:`VolumeError` where q-form and s-form contradict each other about the
+    voxel size, handedness or left and right, and ``affine_from`` does not say which one holds.
     """
     scale = np.diag([mm, mm, mm, 1.0])
     header = image.header
@@ -81,7 +81,8 @@ def _one_of(
 def contradictions(
     qform: NDArray[Any], sform: NDArray[Any], codes: dict[str, int], shape: tuple[int, int, int]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What two affines (4 × 4, mm) of one image contradict each other about: what makes it unusable, and what a person should look at.
+    """Return what two affines (4 × 4, mm) of one image contradict each other about: what makes it unusable, and what a
+    person should look at.
 
     Two codes may name two spaces, so that place and rotation may differ; with one code there is one place.
     """

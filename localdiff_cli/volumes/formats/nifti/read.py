@@ -132,7 +132,7 @@ def _raw_header(image: Any) -> Any:
 
 
 def open_nifti(path: Path, affine_from: str | None) -> Volume:
-    """Open by the header alone. Raises :class:`VolumeError` with the reason."""
+    """Open by the header alone. Raise :class:`VolumeError` with the reason."""
     _check_pair(path)
     try:
         image = _load_nifti(path)
@@ -194,7 +194,8 @@ def _what_it_is(path: Path, start: bytes) -> tuple[str, str]:
 
 
 def stored(volume: Volume) -> Stored:
-    """The voxels: of a compressed file unpacked once and held where they are few enough, else unpacked by every pass."""
+    """Return the voxels: of a compressed file unpacked once and held where they are few enough, else unpacked by every
+    pass."""
     path, data = volume.path, _load_nifti(volume.path).dataobj
     promised = int(np.prod(volume.shape)) * volume.dtype.itemsize
     if is_gzip(path) and promised <= HELD_BYTES:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def output_header(volume: Volume, content: Content) -> Any:
-    """The input's NIfTI header for new voxel values: geometry kept, everything that no longer holds set rightly.
+    """Return the input's NIfTI header for new voxel values: geometry kept, everything that no longer holds set rightly.
 
     Free-text fields are emptied and extensions left out: they may carry patient text.
     """
