@@ -55,6 +55,8 @@ def check_fail_under(limits: str | Sequence[str], summary: Summary, *, allow_mis
 
 def _parse(text: str) -> Limit:
     key, _, number = (part.strip() for part in text.partition("="))
+    if key in METRICS and not METRICS[key].better:
+        raise UsageError(f"--fail-under {text}: neither more nor less of {key} is better; it cannot be limited", code="unlimited-figure")
     if key not in known_limits():
         raise UsageError(f"--fail-under {text}: {key!r} is not a figure; known are {', '.join(known_limits())}", code="unknown-figure")
     try:

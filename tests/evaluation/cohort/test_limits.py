@@ -24,6 +24,11 @@ def test_an_unknown_figure_is_a_usage_error_that_lists_the_known():
     assert "contrast" not in known_limits()
 
 
+def test_a_figure_of_which_neither_more_nor_less_is_better_cannot_be_limited():
+    with pytest.raises(UsageError, match="neither more nor less of contrast is better"):
+        parse_limits("contrast=0.5")
+
+
 @pytest.mark.parametrize("text", ["dice", "dice=", "dice=high", "dice=nan"])
 def test_a_limit_that_is_no_number_is_a_usage_error(text):
     with pytest.raises(UsageError, match="expected dice=NUMBER"):
