@@ -1,7 +1,7 @@
-"""localdiff as a library: one volume, from an array or a file, through the very work that the commands do.
+"""localdiff as a library: process one volume, from an array or a file, with the same code as the commands.
 
-Every function loads its networks, works on one volume and returns arrays on the volume's own grid. Nothing is kept on disk. For many
-volumes use the commands: they load the networks once, isolate failures and go on where they stopped.
+Every function loads its networks, works on one volume and returns arrays on the volume's own grid. Nothing is kept on disk.
+For many volumes use the commands: they load the networks once, isolate failures and resume where they stopped.
 """
 
 from __future__ import annotations

@@ -24,10 +24,10 @@ PANELS = (
 
 
 class Limit(Protocol):
-    """What a value must keep to, beside its type."""
+    """A condition on a value, beyond its type."""
 
     def check(self, option: str, value: Any) -> None:
-        """Raise :class:`UsageError` where it does not."""
+        """Raise :class:`UsageError` where the value does not meet it."""
         ...
 
 
@@ -45,7 +45,7 @@ class Range:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of a few words; a registry's are those that it has when they are asked for."""
+    """One of a few words; those of a registry are looked up when a value is checked."""
 
     words: Collection[str]
 
@@ -67,7 +67,7 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
 
 
 def check(settings: Any) -> None:
-    """Hold every value against the limits that its field declares. Raise :class:`UsageError`, which names the option."""
+    """Check every value against the limits that its field declares. Raise :class:`UsageError`, which names the option."""
     for field, hint in _declared(type(settings)):
         value = getattr(settings, field.name)
         for limit in get_args(hint)[1:] if value is not None else ():

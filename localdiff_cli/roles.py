@@ -17,7 +17,8 @@ class Role:
 
 @dataclass(frozen=True)
 class Writes:
-    """Stands at an option: where its value is above ``above`` (true counts as 1, nothing given as none), this output is written."""
+    """Marks an option: where its value is above ``above`` (true counts as 1, nothing given as none), this output is
+    written."""
 
     role: Role
     above: float = 0.0

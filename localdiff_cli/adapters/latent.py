@@ -56,7 +56,7 @@ class Autoencoder:
 
 
 def plain_in_latents(process: Process, autoencoder: Autoencoder, condition: Tensor, z_T: Tensor) -> Tensor:
-    """The ordinary reverse process in ``process.space``, decoded: see :func:`local_in_latents`."""
+    """Run the ordinary reverse process in ``process.space`` and decode the result: see :func:`local_in_latents`."""
     return autoencoder.decode(plain(process, condition, z_T)).clamp(-1, 1)
 
 
@@ -69,10 +69,11 @@ def local_in_latents(
     settings: LocalSettings,
     shows: ShowsAnomaly | None = None,
 ) -> Tensor:
-    """Local Diffusion in latents: ``condition`` ``(N, 1, H, W)`` in [0, 1] and ``region`` on pixels, ``z_T`` noise ``(N, C, h, w)``.
+    """Run Local Diffusion in latents: ``condition`` ``(N, 1, H, W)`` in [0, 1] and ``region`` on pixels, ``z_T`` noise
+    ``(N, C, h, w)``.
 
-    ``process.space`` is :meth:`Autoencoder.space`'s. Returns the decoded x_0 ``(N, 1, H, W)`` in [−1, 1]; ``shows`` is asked with
-    decoded estimates.
+    ``process.space`` is :meth:`Autoencoder.space`'s. Return the decoded x_0 ``(N, 1, H, W)`` in [−1, 1]; ``shows`` is asked
+    with decoded estimates.
     """
     asked = None if shows is None else (lambda z0: shows(autoencoder.decode(z0).clamp(-1, 1)))
     return autoencoder.decode(local(process, condition, z_T, autoencoder.region(region), settings, asked)).clamp(-1, 1)
@@ -81,10 +82,11 @@ def local_in_latents(
 def from_monai_autoencoder(
     weights: Path, config: Config, *, scale: float = 1.0, image_range: tuple[float, float] = (-1.0, 1.0)
 ) -> Autoencoder:
-    """MONAI's ``AutoencoderKL``: its mean latents times ``scale`` (MONAI's ``scale_factor``, 1 / standard deviation).
+    """Return MONAI's ``AutoencoderKL``: its mean latents times ``scale`` (MONAI's ``scale_factor``, 1 / standard
+    deviation).
 
-    ``config``: a bundle's configuration, or the autoencoder's arguments alone. ``image_range``: what its images were scaled to.
-    Raises :class:`ModelError` for anything that cannot be represented.
+    ``config``: a bundle's configuration, or the autoencoder's arguments alone. ``image_range``: what its images were scaled
+    to. Raise :class:`ModelError` for anything that cannot be represented.
     """
     load_monai()
     from monai.networks.nets import AutoencoderKL

@@ -70,7 +70,7 @@ class Records:
         write_text(self.path(record.volume), json.dumps(values, ensure_ascii=False) + "\n", durable=False)
 
     def read(self, path: Path) -> Record | None:
-        """Return a record; None for a file that is none."""
+        """Return a record; None for a file that is not one."""
         names = {f.name for f in fields(Record)}
         try:
             values = json.loads(path.read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one volume's work gave: sidecar facts, the verdict's reasons to review it, table rows for ``slices.tsv``."""
+    """The result of one volume's work: sidecar facts, the verdict's reasons to review it, table rows for ``slices.tsv``."""
 
     facts: dict[str, object]
     review: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class VolumeWork(Protocol):
         ...
 
     def companions(self, item: Item) -> list[Path]:
-        """Further files that decide this item's result: its own mask, map or reference."""
+        """Return further files that decide this item's result: its own mask, map or reference."""
         ...
 
     def smaller(self) -> VolumeWork | None:
@@ -92,11 +92,11 @@ class Recipe(Protocol):
         ...
 
     def load(self, say: Say) -> Work:
-        """Make the work, once a process. Raise :class:`LocaldiffError` where it cannot be made."""
+        """Make the work, once per process. Raise :class:`LocaldiffError` where it cannot be made."""
         ...
 
     def pause(self, result: Any, attempt: int) -> float | None:
-        """Seconds after which to try a task again; None where its result is final."""
+        """Return the seconds after which to try a task again; None where its result is final."""
         ...
 
     def lost(self, task: Any, attempt: int, code: str, reason: str) -> Any:

@@ -50,10 +50,9 @@ def read_description(root: Path) -> dict[str, object]:
 
 
 def labels(given: Sequence[str], prefix: str) -> tuple[str, ...]:
-    """Labels without their prefix, whichever way they were given: ``sub-01`` and ``01`` are the same.
+    """Return labels without their prefix, whichever way they were given: ``sub-01`` and ``01`` are the same.
 
-    Raise :class:`UsageError` for an empty one, as a variable of the shell leaves that is not set: it would mean everybody,
-    or nobody.
+    Raise :class:`UsageError` for an empty one, such as an unset shell variable leaves: it would mean everybody, or nobody.
     """
     found = tuple(dict.fromkeys(label.removeprefix(f"{prefix}-") for label in given))
     if "" in found:
@@ -63,7 +62,7 @@ def labels(given: Sequence[str], prefix: str) -> tuple[str, ...]:
 
 
 def scan_dataset(root: Path, subjects: Sequence[str] = (), sessions: Sequence[str] = ()) -> Iterator[Scan]:
-    """Yield every image below ``sub-*/[ses-*/]anat``, ordered by name; of these ``subjects`` and ``sessions`` only, where
+    """Yield every image below ``sub-*/[ses-*/]anat``, ordered by name; only those of ``subjects`` and ``sessions``, where
     some are given.
 
     Links to files are listed whether or not their content is there: reading them says what is missing. Raise

@@ -30,7 +30,7 @@ LESION_TEXT = {
 class BidsItem(Item):
     """A volume of a dataset; ``raw`` is the acquired image on whose grid everything lies (a path below the source dataset).
 
-    ``selection`` says why this one was taken, of a visit with several, and which ``others`` were not.
+    ``selection`` says why this one was taken from a visit with several, and which ``others`` were not.
     """
 
     raw: Path = Path()
@@ -64,7 +64,7 @@ class BidsPlan(OutputPlan):
 
 @dataclass(frozen=True, eq=False)
 class BidsWork:
-    """A command's work on one volume, with the sidecars that BIDS wants: each names its sources and its space."""
+    """A command's work on one volume, with the sidecars that BIDS requires: each names its sources and its space."""
 
     inner: VolumeWork
     plan: BidsPlan
@@ -105,7 +105,7 @@ class BidsWork:
 
 
 def sidecar_facts(item: BidsItem, role: Role, *, stripped: bool) -> dict[str, object]:
-    """Return what BIDS wants to know of one output: sources and space as URIs, whether the skull is gone, what it is."""
+    """Return what BIDS requires about one output: sources and space as URIs, whether the skull is gone, what it is."""
     raw = uri(item.raw, RAW)
     sources = [raw] if item.relative == item.raw else [uri(item.relative), raw]
     facts: dict[str, object] = {

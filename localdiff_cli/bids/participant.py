@@ -26,13 +26,13 @@ from localdiff_cli.options import DetectorOptions, RunOptions, SegmentOptions, T
 from localdiff_cli.volumes.contrast import Content, content_of, read_sidecar
 
 MAX_TOLD = 20
-"""Choices of one image among several that are told one by one; of more, their number (``--verbose``: all)."""
+"""How many choices of one image among several are reported one by one; of more, only their number (``--verbose``: all)."""
 NO_SEGMENTER = "none"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which images of a dataset are meant: people and sessions by label (all, where none is given), and the filter file."""
+    """Which images of a dataset to use: people and sessions by label (all, where none is given), and the filter file."""
 
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class ParticipantOptions:
 
 
 def choices_of(root: Path, suffix: str, selection: Selection) -> list[Choice]:
-    """Return one image a visit. Raise :class:`NoInputError` where no image is left, :class:`UsageError` for a filter that
+    """Return one image per visit. Raise :class:`NoInputError` where no image is left, :class:`UsageError` for a filter that
     cannot be read."""
     filters = read_filters(selection.filter_file) if selection.filter_file else {}
     scans = scan_dataset(root, selection.participants, selection.sessions)

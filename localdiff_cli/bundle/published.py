@@ -84,7 +84,7 @@ REQUIRED = ("format", "task", "name", "condition", "bias", "brain")
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the schema as JSON Schema 2020-12: settings take no key that they do not have, the metadata as a whole any
+    """Return the schema as JSON Schema 2020-12: settings accept only keys that they have, the metadata as a whole any
     other."""
     schema = TypeAdapter(Metadata).json_schema()
     parts: dict[str, dict[str, Any]] = schema["$defs"]

@@ -37,7 +37,7 @@ class LocalSettings:
 class Region:
     """Where a slice is OOD: ``mask`` B bool and ``map`` M in [0, 1], both ``(N, 1, H, W)``; ``crop`` around B, or None.
 
-    ``seen`` is B on the condition's grid, where that is another than x_t's.
+    ``seen`` is B on the condition's grid, where that differs from x_t's.
     """
 
     mask: Tensor
@@ -86,12 +86,13 @@ class Process:
 
 
 def plain(process: Process, condition: Tensor, x_T: Tensor) -> Tensor:
-    """The ordinary conditional reverse process: ``condition`` in [0, 1], ``x_T`` noise, both ``(N, 1, H, W)`` → x_0."""
+    """Run the ordinary conditional reverse process: ``condition`` in [0, 1], ``x_T`` noise, both ``(N, 1, H, W)`` → x_0."""
     return process.walk(process.joint(condition), State(x_T), 0, len(process.pairs)).x
 
 
 def fuse(state: State, weight: Tensor) -> State:
-    """x_0 = B · x_0^ood + (1 − B) · x_0^ind, and x_t likewise; ``weight`` ``(N, 1, H, W)`` in [0, 1] is B or M.
+    """Fuse the branches: x_0 = B · x_0^ood + (1 − B) · x_0^ind, and x_t likewise; ``weight`` ``(N, 1, H, W)`` in [0, 1] is
+    B or M.
 
     >>> ood, ind = torch.ones(1, 1, 1, 3), torch.zeros(1, 1, 1, 3)
     >>> fuse(State(torch.cat([ood, ind])), torch.tensor([[[[1.0, 0.5, 0.0]]]])).x.flatten().tolist()
@@ -109,7 +110,7 @@ def fuse(state: State, weight: Tensor) -> State:
 def local(
     process: Process, condition: Tensor, x_T: Tensor, region: Region, settings: LocalSettings, shows: ShowsAnomaly | None = None
 ) -> Tensor:
-    """Local Diffusion: plain, branched, fused and joint steps; ``shows`` turns on guided timing (one slice at a time).
+    """Run Local Diffusion: plain, branched, fused and joint steps; ``shows`` turns on guided timing (one slice at a time).
 
     Equals :func:`plain` exactly where B is empty, or covers everything and the network itself draws the OOD branch. Raise
     ``ValueError`` where the plain and the joint steps together exceed all steps.

@@ -1,4 +1,4 @@
-"""Bands in every voxel: between which limits the true value lies, by who made the voxel and how bright it was drawn.
+"""Bands in every voxel: between which limits the true value lies, by what made the voxel and how bright it was drawn.
 
 A band begins as a pair of *curves*: where this intensity was drawn, which true values were seen in other people (in training, say; without
 such people the curves are the drawn value itself). In each region both limits are then moved outwards, or inwards, by one number. The
@@ -25,7 +25,7 @@ KNOTS = np.arange(21) / 20
 LEVELS = np.arange(101) / 100
 """True intensities, as curves are learnt from them."""
 LEAST_PEOPLE = 3
-"""Who must have shown an intensity in a region before a curve is learnt there."""
+"""How many people must have shown an intensity in a region before a curve is learnt there."""
 
 Curve = Mapping[str, Sequence[float]]
 """``low`` and ``high`` at KNOTS."""
@@ -151,10 +151,11 @@ def seen(voxels: Voxels) -> Seen:
 
 
 def learn(people: Sequence[Seen], level: float) -> dict[str, Curve]:
-    """Curves between which ``level`` of the true values lay, half of the rest on either side; people count alike, however large.
+    """Return curves between which ``level`` of the true values lay, half of the rest on either side; people count alike,
+    however large.
 
-    At each drawn intensity it is the pair of values that loses least in pinball loss. Regions and intensities that fewer than LEAST_PEOPLE
-    showed have none: the nearest that has stands there.
+    At each drawn intensity it is the pair of values that loses least in pinball loss. Regions and intensities that fewer
+    than LEAST_PEOPLE showed have none: the nearest that has one is used there.
     """
     made: dict[str, Curve] = {}
     for region in PARTS:

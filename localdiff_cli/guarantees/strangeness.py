@@ -92,7 +92,8 @@ def p_value(portrait: Portrait, cohort: Sequence[Portrait]) -> float:
 
 
 def block_scores(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each row ``(n, d)`` its mean squared distance from the mean of the others, in their standard deviations; ``(n,)``."""
+    """Return, for each row ``(n, d)``, its mean squared distance from the mean of the others, in their standard deviations;
+    ``(n,)``."""
     n = len(rows)
     if n < 3:
         return np.zeros(n)

@@ -24,7 +24,7 @@ RELATIVE_SLACK = 1e-12
 
 
 def risk_bound(losses: NDArray[np.float64]) -> float:
-    """(Σ L_i + 1) / (n + 1): what conformal risk control compares with α, for losses ``(n,)`` in [0, 1]."""
+    """Return (Σ L_i + 1) / (n + 1): what conformal risk control compares with α, for losses ``(n,)`` in [0, 1]."""
     return (float(np.sum(losses)) + 1) / (len(losses) + 1)
 
 
@@ -101,8 +101,9 @@ def walk_outwards(p_value: Callable[[int], float], centre: int, count: int, delt
     """Return the settings, of ``count`` in a row, of which the risk is proven with family-wise error ≤ δ; the order is
     fixed beforehand.
 
-    First ``centre`` at δ. Only if it holds the walk goes on to both sides, δ / 2 each, and on each side ends at the first setting that
-    fails. Learn then Test with a graphical procedure: δ goes to the centre, which passes half to either neighbour, each all to its next.
+    First ``centre`` at δ. Only if it holds does the walk go on to both sides, δ / 2 each, and on each side ends at the
+    first setting that fails. Learn then Test with a graphical procedure: δ goes to the centre, which passes half to either
+    neighbour, each all to its next.
     """
     if p_value(centre) > delta:
         return []
@@ -121,5 +122,6 @@ def all_risks(p_values: Sequence[float]) -> float:
 
 
 def conformal_p_value(scores: NDArray[np.float64], own: float) -> float:
-    """(1 + #{i: s_i ≥ s}) / (n + 1): how strange ``own`` is among exchangeable ``scores`` ``(n,)``; at most α in a share α of patients."""
+    """Return (1 + #{i: s_i ≥ s}) / (n + 1): how strange ``own`` is among exchangeable ``scores`` ``(n,)``; at most α in a
+    share α of patients."""
     return float(1 + np.count_nonzero(scores >= own)) / (len(scores) + 1)

@@ -61,7 +61,8 @@ class SliceTranslator(nn.Module):
         self.sample = sample_settings(TranslateOptions(mode="plain", seed=seed), self.bundle)
 
     def forward(self, image: Tensor, brain: Tensor | None = None, fingerprint: str = "") -> Tensor:
-        """``brain`` bool like ``image`` (default: where it is not 0); ``fingerprint`` of the volume keys the noise."""
+        """Translate slices: ``brain`` bool like ``image`` (default: where it is not 0); ``fingerprint`` of the volume keys
+        the noise."""
         inside = image > 0 if brain is None else brain
         numbers = tuple(range(len(image)))
         networks = Networks(on_device(self.network, image.device, "fp32"), schedule_of(self.bundle), image.device, self.multiple)
@@ -93,7 +94,8 @@ class SliceSegmenter(nn.Module):
         self.multiple = self.network.settings.multiple
 
     def forward(self, image: Tensor, brain: Tensor | None = None, fingerprint: str = "") -> Tensor:
-        """``brain`` bool like ``image`` (default: where it is not 0); nothing here is random, so ``fingerprint`` is not needed."""
+        """Segment slices: ``brain`` bool like ``image`` (default: where it is not 0); nothing is random, so ``fingerprint``
+        is not needed."""
         return lesion_probability(self.network, image, image > 0 if brain is None else brain)
 
     def to_volume(self, prepared: Prepared, chunk: Chunk, pred: Tensor) -> Volume:
@@ -153,7 +155,7 @@ class VolumeWorkflow:
         self.dataset, self.network, self.inferer, self.postprocessing, self.device = dataset, network, inferer, postprocessing, device
 
     def run(self) -> None:
-        """Do it. Raise :class:`NoInputError` where the dataset is empty."""
+        """Do the work. Raise :class:`NoInputError` where the dataset is empty."""
         if not len(self.dataset):
             raise NoInputError("--dataset_dir: found no .nii or .nii.gz in it; expected volumes to work on", code="no-input")
         for item in self.dataset:

@@ -68,11 +68,11 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Feature maps of slices.
+        """Return the feature maps of slices.
 
-        ``condition``: ``(N, 1, H, W)``, or 3 channels in colour, float32 in [0, 1], background 0, any size. It is padded with background
-        at the bottom and the right to :func:`padded_size`, so that the cells of the grids cover it evenly.
-        Returns ``(N, C1, 2h, 2w)`` and ``(N, C2, h, w)``.
+        ``condition``: ``(N, 1, H, W)``, or 3 channels in colour, float32 in [0, 1], background 0, any size. It is padded
+        with background at the bottom and the right to :func:`padded_size`, so that the cells of the grids cover it evenly.
+        Return ``(N, C1, 2h, 2w)`` and ``(N, C2, h, w)``.
         """
         with torch.no_grad():
             padded = pad_slices(condition)

@@ -132,7 +132,7 @@ def _expert_source(options: TranslateOptions, bundle: Bundle) -> Bundle | None:
 
 @dataclass(frozen=True)
 class TranslateRecipe(NetworkRecipe):
-    """How any process makes ready for ``translate``."""
+    """How any process gets ready for ``translate``."""
 
     options: TranslateOptions
     detector: DetectorOptions

@@ -106,7 +106,7 @@ def bind_map(given: Path) -> Callable[[Prepared, Path], SliceDetector]:
 
 
 def mask_of(detection: Detection, brain: Tensor, settings: MaskSettings, spacing: float) -> Tensor:
-    """B of a detection, ``(N, 1, H, W)`` bool."""
+    """Return B of a detection, ``(N, 1, H, W)`` bool."""
     if not len(brain):
         return torch.zeros_like(brain)
     return to_mask(
@@ -210,7 +210,7 @@ class DetectWork(NetworkWork):
         }
 
     def places(self) -> list[Source | None]:
-        """Brain masks and OOD maps."""
+        """Return the places of brain masks and OOD maps."""
         return [*super().places(), map_source(self.map) if self.map else None]
 
     def probe(self, chunk: Chunk) -> None:

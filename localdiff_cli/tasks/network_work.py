@@ -42,7 +42,7 @@ class NetworkWork(ABC):
         return self.torch_device.type
 
     def places(self) -> list[Source | None]:
-        """Files or folders that the user gave for masks, maps and references."""
+        """Return the files or folders that the user gave for masks, maps and references."""
         return [self.prepare.brain_source]
 
     def companions(self, item: Item) -> list[Path]:

@@ -64,7 +64,7 @@ class SliceSampler:
     fingerprint: str
 
     def __call__(self, chunk: Chunk, ood_map: Tensor, ood_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over samples, ``(N, 1, H, W)`` in [0, 1], for a chunk and its M and B."""
+        """Return the mean and standard deviation over samples, ``(N, 1, H, W)`` in [0, 1], for a chunk and its M and B."""
         samples = torch.stack([self._one(chunk, ood_map, ood_mask, s) for s in range(self.settings.samples)])
         mean = samples.mean(dim=0)
         return mean, samples.std(dim=0, correction=0) if len(samples) > 1 and len(mean) else torch.zeros_like(mean)

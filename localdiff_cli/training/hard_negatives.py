@@ -1,4 +1,4 @@
-"""Hard negatives for a lesion network: what a scanner, an age or a healthy anatomy makes dark, flat or blurred, and which is no lesion.
+"""Hard negatives for a lesion network: what a scanner, age or healthy anatomy makes dark, flat or blurred without a lesion.
 
 Each function takes and returns a batch ``(N, C, H, W)`` on the network's grid and draws from ``generator`` alone. Cerebrospinal fluid is
 found by its darkness on T1w; on another contrast :func:`widen_fluid` leaves the slices as they are unless they are as dark.
@@ -35,7 +35,7 @@ class HardNegatives:
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of each image ``(N, 1, H, W)`` by its own ``sigma`` ``(N,)`` pixels; 0 leaves it as it is."""
+    """Blur each image ``(N, 1, H, W)`` with a Gaussian of its own ``sigma`` ``(N,)`` pixels; 0 leaves it as it is."""
     if images.device.type != "cpu":
         return blur_on_card(images, sigma)
     blurred = [
@@ -82,7 +82,8 @@ def widen_fluid(images: Tensor, fluid: Tensor, chosen: Tensor, widest: float, ge
 
 
 def spoil(condition: Tensor, brain: Tensor, lesion: Tensor, settings: HardNegatives, generator: torch.Generator) -> Tensor:
-    """Flat and blurred patches off the lesion, soft slices and bright rims; ``condition``, ``brain``, ``lesion`` ``(N, 1, H, W)``."""
+    """Add flat and blurred patches off the lesion, soft slices and bright rims; ``condition``, ``brain``, ``lesion``
+    ``(N, 1, H, W)``."""
     n, shape = len(condition), (condition.shape[-2], condition.shape[-1])
 
     def chosen(probability: float) -> Tensor:

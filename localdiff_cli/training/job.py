@@ -67,7 +67,7 @@ def _describe(contrast: str | None) -> dict[str, Any]:
 
 
 def base_metadata(job: FitJob, task: str) -> dict[str, Any]:
-    """Return what the metadata of every part say: contrasts, grid, brain, bias, licence."""
+    """Return what the metadata of every part says: contrasts, grid, brain, bias, licence."""
     grid = GridSpec(spacing=job.prepare.spacing, shape=job.prepare.shape)
     metadata = {
         "task": task,
@@ -88,7 +88,7 @@ def present(job: FitJob) -> dict[str, Any]:
 
 
 def check_out(job: FitJob, task: str) -> None:
-    """Refuse a bundle whose other parts see slices made ready in another way. Raise :class:`UsageError`."""
+    """Refuse a bundle whose other parts see slices prepared in another way. Raise :class:`UsageError`."""
     if job.out.exists() and not job.out.is_dir():
         raise UsageError(f"--out {job.out}: is a file; expected a bundle folder, new or to add to")
     before, now = present(job), base_metadata(job, task)
@@ -112,7 +112,7 @@ def data_account(patients: list[PatientSlices]) -> dict[str, list[str]]:
 
 
 def progress(job: FitJob) -> Callable[[Progress], None]:
-    """Tells of a training's progress, a line at a time, and puts loss and rate on the board."""
+    """Return a function that reports a training's progress, a line at a time, and puts loss and rate on the board."""
 
     def report(p: Progress) -> None:
         job.say(f"step {p.step}/{p.steps}  loss {p.loss:.5f}  rate {p.rate:.2e}  {p.seconds_left / 60:.1f} min left")
@@ -147,7 +147,7 @@ class Start:
 
 
 def check_held_out(patients: list[PatientSlices], start: dict[str, Any]) -> None:
-    """Refuse to hold out who the first weights have learnt from. Raise :class:`UsageError`."""
+    """Refuse to hold out anyone from whom the first weights have learnt. Raise :class:`UsageError`."""
     known = sorted({p.name for p in patients if p.split == "val"} & set(start["patients"]))
     if known:
         names = ", ".join(known)

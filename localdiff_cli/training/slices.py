@@ -75,7 +75,7 @@ class PatientSlices:
         return self.lesion_pixels == 0
 
     def known_healthy(self) -> PatientSlices:
-        """Return the same slices of a patient of whom it is known that they show no lesion."""
+        """Return the same slices, of a patient known to bear no lesion."""
         return _with_index(replace(self, masked=True), self.kept)
 
 
@@ -85,7 +85,7 @@ def _with_index(patient: PatientSlices, index: SliceIndex | None) -> PatientSlic
 
 
 def digest_of(planes: Iterable[NDArray[Any] | None]) -> str:
-    """SHA-256 of shapes and voxels."""
+    """Return the SHA-256 of shapes and voxels."""
     digest = hashlib.sha256()
     for array in planes:
         digest.update(b"none" if array is None else json.dumps(array.shape).encode())
@@ -153,7 +153,7 @@ def _cached(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSett
 
 
 def beside(stem: Path, suffix: str) -> Path:
-    """``stem`` with a suffix, whatever dots its name has."""
+    """Return ``stem`` with a suffix, whatever dots its name has."""
     return stem.with_name(stem.name + suffix)
 
 
@@ -171,7 +171,7 @@ def record_type(arrays: Mapping[str, NDArray[Any]]) -> np.dtype:
 
 
 def write_slices(stem: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """``<stem>.npy`` with the slices, then ``<stem>.json`` with their index: where that is, both are whole."""
+    """Write ``<stem>.npy`` with the slices, then ``<stem>.json`` with their index: where that exists, both are whole."""
     records = np.empty(len(arrays["condition"]), record_type(arrays))
     for name in records.dtype.names or ():
         records[name] = arrays[name]

@@ -36,7 +36,7 @@ def quantiles_of(z: NDArray[Any]) -> tuple[float, ...]:
 
 
 def typical_of(people: Iterable[Sequence[float]], limit: float) -> Typical:
-    """Return the account of people's quantiles, one sequence a person. Raise ``ValueError`` for fewer than three people."""
+    """Return the account of people's quantiles, one sequence per person. Raise ``ValueError`` for fewer than three people."""
     table = np.array(list(people))
     if len(table) < 3:
         raise ValueError(f"{len(table)} people; expected three or more")

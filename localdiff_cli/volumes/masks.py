@@ -1,4 +1,4 @@
-"""The one reader of masks and maps: binary, labels or probability is decided from the values, and said."""
+"""The one reader of masks and maps: binary, labels or probability is decided from the values, and stated."""
 
 from __future__ import annotations
 
@@ -61,14 +61,15 @@ class MaskContent:
         return self
 
     def soft(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """Values in [0, 1]: of a binary mask or labels 0 and 1, of a probability itself. NaN counts as 0."""
+        """Return values in [0, 1]: 0 and 1 for a binary mask or labels, the probability itself for a probability. NaN
+        counts as 0."""
         image = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         if self.kind == PROBABILITY:
             return np.clip(image / np.float32(self.one), 0, 1)
         return self.hard(image).astype(np.float32)
 
     def hard(self, image: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return the mask: values of at least half of ``one``; of labels every one."""
+        """Return the mask: values of at least half of ``one``; for labels, every label."""
         image = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         if self.kind == EMPTY:
             return np.zeros(image.shape, dtype=bool)
@@ -110,7 +111,7 @@ class _Values:
 def mask_content(slices: Iterable[NDArray[Any]], what: str) -> MaskContent:
     """Return what the values of a mask mean, from one pass over its 2D ``slices``; ``what`` names it in the error.
 
-    Raise :class:`VolumeError` (``not-a-mask``) for values that are no mask's: an image, for instance.
+    Raise :class:`VolumeError` (``not-a-mask``) for values that no mask has: an image, for instance.
     """
     values = _Values()
     for image in slices:

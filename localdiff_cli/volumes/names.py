@@ -143,7 +143,7 @@ def _is_kind(word: str) -> bool:
 
 
 def unprefixed(word: str) -> str:
-    """``rflair`` → ``flair``: an image contrast without the letters that SPM puts before what it moved or smoothed."""
+    """Turn ``rflair`` into ``flair``: an image contrast without the letters that SPM puts before what it moved or smoothed."""
     short = re.sub(r"^[rwsmu]{1,3}(?=[tfp])", "", word)
     return short if ALIASES.get(short) in IMAGES else word
 

@@ -1,6 +1,7 @@
 """Which mask, map or image belongs to a volume: one answer for every command and role, never a guess.
 
-A partner agrees in every entity that it has, is of the asked kind by its name and by what it holds, and is the only one.
+A partner agrees in every entity that it has, is of the requested kind by its name and by what it holds, and is the only
+one.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ EXACT, GENERIC, SECOND, SILENT, NOT = 4, 3, 2, 1, 0
 
 @dataclass(frozen=True)
 class Source:
-    """A file or folder given for one role, the contrast that its images must have (None: any), and the option that named it.
+    """A file or folder given for one role, the contrast that its images must have (None: any), and the option that named
+    it.
 
-    ``exact``: only names that say the role itself; a plain ``mask`` is none of the brain where lesion masks lie in the same folder.
+    ``exact``: only names that say the role itself; a plain ``mask`` is no brain mask where lesion masks lie in the same
+    folder.
     """
 
     given: str
@@ -57,7 +60,8 @@ class Candidate:
 
 
 def agrees(partner: Name, volume: Name, role: str) -> bool:
-    """Return whether a partner belongs to the volume: it has no BIDS entity that the volume has not, or has otherwise.
+    """Return whether a partner belongs to the volume: it has no BIDS entity that the volume lacks or has with another
+    value.
 
     Of a mask ``desc-`` and ``label-`` say what it shows, and ``space-T1w`` is where a T1w of no other ``space-`` lies. Names that are not
     BIDS have the same words apart from those of contrast and role, in the same or the outermost folder.

@@ -62,7 +62,7 @@ class Held:
 
 
 def spatial_shape(path: Path, stored: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return the three spatial axes; refuses more than one frame and absurd sizes."""
+    """Return the three spatial axes; refuse more than one frame and absurd sizes."""
     if len(stored) < 2 or min(stored, default=0) < 1:
         raise VolumeError(
             f"{path}: found an image of shape {stored}; expected two or three axes of at least one voxel. Its header is damaged",

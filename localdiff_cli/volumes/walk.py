@@ -1,4 +1,4 @@
-"""The one walk through folders of every command: which images lie there, and what is left alone and why."""
+"""The one way in which every command walks through folders: which images lie there, what is left alone, and why."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from localdiff_cli.evaluation.metrics.catalogue import METRICS, RATES, Better
 
 @dataclass(frozen=True)
 class Limit:
-    """The worst value of a figure that passes: a least one where higher is better, a largest one where lower is."""
+    """The worst value of a figure that passes: a minimum where higher is better, a maximum where lower is."""
 
     key: str
     value: float
@@ -26,8 +26,8 @@ def known_limits() -> dict[str, Better]:
 
 
 def parse_limits(texts: str | Sequence[str]) -> tuple[Limit, ...]:
-    """Limits from ``"dice=0.7"``, ``"dice=0.7,missed=0.2"`` or a list of such. Raise :class:`UsageError` naming what is
-    wrong.
+    """Return the limits from ``"dice=0.7"``, ``"dice=0.7,missed=0.2"`` or a list of such. Raise :class:`UsageError` naming
+    what is wrong.
 
     Needs no data: call it before the work begins.
     """
@@ -41,7 +41,7 @@ def check_fail_under(limits: str | Sequence[str], summary: Summary, *, allow_mis
     A case without the figure, or one that could not be evaluated at all, misses every limit unless ``allow_missing``: a gate over what is
     left would pass with the worst cases gone.
 
-    A figure that lower is better for (``missed``, ``mae_brain``) fails above its limit. Raise :class:`UsageError` for a
+    A figure for which lower is better (``missed``, ``mae_brain``) fails above its limit. Raise :class:`UsageError` for a
     figure that is unknown or was not computed.
     """
     found = parse_limits(limits)

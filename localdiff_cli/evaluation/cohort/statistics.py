@@ -50,10 +50,11 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Translation minus baseline over ``n`` patients: mean ``difference``, two-sided ``p_value`` and ``effect_size`` in [−1, 1].
+    """Translation minus baseline over ``n`` patients: mean ``difference``, two-sided ``p_value`` and ``effect_size`` in
+    [−1, 1].
 
-    The effect is the matched-pairs rank-biserial correlation: the rank sum of patients in which the translation is larger minus that of
-    patients in which it is smaller, over their total. Where there is no test, ``reason``.
+    The effect is the matched-pairs rank-biserial correlation: the rank sum of patients in which the translation is larger
+    minus that of patients in which it is smaller, over their total. Where there is no test, ``reason`` says why.
     """
 
     n: int
@@ -65,13 +66,14 @@ class PairedTest:
 
 
 def bootstrap_mean(values: Sequence[float], bootstrap: Bootstrap) -> Interval:
-    """Mean over patients of one value each."""
+    """Return the mean over patients of one value each."""
     rows = np.column_stack((np.asarray(values, np.float64), np.ones(len(values))))
     return bootstrap_sums(rows, lambda sums: sums[:, 0] / sums[:, 1], bootstrap)
 
 
 def bootstrap_ratio(numerators: Sequence[float], denominators: Sequence[float], bootstrap: Bootstrap, empty: str) -> Interval:
-    """Σ numerators / Σ denominators, whole patients resampled (their slices are not independent); ``empty``: why if Σ is 0."""
+    """Return Σ numerators / Σ denominators, with whole patients resampled (their slices are not independent); ``empty``:
+    why if Σ is 0."""
     rows = np.column_stack((np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)))
     return bootstrap_sums(rows, lambda sums: _divide(sums[:, 0], sums[:, 1]), bootstrap, empty)
 
@@ -117,7 +119,7 @@ def _bounds(rows: NDArray[np.float64], statistic: Statistic, bootstrap: Bootstra
 
 
 def paired_test(translation: Sequence[float], baseline: Sequence[float], bootstrap: Bootstrap) -> PairedTest:
-    """Wilcoxon signed-rank test of one pair a patient, two-sided, with the rank-biserial effect size.
+    """Run a Wilcoxon signed-rank test of one pair per patient, two-sided, with the rank-biserial effect size.
 
     Up to 13 differing pairs the p-value is exact (all sign flips, right with ties too), beyond scipy's own choice. Pairs that are equal
     tell nothing and are left out of the ranks, not of ``n``.

@@ -121,13 +121,13 @@ def measure_of(case: CaseResult, key: str) -> Measure:
 
 
 def patient_values(patients: Mapping[str, Sequence[CaseResult]], key: str) -> dict[str, float]:
-    """Patient → mean of the figure over its volumes; patients without a number are left out."""
+    """Return the mean of the figure over each patient's volumes; patients without a number are left out."""
     values = {patient: values_of(measure_of(case, key) for case in cases) for patient, cases in patients.items()}
     return {patient: float(np.mean(numbers)) for patient, numbers in values.items() if numbers}
 
 
 def by_patient(summary: Summary) -> dict[str, list[CaseResult]]:
-    """Patient → volumes."""
+    """Return the volumes of each patient."""
     return _by_patient(summary.volumes)
 
 

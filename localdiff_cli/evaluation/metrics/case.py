@@ -1,4 +1,5 @@
-"""One volume judged: arrays in, a frozen, picklable result out, so that a process pool can judge one case a worker in flat memory."""
+"""One volume judged: arrays in, a frozen, picklable result out, so that a process pool can judge one case per worker in
+constant memory."""
 
 from __future__ import annotations
 
@@ -32,11 +33,12 @@ MIRROR_MARGIN = 0.05
 class Case:
     """The arrays of one volume, all canonical ``(slices, rows, columns)`` of one grid, ``spacing`` in mm in that order.
 
-    ``translation``, ``reference`` (true target contrast) and ``baseline`` share intensity units, whose span is ``data_range``. Masks are
-    bool. ``intensities``: translation, reference and baseline by the prefix of their figures, in units in which air is 0 (as stored, or
-    the reference's). ``truth``: the lesion; without it ``reference_segmentation`` stands in and is named so. ``ood_map`` in [0, 1].
-    ``low`` and ``high``: limits of the true value, in units of the images; ``source``: labels of who made each voxel.
-    ``name`` and ``patient`` (default: the name) are the only words that reach tables and report.
+    ``translation``, ``reference`` (true target contrast) and ``baseline`` share intensity units, whose span is
+    ``data_range``. Masks are bool. ``intensities``: translation, reference and baseline by the prefix of their figures, in
+    units in which air is 0 (as stored, or the reference's). ``truth``: the lesion; without it ``reference_segmentation``
+    stands in and is named so. ``ood_map`` in [0, 1]. ``low`` and ``high``: limits of the true value, in units of the
+    images; ``source``: labels of what made each voxel. ``name`` and ``patient`` (default: the name) are the only words that
+    reach tables and report.
     """
 
     name: str

@@ -121,5 +121,5 @@ def split_arm(key: str) -> tuple[str, Metric]:
 
 
 def in_table_order(keys: set[str]) -> list[str]:
-    """Keys sorted as :data:`METRICS` lists them, the arms of one figure side by side."""
+    """Return the keys sorted as :data:`METRICS` lists them, the arms of one figure side by side."""
     return [prefix + key for key in METRICS for prefix in ARMS if prefix + key in keys]

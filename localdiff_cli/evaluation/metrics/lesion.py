@@ -34,10 +34,11 @@ class ContrastAgreement:
 def ring_around(
     lesion: NDArray[np.bool_], brain: NDArray[np.bool_], spacing: tuple[float, float, float], gap_mm: float, width_mm: float
 ) -> NDArray[np.bool_]:
-    """Brain voxels whose centre lies more than ``gap_mm`` and at most ``gap_mm + width_mm`` from the nearest lesion voxel's.
+    """Return the brain voxels whose centre lies more than ``gap_mm`` and at most ``gap_mm + width_mm`` from the nearest
+    lesion voxel's.
 
-    ``lesion`` and ``brain`` bool ``(slices, rows, columns)``, ``spacing`` in mm in that order. The gap leaves out the voxels in which
-    lesion and surroundings mix. Returns bool of the same shape, empty for an empty lesion.
+    ``lesion`` and ``brain`` bool ``(slices, rows, columns)``, ``spacing`` in mm in that order. The gap leaves out the
+    voxels in which lesion and surroundings mix. Return bool of the same shape, empty for an empty lesion.
     """
     ring = np.zeros(lesion.shape, bool)
     reach = gap_mm + width_mm
@@ -51,7 +52,8 @@ def ring_around(
 
 
 def lesion_contrast(image: NDArray[Any], lesion: NDArray[np.bool_], ring: NDArray[np.bool_], data_range: DataRange) -> Measure:
-    """Mean intensity of the lesion minus that of its ring, as a share of the data range; a reason where either is empty."""
+    """Return the mean intensity of the lesion minus that of its ring, as a share of the data range; a reason where either
+    is empty."""
     if not lesion.any():
         return missing("no lesion voxel: no contrast")
     if not ring.any():

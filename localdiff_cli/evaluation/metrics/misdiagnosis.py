@@ -113,5 +113,5 @@ def patient_missed(tally_: SliceCounts, dice: float, reference_dice: float, delt
 
 
 def relative_reduction(share: float, baseline_share: float) -> float | None:
-    """1 − ``share`` / ``baseline_share``; None where the baseline's share is 0 and nothing is left to reduce."""
+    """Return 1 − ``share`` / ``baseline_share``; None where the baseline's share is 0 and nothing is left to reduce."""
     return None if baseline_share == 0 else 1 - share / baseline_share

@@ -61,7 +61,7 @@ def auroc(positives: NDArray[Any], sorted_negatives: NDArray[Any]) -> float:
 
 
 def average_precision(positives: NDArray[Any], sorted_negatives: NDArray[Any]) -> float:
-    """Σ (recall_k − recall_{k−1}) · precision_k over falling thresholds; recall moves only at scores of positives."""
+    """Return Σ (recall_k − recall_{k−1}) · precision_k over falling thresholds; recall moves only at scores of positives."""
     thresholds, counts = np.unique(positives, return_counts=True)
     true_positives = np.cumsum(counts[::-1])[::-1]
     false_positives = sorted_negatives.size - np.searchsorted(sorted_negatives, thresholds, "left")
@@ -69,7 +69,7 @@ def average_precision(positives: NDArray[Any], sorted_negatives: NDArray[Any]) -
 
 
 def aupro(positives: NDArray[Any], weights: NDArray[Any], sorted_negatives: NDArray[Any], limit: float) -> float:
-    """Per-region overlap integrated to the false-positive rate ``limit`` and divided by it.
+    """Return the per-region overlap integrated to the false-positive rate ``limit`` and divided by it.
 
     ``weights`` ``(positives,)``: each positive's share of its component, over the number of components; they sum to 1.
     """

@@ -1,4 +1,4 @@
-"""What a translation's sidecar says was promised for it: read for the report, never trusted to be whole."""
+"""What a translation's sidecar says was promised for it: read for the report, never trusted to be complete."""
 
 from __future__ import annotations
 

@@ -69,7 +69,8 @@ def _patches(
 
 
 def ring_correlation(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """Correlation of the spectra of patches ``(n, 32, 32)`` over rings: ``(n, 17)``, from frequency 0 (where it is 1) to Nyquist.
+    """Return the correlation of the spectra of patches ``(n, 32, 32)`` over rings: ``(n, 17)``, from frequency 0 (where it
+    is 1) to Nyquist.
 
     A ring without energy in either image agrees (1); with energy in one of them only it does not (0).
     """

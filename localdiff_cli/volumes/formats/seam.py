@@ -1,4 +1,5 @@
-"""What a file format has to say and to do. A format is read and written through this, and nothing else asks which one a volume has."""
+"""What a file format must say and do. Formats are read and written through this, and nothing else asks which one a volume
+has."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ BLOCK_BYTES = 1 << 20
 
 
 def hash_of(files: Iterable[Path]) -> str:
-    """SHA-256 of the bytes of files, one after another, as hex."""
+    """Return the SHA-256 of the bytes of files, one after another, as hex."""
     digest = hashlib.sha256()
     for part in files:
         with part.open("rb") as handle:
@@ -79,7 +80,7 @@ class Format(ABC):
         return (path,)
 
     def hash(self, path: Path) -> str:
-        """SHA-256 of the bytes of all files of a volume, as hex."""
+        """Return the SHA-256 of the bytes of all files of a volume, as hex."""
         return hash_of(self.files(path))
 
     @abstractmethod
@@ -88,7 +89,7 @@ class Format(ABC):
 
     @abstractmethod
     def read(self, volume: Volume) -> Stored:
-        """Its voxels. Raise one of ``errors``, or :class:`VolumeError`, where they are damaged."""
+        """Return its voxels. Raise one of ``errors``, or :class:`VolumeError`, where they are damaged."""
 
     @abstractmethod
     def write(self, path: Path, array: NDArray[Any], volume: Volume, content: Content) -> None:
@@ -96,5 +97,5 @@ class Format(ABC):
         ``OSError``."""
 
     def stream(self, path: Path, volume: Volume, content: Content) -> AbstractContextManager[Put]:
-        """As :meth:`write`, plane by plane; for formats that stream."""
+        """Write as :meth:`write` does, plane by plane; for formats that stream."""
         raise TypeError(f"{self.said} does not stream")

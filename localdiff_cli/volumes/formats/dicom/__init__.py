@@ -29,7 +29,7 @@ class Dicom(Format):
         return is_dicom(path)
 
     def hash(self, path: Path) -> str:
-        """SHA-256 of all files of the series, in the order of their instances."""
+        """Return the SHA-256 of all files of the series, in the order of their instances."""
         from localdiff_cli.volumes.formats.dicom.series import series_hash
 
         return series_hash(path)

@@ -63,7 +63,7 @@ def new_uid(*parts: object) -> str:
 
 
 def stored(values: NDArray[np.float32]) -> tuple[NDArray[np.uint16], str, str]:
-    """Values as unsigned 16-bit with slope and intercept as DICOM writes them; [0, 1] is stored in steps of 1/32000."""
+    """Return values as unsigned 16-bit with slope and intercept as DICOM writes them; [0, 1] is stored in steps of 1/32000."""
     from pydicom.valuerep import format_number_as_ds
 
     low, high = float(values.min()), float(values.max())

@@ -108,7 +108,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def need_pydicom(what: str) -> Any:
-    """pydicom. Raises :class:`UsageError` where it is not installed."""
+    """Return pydicom. Raise :class:`UsageError` where it is not installed."""
     try:
         import pydicom
     except ImportError as error:

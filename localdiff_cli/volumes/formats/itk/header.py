@@ -73,7 +73,8 @@ def storage_of(path: Path) -> Storage:
 
 
 def checked_storage(path: Path) -> Storage:
-    """As :func:`storage_of`; raises :class:`VolumeError` also where the voxels are not there, or skip or claim what they cannot."""
+    """Do as :func:`storage_of`; raise :class:`VolumeError` also where the voxels are missing, or skip or claim what they
+    cannot."""
     storage = storage_of(path)
     if storage.file.parent != path.parent:
         raise _refused(path, "a header that places the voxels in another folder", "a file of voxels beside it, named without folders")
