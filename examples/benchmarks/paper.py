@@ -23,6 +23,7 @@ from examples.benchmarks import (
     inserted,
     photographs,
     promise,
+    quantile,
     resolution,
     rows,
     sizes,
@@ -47,6 +48,7 @@ class Part:
 PARTS = {
     "harm": Part("First, do no harm", harm.measure),
     "promise": Part("A promise with a number", promise.measure),
+    "quantile": Part("Bands by a network of their own", quantile.measure),
     "mri": Part("Does the lesion survive?", partial(rows.measure, "mri")),
     "detectors": Part("Which detector", detectors.measure),
     "fusion": Part("Branching and fusion", partial(rows.measure, "fusion")),

@@ -12,7 +12,7 @@ import argparse
 import importlib.metadata
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from examples.benchmarks import mri, speed_patchcore, speed_start
+from examples.benchmarks import mri, speed_passes, speed_patchcore, speed_start
 from examples.benchmarks.mri import Bench, Row
 from examples.benchmarks.other_samplers import Published, monai, published
 from examples.benchmarks.table import Table, save, to_tsv
@@ -84,14 +84,17 @@ class Way:
 
 
 def measure(options: argparse.Namespace) -> list[Table]:
-    """Translation against other samplers, its time by stage, the start-up apart, PatchCore against anomalib."""
+    """Translation against other samplers, by stage, the start-up apart, against its own forward passes; PatchCore against anomalib."""
     bench = mri.load(options.model, None, None)
     cases = patients(bench.bundle, options.data, options.split, options.work)
     if not cases:
         raise NoInputError(f"{', '.join(map(str, options.data))}: no patient of the split {options.split} with both contrasts")
     pairs = read_pairs(options.data, bench.bundle.condition.contrast, bench.bundle.target.contrast)
     pair = next(p for p in pairs if p.name == cases[0].name)
-    tables = [_translate(bench, cases, options), _stages(bench, pair), speed_start.table(bench.bundle, pair, REPEATS)]
+    tables = [
+        _translate(bench, cases, options), _stages(bench, pair), speed_start.table(bench.bundle, pair, REPEATS),
+        speed_passes.table(bench.bundle, pair, {OURS: {}, "--mode plain": {"mode": "plain"}}, partial(_volume, bench), REPEATS),
+    ]  # fmt: skip
     return tables + ([speed_patchcore.table(bench.bundle, cases, options.work, REPEATS)] if bench.bundle.has_detector else [])
 
 
@@ -222,7 +225,7 @@ def _stages(bench: Bench, pair: Pair) -> Table:
     return Table(f"speed-stages-{bench.bundle.name}", lines, about, account | machine(), partial(_draw_stages, lines))
 
 
-def _volume(bench: Bench, pair: Pair, out: Path, changes: dict[str, Any]) -> Callable[[], dict[str, float]]:
+def _volume(bench: Bench, pair: Pair, out: Path, changes: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
     """``translate`` on a volume, ready to run; it gives the seconds of its stages."""
     brain = str(pair.brain) if pair.brain else "auto"
     options = TranslateOptions(model=str(bench.bundle.path), brain=brain, device="cpu", **changes)

@@ -126,8 +126,11 @@ def check_affine_from(value: str | None) -> None:
 
 def check_detector(options: DetectorOptions) -> None:
     """Raise :class:`UsageError` for options out of range or that exclude one another."""
-    if options.map is not None and (options.detector or options.false_alarm is not None or options.detector_model):
-        raise UsageError("--map brings the OOD map: --detector, --detector-model and --false-alarm do not apply", code="conflict")
+    given = (options.detector, options.detector_model, options.backbone_weights)
+    if options.map is not None and (any(given) or options.false_alarm is not None):
+        raise UsageError(
+            "--map brings the OOD map: --detector, --detector-model, --false-alarm and --backbone-weights do not apply", code="conflict"
+        )
     if options.map is not None and not options.map.exists():
         raise UsageError(f"--map {options.map}: no such file or folder", code="not-found")
     if options.map is not None:

@@ -83,16 +83,20 @@ def residuals(voxels: Voxels, curves: Mapping[str, Curve]) -> Residuals:
     """Return a patient's residuals, counted."""
     found: Residuals = {}
     for region, labels in PARTS.items():
-        inside = _among(voxels.source, labels)
+        inside = among(voxels.source, labels)
         low, high = start(voxels.image[inside], region, curves)
-        actual = np.asarray(voxels.true[inside], np.float64)
-        needed = np.sort(np.maximum(low - actual, actual - high))
-        beyond = len(needed) - np.searchsorted(needed, MARGINS, side="right")
-        found[region] = {"voxels": len(needed), "beyond": [int(n) for n in beyond]}
+        found[region] = counted(low, high, np.asarray(voxels.true[inside], np.float64))
     return found
 
 
-def _among(source: NDArray[np.uint8], labels: Sequence[int]) -> NDArray[np.bool_]:
+def counted(low: NDArray[np.float64], high: NDArray[np.float64], actual: NDArray[np.float64]) -> Counted:
+    """How many of the ``actual`` values lie beyond limits that are moved by each of MARGINS."""
+    needed = np.sort(np.maximum(low - actual, actual - high))
+    beyond = len(needed) - np.searchsorted(needed, MARGINS, side="right")
+    return {"voxels": len(needed), "beyond": [int(n) for n in beyond]}
+
+
+def among(source: NDArray[np.uint8], labels: Sequence[int]) -> NDArray[np.bool_]:
     """Where the source map has one of the labels."""
     table = np.zeros(256, bool)
     table[list(labels)] = True
@@ -128,22 +132,26 @@ def limits(
     outside the brain."""
     low, high = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
     for region, labels in PARTS.items():
-        inside, band = _among(source, labels), found.get(region)
+        inside, band = among(source, labels), found.get(region)
         if band is None:
             low[inside], high[inside] = 0, 1
             continue
         below, above = start(image[inside], region, {region: band["curve"]} if band["curve"] else {})
-        middle = (below + above) / 2
-        low[inside] = np.clip(np.minimum(below - band["margin"], middle), 0, 1)
-        high[inside] = np.clip(np.maximum(above + band["margin"], middle), 0, 1)
+        low[inside], high[inside] = moved(below, above, band["margin"])
     return low, high
+
+
+def moved(low: NDArray[np.float64], high: NDArray[np.float64], by: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Limits moved outwards by a share of the range, cut to [0, 1]; inwards (``by`` below 0) no further than to their middle."""
+    middle = (low + high) / 2
+    return np.clip(np.minimum(low - by, middle), 0, 1), np.clip(np.maximum(high + by, middle), 0, 1)
 
 
 def seen(voxels: Voxels) -> Seen:
     """Return what curves are learnt from: how often which true intensity met which drawn one, by region."""
     found = {}
     for region, labels in PARTS.items():
-        inside, pair = _among(voxels.source, labels), ((voxels.image, KNOTS), (voxels.true, LEVELS))
+        inside, pair = among(voxels.source, labels), ((voxels.image, KNOTS), (voxels.true, LEVELS))
         drawn, actual = (np.rint(np.clip(each[inside], 0, 1) * (len(steps) - 1)) for each, steps in pair)
         counts, _, _ = np.histogram2d(drawn, actual, (np.arange(len(KNOTS) + 1) - 0.5, np.arange(len(LEVELS) + 1) - 0.5))
         found[region] = counts.astype(int).tolist()

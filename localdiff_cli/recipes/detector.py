@@ -66,6 +66,8 @@ def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -
 
     if options.false_alarm is not None:
         raise UsageError("--false-alarm belongs to patchcore; the segmenter's probability is cut with --tau", code="conflict")
+    if options.backbone_weights is not None:
+        raise UsageError("--backbone-weights belongs to patchcore; the segmenter has its own weights", code="conflict")
     own = bundle.task == "segment" and options.detector_model is None
     source = bundle if own else open_bundle(options.detector_model or bundle.condition.segmenter)
     _check_same_input(source, bundle)

@@ -35,10 +35,14 @@ PLANES = ("condition", "target", "brain", "lesion")
 
 @dataclass(frozen=True)
 class SliceIndex:
-    """What is known of a patient's slices without reading them: ``(S,)`` lesion pixels of each, and the digest of all voxels."""
+    """What is known of a patient's slices without reading them: ``(S,)`` lesion pixels of each, and the digest of all voxels.
+
+    ``cut``: the share of the brain's pixels that lie beyond the grid and are lost.
+    """
 
     lesion_pixels: NDArray[np.int64]
     digest: str
+    cut: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,9 @@ def load_slices(
     report: Callable[[str], None],
     team: Processes | None = None,
 ) -> list[PatientSlices]:
-    """Return every patient, prepared or as a memory map from ``cache``. A patient that cannot be used is reported and left
-    out.
+    """Return every patient, prepared or as a memory map from ``cache``.
+
+    A patient that cannot be used is reported and left out; so is the part of a brain that does not fit into the grid.
 
     The processes of a ``team`` share the preparing: each does its part, then all take it from the cache.
     """
@@ -127,6 +132,10 @@ def load_slices(
             patients.append(_cached(pair, contrasts, settings, cache))
         except LocaldiffError as error:
             report(f"left out {pair.name}: {error}")
+            continue
+        if (kept := patients[-1].kept) is not None and kept.cut > 0:
+            rows, columns = settings.shape
+            report(f"{pair.name}: {100 * kept.cut:.2g} % of the brain lies beyond --shape {rows},{columns} and is left out")
     return patients
 
 
@@ -144,7 +153,9 @@ def _cached(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSett
             raise VolumeError(f"{path}: {absent_content(path) or 'no such file'}", code="not-found")
     stem = cache / cache_stem(pair, contrasts, settings)
     if not beside(stem, ".json").is_file():
-        write_slices(stem, _unpacked(beside(stem, ".npz")) or _extract(pair, contrasts, settings))
+        earlier = _unpacked(beside(stem, ".npz"))
+        arrays, cut = _extract(pair, contrasts, settings) if earlier is None else (earlier, 0.0)
+        write_slices(stem, arrays, cut)
     arrays, index = mapped_slices(stem)
     patient = PatientSlices(
         pair.name, pair.split, arrays["condition"], arrays.get("target"), arrays["brain"], arrays["lesion"], pair.mask is not None
@@ -170,14 +181,15 @@ def record_type(arrays: Mapping[str, NDArray[Any]]) -> np.dtype:
     return np.dtype([(name, arrays[name].dtype, arrays[name].shape[1:]) for name in PLANES if name in arrays])
 
 
-def write_slices(stem: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_slices(stem: Path, arrays: Mapping[str, NDArray[Any]], cut: float = 0.0) -> None:
     """Write ``<stem>.npy`` with the slices, then ``<stem>.json`` with their index: where that exists, both are whole."""
     records = np.empty(len(arrays["condition"]), record_type(arrays))
     for name in records.dtype.names or ():
         records[name] = arrays[name]
     with whole_file(beside(stem, ".npy")) as partial, partial.open("wb") as handle:
         np.save(handle, records)
-    index = {"digest": digest_of(map(arrays.get, PLANES)), "lesion_pixels": arrays["lesion"].sum(axis=(1, 2), dtype=np.int64).tolist()}
+    lesion_pixels = arrays["lesion"].sum(axis=(1, 2), dtype=np.int64).tolist()
+    index = {"digest": digest_of(map(arrays.get, PLANES)), "lesion_pixels": lesion_pixels, "cut": cut}
     write_text(beside(stem, ".json"), json.dumps(index))
 
 
@@ -196,10 +208,12 @@ def mapped_slices(stem: Path) -> tuple[dict[str, NDArray[Any]], SliceIndex]:
         start = 10 + int.from_bytes(handle.read(10)[8:], "little")
         count, kind = _header(handle.read(start - 10))
     records = torch.from_file(str(path), shared=False, size=start + count * kind.itemsize, dtype=torch.uint8).numpy()[start:].view(kind)
-    return {name: records[name] for name in kind.names or ()}, SliceIndex(np.asarray(told["lesion_pixels"], np.int64), told["digest"])
+    index = SliceIndex(np.asarray(told["lesion_pixels"], np.int64), told["digest"], told.get("cut", 0.0))
+    return {name: records[name] for name in kind.names or ()}, index
 
 
-def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> dict[str, NDArray[Any]]:
+def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSettings) -> tuple[dict[str, NDArray[Any]], float]:
+    """The planes of a patient's usable slices, and the share of the brain that the grid has no room for."""
     volume = open_volume(pair.condition, settings.affine_from)
     brain = brain_from_file(pair.brain, volume) if pair.brain else None
     condition = prepare(volume, as_contrast(contrasts[0], settings), brain=brain)
@@ -214,8 +228,9 @@ def _extract(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSet
         target = prepare(other, as_contrast(contrasts[1], settings), brain=Brain(condition.brain.mask, condition.brain.source))
         arrays["target"] = _stack(target, with_brain)
     kept = used[with_brain]
-    arrays = {name: fit_shape(array[kept], settings.shape) for name, array in arrays.items()}
-    return arrays | {"brain": fit_shape(inside[used], settings.shape), "lesion": fit_shape(lesion[used], settings.shape)}
+    planes = {name: array[kept] for name, array in arrays.items()} | {"brain": inside[used], "lesion": lesion[used]}
+    fitted = {name: fit_shape(plane, settings.shape) for name, plane in planes.items()}
+    return fitted, float(1 - fitted["brain"].sum() / max(planes["brain"].sum(), 1))
 
 
 def mask_from_file_or_empty(path: Path | None, prepared: Prepared) -> NDArray[np.bool_]:

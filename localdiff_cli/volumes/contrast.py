@@ -21,6 +21,7 @@ MAX_SIDECAR_BYTES = 16 << 20
 class Content:
     """What a file says it holds: ``contrast`` (BIDS suffix, mask, map, or None), contrast-enhanced, made by localdiff.
 
+    An output of localdiff beside the main one that is no mask or map by name has its ending as ``contrast``, and so is never an image.
     ``problem``: why its sidecar cannot be read, so that what stands there is not known; empty where all is well.
     """
 
@@ -88,7 +89,9 @@ def content_of(path: Path, relative: Path | None = None) -> Content:
     if isinstance(said, str) and said:
         return Content(said, agent, values.get("Synthetic") is True, "sidecar")
     name = parse(relative or Path(path.name))
-    contrast = shown_by(name, ours=_made_beside(path))
+    ending = stem(path).rpartition("_")[2].lower()
+    ours = ALIASES.get(ending) not in IMAGES and _made_beside(path)
+    contrast = ending if ours and ending not in ALIASES else shown_by(name, ours=ours)
     enhanced = agent or any(word in ENHANCED for word in _words(stem(path))) or any(key == "ce" for key, _ in name.entities)
     return Content(contrast, enhanced, values.get("Synthetic") is True, "name" if contrast else "nothing", sidecar.problem)
 
@@ -108,8 +111,8 @@ def _words(text: str) -> list[str]:
 
 def _made_beside(path: Path) -> bool:
     """Whether a localdiff sidecar lists this file among the outputs of its run."""
-    head, _, last = stem(path).rpartition("_")
-    if not head or ALIASES.get(last.lower()) not in ("mask", "map"):
+    head = stem(path).rpartition("_")[0]
+    if not head:
         return False
     parent = path.with_name(head + path.name[len(stem(path)) :])
     outputs = [read_sidecar(p).get("OutputSHA256") for p in (parent, beside(parent, "ood"))]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from localdiff_cli.batch.discover import discover
 from localdiff_cli.volumes.contrast import beside, content_of, read_sidecar, renamed
 
 
@@ -108,3 +109,14 @@ def test_a_skull_stripped_name_is_an_image_unless_our_own_sidecar_lists_it(tmp_p
     (tmp_path / "sub-01_T1w.json").write_text('{"OutputSHA256": {"sub-01_T1w_brain.nii.gz": "x"}}')
     assert content_of(path).contrast == "mask"
     assert content_of(tmp_path / "sub-01_brain.nii.gz").contrast == "mask"
+
+
+def test_an_output_whose_ending_nobody_knows_is_no_image_where_our_own_sidecar_lists_it(tmp_path):
+    path = tmp_path / "sub-01_FLAIR_unheard.nii.gz"
+    path.touch()
+    assert content_of(path).contrast == "FLAIR"
+    (tmp_path / "sub-01_FLAIR.json").write_text('{"OutputSHA256": {"sub-01_FLAIR.nii.gz": "x", "sub-01_FLAIR_unheard.nii.gz": "x"}}')
+    assert content_of(path).contrast == "unheard"
+    assert content_of(tmp_path / "sub-01_FLAIR.nii.gz").contrast == "FLAIR"
+    (tmp_path / "sub-01_FLAIR.nii.gz").touch()
+    assert [item.path.name for item in discover(str(tmp_path), "FLAIR").items] == ["sub-01_FLAIR.nii.gz"]

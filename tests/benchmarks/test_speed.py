@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from examples.benchmarks import speed, speed_patchcore, speed_start
+from examples.benchmarks import speed, speed_passes, speed_patchcore, speed_start
 from examples.benchmarks.other_samplers import Published
 from localdiff_cli.errors import NoInputError, UsageError
 from tests.training.data import write_patient
@@ -32,8 +32,8 @@ def options(bench, tmp_path, monkeypatch):
     return argparse.Namespace(model=str(bench.bundle.path), data=[tmp_path / "data"], split="train", every=3, work=tmp_path / "work")
 
 
-def test_four_tables_with_a_row_for_every_way(options):
-    translate, stages, start, patchcore = speed.measure(options)
+def test_five_tables_with_a_row_for_every_way(options):
+    translate, stages, start, passes, patchcore = speed.measure(options)
     rows = {line["row"]: line for line in translate.rows}
     assert len(rows) == len(translate.rows) == 7
     assert rows[speed.OURS]["times ours"] == "1.00"
@@ -52,7 +52,9 @@ def test_four_tables_with_a_row_for_every_way(options):
     ]
     assert [line["row"] for line in start.rows] == [*speed_start.PROGRAMS, speed_start.ONE_SLICE]
     assert start.rows[-1]["of which stages"] == "0.00"
-    for table in (translate, stages, start, patchcore):
+    assert [line["row"] for line in passes.rows] == [speed.OURS, "--mode plain"]
+    assert all(int(line["calls"]) > 0 and float(line["ratio"]) > 1 for line in passes.rows)
+    for table in (translate, stages, start, passes, patchcore):
         table.draw(Figure())
         assert table.settings["hash"]
 
@@ -84,3 +86,29 @@ def test_slices_are_split_without_loss(bench, patient):
 def test_a_split_without_patients_is_refused(options):
     with pytest.raises(NoInputError, match="split test"):
         speed.measure(argparse.Namespace(**{**vars(options), "split": "test"}))
+
+
+def test_calls_of_networks_are_noted_without_those_of_their_layers_and_can_be_made_again():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())
+    images = [torch.rand(1, 1, 8, 8), torch.rand(2, 1, 8, 8)]
+    with speed_passes.noted_calls() as calls:
+        for image in images:
+            network(image)
+    assert [(call.network is network, call.arguments[0] is image) for call, image in zip(calls, images, strict=True)] == [(True, True)] * 2
+    network(images[0])
+    assert len(calls) == 2
+    with speed_passes.noted_calls() as again:
+        speed_passes.made_again(calls)
+    assert [call.arguments[0].shape for call in again] == [image.shape for image in images]
+
+
+def test_a_short_volume_is_repeated_to_a_whole_head(tmp_path):
+    (tmp_path / "whole").mkdir()
+    write_patient(tmp_path, "sub-01", seed=1)
+    (pair,) = speed.read_pairs([tmp_path], "T1w", "T2w")
+    whole = speed_passes.whole_volume(pair, tmp_path / "whole")
+    short, repeated = (nib.load(path).get_fdata() for path in (pair.condition, whole.condition))
+    assert repeated.shape[2] == speed_passes.SLICES
+    assert np.array_equal(repeated[:, :, : short.shape[2]], short)
+    assert np.array_equal(repeated[:, :, short.shape[2]], short[:, :, -1])

@@ -83,3 +83,13 @@ def test_a_map_and_a_detector_exclude_one_another(cli, folder, tmp_path):
 def test_a_thin_brain_is_flagged_for_review_when_most_of_it_is_foreign(cli, folder, tmp_path):
     assert cli("detect", "--in", folder, "--out", tmp_path / "out", "--false-alarm", 0.9).exit_code == 0
     assert "review" in (tmp_path / "out" / "qc.tsv").read_text()
+
+
+@pytest.mark.parametrize("other", [("--map", "{map}"), ("--detector", "segmenter")])
+def test_weights_of_a_backbone_that_nothing_asks_are_refused(cli, folder, tmp_path, other):
+    (tmp_path / "map").mkdir()
+    (tmp_path / "weights.safetensors").touch()
+    extra = [text.format(map=tmp_path / "map") for text in other]
+    result = cli("detect", "--in", folder, "--out", tmp_path / "out", *extra, "--backbone-weights", tmp_path / "weights.safetensors")
+    assert result.exit_code == 2
+    assert "--backbone-weights" in result.output

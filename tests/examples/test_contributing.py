@@ -1,6 +1,7 @@
 """The worked pages of CONTRIBUTING.md: their code runs as it stands, in the places that they name."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from localdiff_cli import choices
+from localdiff_cli import choices, ood
 from localdiff_cli.choices import DETECTORS, SAMPLERS
 from localdiff_cli.diffusion.samplers import STEPS, State, step_of
 from localdiff_cli.diffusion.schedule import CLEAN, Schedule
 from localdiff_cli.errors import VolumeError
+from localdiff_cli.recipes import detector
 from localdiff_cli.recipes.detector import MAKERS
 from localdiff_cli.volumes import formats
 from localdiff_cli.volumes.reader import open_volume
@@ -25,11 +27,16 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 IMAGE = "sub-01/sub-01_T1w.nii.gz"
 
 
-def page(title):
-    """The names that the code of a page defines."""
+def code_of(title):
+    """The code of a page."""
     (code,) = re.findall(rf"```python {title}\n(.*?)```", TEXT, re.S)
-    names = {}
-    exec(compile(code, f"CONTRIBUTING.md: {title}", "exec"), names)
+    return code
+
+
+def page(title, beside=None):
+    """The names that the code of a page defines, ``beside`` a module's own where it is to stand in one."""
+    names = dict(vars(beside)) if beside else {}
+    exec(compile("from __future__ import annotations\n" + code_of(title), f"CONTRIBUTING.md: {title}", "exec"), names)
     return names
 
 
@@ -56,23 +63,40 @@ def test_the_sampler_of_the_page_passes_the_tests_that_every_sampler_must(monkey
     assert torch.equal(step_of("euler")(Schedule(), State(x_t), x0, (0, CLEAN), torch.Tensor), x0)
 
 
-def test_the_detector_of_the_page_refuses_what_is_not_its_own(cli, folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(MAKERS, "darkness", page("detector")["_darkness"])
+@pytest.fixture
+def darkness(tmp_path, monkeypatch):
+    """The detector of the page: its own file, its maker among the others, its name."""
+    (tmp_path / "ood").mkdir()
+    (tmp_path / "ood" / "darkness.py").write_text(code_of("detector"))
+    monkeypatch.setattr(ood, "__path__", [*ood.__path__, str(tmp_path / "ood")])
+    monkeypatch.setitem(MAKERS, "darkness", page("maker", beside=detector)["_darkness"])
     monkeypatch.setitem(DETECTORS, "darkness", "")
+    yield
+    sys.modules.pop(f"{ood.__name__}.darkness", None)
+
+
+def test_the_detector_of_the_page_refuses_what_is_not_its_own(cli, folder, tmp_path, darkness):
     given = ("--in", folder / IMAGE, "--out", tmp_path / "out", "--detector", "darkness", "--false-alarm", 0.02)
     refused = cli("detect", *given)
     assert refused.exit_code == 2
     assert "--false-alarm" in refused.output
 
 
-def test_the_detector_of_the_page_finds_the_dark_lesion_inside_the_brain(cli, folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(MAKERS, "darkness", page("detector")["_darkness"])
-    monkeypatch.setitem(DETECTORS, "darkness", "")
+def test_the_detector_of_the_page_finds_the_dark_lesion_inside_the_brain(cli, folder, tmp_path, darkness):
     given = ("--in", folder / IMAGE, "--out", tmp_path / "out", "--detector", "darkness", "--bias", "none")
     assert cli("detect", *given).exit_code == 0
     image, found = voxels(folder / IMAGE), voxels(tmp_path / "out" / "sub-01_T1w_ood.nii.gz")
     assert found[image == 120].mean() > 2 * found[(image > 400)].mean()
     assert not found[image == 0].any()
+
+
+@pytest.mark.parametrize("title", ["sampler", "detector", "maker", "metric"])
+def test_the_code_of_the_page_passes_the_linter_where_it_belongs(title, tmp_path):
+    before = Path(detector.__file__).read_text() + "\n\n" if title == "maker" else '"""A page of CONTRIBUTING.md."""\n\n'
+    (tmp_path / "page.py").write_text(before + code_of(title))
+    told = ("--config", ROOT / "pyproject.toml", "--no-cache", "--ignore", "INP001,I001", tmp_path / "page.py")
+    found = subprocess.run([sys.executable, "-m", "ruff", "check", *told], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
 
 
 def test_the_metric_of_the_page_counts_and_says_why_there_is_none():
@@ -85,9 +109,8 @@ def test_the_metric_of_the_page_counts_and_says_why_there_is_none():
 @pytest.fixture
 def npz(tmp_path, monkeypatch):
     """The format of the page, as the one new file that it is."""
-    (code,) = re.findall(r"```python format\n(.*?)```", TEXT, re.S)
     (tmp_path / "formats").mkdir()
-    (tmp_path / "formats" / "npz.py").write_text(code)
+    (tmp_path / "formats" / "npz.py").write_text(code_of("format"))
     monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path / "formats")])
     formats.formats.cache_clear()
     yield
@@ -114,7 +137,7 @@ def test_a_damaged_file_of_the_format_of_the_page_is_refused(tmp_path, npz):
 
 
 def test_every_page_with_code_is_run():
-    assert re.findall(r"```python (\w+)", TEXT) == ["sampler", "detector", "metric", "format"]
+    assert re.findall(r"```python (\w+)", TEXT) == ["sampler", "detector", "maker", "metric", "format"]
     assert "```python\n" not in TEXT
 
 

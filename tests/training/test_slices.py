@@ -165,6 +165,18 @@ def test_without_a_mask_no_slice_is_known_to_be_healthy(load, data):
     assert patient.lesion_free.all()
 
 
+def test_the_part_of_a_brain_that_the_grid_has_no_room_for_is_reported_from_the_cache_too(load):
+    whole = load()[0]
+    assert load.said == []
+    narrow = replace(SETTINGS, shape=(32, 32), multiple=1)
+    for _ in ("prepared", "from the cache"):
+        cut = load(settings=narrow)[0]
+        share = 1 - cut.brain.sum() / whole.brain.sum()
+        assert 0 < share < 0.5
+        assert load.said[-2] == f"sub-01: {100 * share:.2g} % of the brain lies beyond --shape 32,32 and is left out"
+    assert len(load.said) == 4
+
+
 def test_a_brain_larger_than_the_grid_is_cropped_about_its_centre():
     stack = np.arange(2 * 6 * 8).reshape(2, 6, 8)
     assert np.array_equal(fit_shape(stack, (4, 4)), stack[:, 1:5, 2:6])

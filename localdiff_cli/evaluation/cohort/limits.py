@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from localdiff_cli.errors import LimitMissedError, UsageError
 from localdiff_cli.evaluation.cohort.summary import Summary, measure_of
 from localdiff_cli.evaluation.metrics.catalogue import METRICS, RATES, Better
+from localdiff_cli.evaluation.metrics.image import IDENTICAL
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def check_fail_under(limits: str | Sequence[str], summary: Summary, *, allow_mis
     """Raise :class:`LimitMissedError`, naming value and limit, where a figure is worse than its limit or has no number.
 
     A case without the figure, or one that could not be evaluated at all, misses every limit unless ``allow_missing``: a gate over what is
-    left would pass with the worst cases gone.
+    left would pass with the worst cases gone. An infinite PSNR, of identical images, misses none; the mean is that of the others.
 
     A figure for which lower is better (``missed``, ``mae_brain``) fails above its limit. Raise :class:`UsageError` for a
     figure that is unknown or was not computed.
@@ -54,6 +55,8 @@ def check_fail_under(limits: str | Sequence[str], summary: Summary, *, allow_mis
 
 def _parse(text: str) -> Limit:
     key, _, number = (part.strip() for part in text.partition("="))
+    if key in METRICS and not METRICS[key].better:
+        raise UsageError(f"--fail-under {text}: neither more nor less of {key} is better; it cannot be limited", code="unlimited-figure")
     if key not in known_limits():
         raise UsageError(f"--fail-under {text}: {key!r} is not a figure; known are {', '.join(known_limits())}", code="unknown-figure")
     try:
@@ -68,6 +71,8 @@ def _parse(text: str) -> Limit:
 def _failure(limit: Limit, summary: Summary) -> str:
     """What is wrong with a figure, empty where it passes."""
     found, reason, n = _found(limit.key, summary)
+    if reason == IDENTICAL:
+        return ""
     if found is None:
         return f"{limit.key}: no number to hold against the limit {limit.value:g} ({reason})"
     if known_limits()[limit.key] == "higher":
@@ -80,7 +85,8 @@ def _absent(key: str, summary: Summary) -> str:
     if key in RATES:
         without = [case.name for case in summary.volumes if "" not in case.evidence]
     else:
-        without = [case.name for case in summary.volumes if measure_of(case, key).value is None]
+        measures = {case.name: measure_of(case, key) for case in summary.volumes}
+        without = [name for name, measure in measures.items() if measure.value is None and measure.reason != IDENTICAL]
     names = list(dict.fromkeys((*without, *(each.name for each in summary.unpaired))))
     if not names:
         return ""

@@ -30,6 +30,7 @@ from localdiff_cli.evaluation.metrics.measure import Measure, measured, missing
 REGIONS = ("whole", "brain", "lesion", "ring", "outside")
 """Whole volume; brain; lesion; ring around the lesion; outside: the brain minus the lesion."""
 
+IDENTICAL = "the images are identical: PSNR is infinite"
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5
 SSIM_WIDTH = 2 * SSIM_RADIUS + 1
@@ -136,7 +137,7 @@ def psnr(translation: NDArray[Any], reference: NDArray[Any], data_range: DataRan
     if data_range.value <= 0:
         return missing(_no_range(data_range))
     if mean_squared_error(reference, translation) == 0:
-        return missing("the images are identical: PSNR is infinite")
+        return missing(IDENTICAL)
     return measured(peak_signal_noise_ratio(reference, translation, data_range=data_range.value))
 
 

@@ -7,6 +7,7 @@ import pytest
 from localdiff_cli.errors import EXIT_LIMIT_MISSED, EXIT_USAGE, LimitMissedError, UsageError
 from localdiff_cli.evaluation.cohort.limits import Limit, check_fail_under, known_limits, parse_limits
 from localdiff_cli.evaluation.cohort.summary import Unpaired, summarise
+from localdiff_cli.evaluation.metrics.image import IDENTICAL
 from localdiff_cli.evaluation.metrics.measure import missing
 
 
@@ -21,6 +22,11 @@ def test_an_unknown_figure_is_a_usage_error_that_lists_the_known():
         parse_limits("dize=0.7")
     assert error.value.exit_code == EXIT_USAGE
     assert "contrast" not in known_limits()
+
+
+def test_a_figure_of_which_neither_more_nor_less_is_better_cannot_be_limited():
+    with pytest.raises(UsageError, match="neither more nor less of contrast is better"):
+        parse_limits("contrast=0.5")
 
 
 @pytest.mark.parametrize("text", ["dice", "dice=", "dice=high", "dice=nan"])
@@ -70,6 +76,12 @@ def test_a_case_without_the_figure_misses_the_limit_unless_that_is_allowed(resul
     with pytest.raises(LimitMissedError, match=rf"dice: missing for 1 cases \({gone.name}\); --allow-missing"):
         check_fail_under("dice=0", summary)
     check_fail_under("dice=0", summary, allow_missing=True)
+
+
+@pytest.mark.parametrize("identical", [1, 2])
+def test_identical_images_miss_no_limit_of_psnr(results, settings, identical):
+    same = [replace(case, metrics={**case.metrics, "psnr_brain": missing(IDENTICAL)}) for case in results[:identical]]
+    check_fail_under("psnr_brain=10", summarise([*same, *results[identical:2]], settings))
 
 
 def test_a_case_that_could_not_be_evaluated_misses_every_limit(results, settings):

@@ -11,7 +11,7 @@ import pytest
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.evaluation.metrics.case import evaluate_case
 from localdiff_cli.evaluation.metrics.catalogue import split_arm
-from localdiff_cli.evaluation.metrics.image import DataRange
+from localdiff_cli.evaluation.metrics.image import REGIONS, DataRange
 from localdiff_cli.evaluation.metrics.segmentation import dice
 from localdiff_cli.evaluation.settings import FigureSettings
 from tests.evaluation.conftest import make_case, without
@@ -64,7 +64,7 @@ def test_skull_is_set_to_zero_by_default_and_kept_on_request():
 def test_without_masks_only_whole_and_brain_are_judged(settings):
     keys = ("truth", "segmentation", "reference_segmentation", "baseline_segmentation", "baseline", "ood_map", "ood_mask")
     found = evaluate_case(without(make_case(0), *keys), settings)
-    assert {key.rsplit("_", 1)[1] for key in found.metrics if not key.startswith("frc_")} == {"whole", "brain"}
+    assert {region for key in found.metrics if (region := key.rpartition("_")[2]) in REGIONS} == {"whole", "brain"}
     assert (found.lesion_name, found.evidence) == ("", {})
 
 
