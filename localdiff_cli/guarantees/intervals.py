@@ -90,14 +90,14 @@ def residuals(voxels: Voxels, curves: Mapping[str, Curve]) -> Residuals:
 
 
 def counted(low: NDArray[np.float64], high: NDArray[np.float64], actual: NDArray[np.float64]) -> Counted:
-    """How many of the ``actual`` values lie beyond limits that are moved by each of MARGINS."""
+    """Return how many of the ``actual`` values lie beyond limits that are moved by each of MARGINS."""
     needed = np.sort(np.maximum(low - actual, actual - high))
     beyond = len(needed) - np.searchsorted(needed, MARGINS, side="right")
     return {"voxels": len(needed), "beyond": [int(n) for n in beyond]}
 
 
 def among(source: NDArray[np.uint8], labels: Sequence[int]) -> NDArray[np.bool_]:
-    """Where the source map has one of the labels."""
+    """Return where the source map has one of the labels."""
     table = np.zeros(256, bool)
     table[list(labels)] = True
     return table[source]
@@ -142,7 +142,7 @@ def limits(
 
 
 def moved(low: NDArray[np.float64], high: NDArray[np.float64], by: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Limits moved outwards by a share of the range, cut to [0, 1]; inwards (``by`` below 0) no further than to their middle."""
+    """Return limits moved outwards by a share of the range, cut to [0, 1]; inwards (``by`` below 0) at most to their middle."""
     middle = (low + high) / 2
     return np.clip(np.minimum(low - by, middle), 0, 1), np.clip(np.maximum(high + by, middle), 0, 1)
 
