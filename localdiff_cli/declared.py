@@ -84,8 +84,8 @@ def asked_for(settings: Any) -> list[Role]:
 def command(*classes: type, without: Collection[str] = (), **instead: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a function the options of these classes; it is called with one object of each, in order.
 
-    A field that several of them have is one option. ``without``: fields that keep their defaults; ``instead``: other declarations for
-    some fields.
+    A field that several of them have is one option. ``without``: fields that keep their defaults; ``instead``: other
+    declarations for some fields.
     """
     found: dict[str, inspect.Parameter] = {}
     for each in (each for cls in classes for each in _parameters(cls) if each.name not in without):
@@ -111,7 +111,8 @@ def _declared(cls: type) -> Iterator[tuple[Field[Any], Any]]:
 
 
 def _parameters(cls: type) -> Iterator[inspect.Parameter]:
-    """The fields as parameters of a function, those of nested settings among them; several values of one option are a list there."""
+    """The fields as parameters of a function, those of nested settings among them; several values of one option are a list
+    there."""
     nested = [each.default_factory for each in fields(cls) if is_dataclass(each.default_factory)]
     for field, hint in _declared(cls):
         kind, *more = get_args(hint)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Role:
-    """One kind of output: its ``name`` in the code, the ``ending`` of its file name (the main output has none), type and header text."""
+    """One kind of output: its ``name`` in the code, the ``ending`` of its file name (the main output has none), type and
+    header text."""
 
     name: str
     ending: str

@@ -36,7 +36,8 @@ BLOCKS = (
 
 @dataclass(frozen=True)
 class DiffusersUNetSettings:
-    """The arguments of diffusers' network that a translator may have, and how the condition enters (see :class:`UNetSettings`)."""
+    """The arguments of diffusers' network that a translator may have, and how the condition enters (see
+    :class:`UNetSettings`)."""
 
     in_channels: TwoIn
     out_channels: OneOut

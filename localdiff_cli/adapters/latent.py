@@ -1,7 +1,7 @@
 """Latent diffusion: Local Diffusion on the grid of an autoencoder.
 
-The condition is masked on its pixels, where the method defines it, and then encoded; B and M are pooled to the latent grid by their
-maximum, so that no OOD pixel is lost; outside B the OOD branch is held at the latent of the background image.
+The condition is masked on its pixels, where the method defines it, and then encoded; B and M are pooled to the latent grid
+by their maximum, so that no OOD pixel is lost; outside B the OOD branch is held at the latent of the background image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from localdiff_cli.startup import load_monai
 
 @dataclass(frozen=True, eq=False)
 class Autoencoder:
-    """``encode``: images ``(N, 1, H, W)`` in [−1, 1] → latents ``(N, C, H / factor, W / factor)`` as the diffusion model knows them.
+    """``encode``: images ``(N, 1, H, W)`` in [−1, 1] → latents ``(N, C, H / factor, W / factor)`` as the diffusion model
+    knows them.
 
     ``decode`` is the way back. Both must be deterministic.
     """

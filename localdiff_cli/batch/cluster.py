@@ -28,7 +28,8 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _loaded(recipe: bytes, folder: str, models: str | None) -> Work:
-    """The work, made once a worker process, in the folder and with the models of the process that asked: both on a shared disk."""
+    """The work, made once a worker process, in the folder and with the models of the process that asked: both on a shared
+    disk."""
     os.chdir(folder)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: read when torch is loaded
     if models is not None:

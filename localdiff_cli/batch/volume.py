@@ -32,7 +32,8 @@ BUSY_POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Sources:
-    """The content of every file that decides an item's result, as SHA-256: the input's, and those of its mask, map or references."""
+    """The content of every file that decides an item's result, as SHA-256: the input's, and those of its mask, map or
+    references."""
 
     source: str
     companions: tuple[str, ...]
@@ -219,8 +220,8 @@ class RecordedWork:
             self._give_back(claim, outputs)
 
     def _is_done(self, item: Item, outputs: list[Path]) -> bool:
-        """Whether a volume is done as far as can be seen without a claim: another run may begin with it meanwhile, and half of its outputs
-        is nobody's fault."""
+        """Whether a volume is done as far as can be seen without a claim: another run may begin with it meanwhile, and half
+        of its outputs is nobody's fault."""
         with suppress(VolumeError):
             return state_of(self.work, item, outputs, overwrite=self.recorded.overwrite) == "done"
         return False

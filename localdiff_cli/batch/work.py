@@ -1,4 +1,5 @@
-"""The two nouns of a run. A *recipe* can be pickled, and any process can follow it; what it loads there is the *work*, networks and all.
+"""The two nouns of a run. A *recipe* can be pickled, and any process can follow it; what it loads there is the *work*,
+networks and all.
 
 :class:`Recipe` and :class:`Work` are what processes and clusters carry out, whatever the task is. :class:`VolumeRecipe` and
 :class:`VolumeWork` are what a command brings for its volumes; ``batch.volume`` adds claims, resume and records to them.

@@ -79,7 +79,8 @@ def bids(
 
 
 def spread(words: list[str]) -> list[str]:
-    """Return the arguments with the option repeated before each of several words after ``--participant-label``: ``a b`` → ``a``, option, ``b``.
+    """Return the arguments with the option repeated before each of several words after ``--participant-label``: ``a b`` →
+    ``a``, option, ``b``.
 
     The words end at the next option; the three positional arguments come before them or stand behind ``--``.
     """

@@ -1,7 +1,7 @@
 """What a BIDS dataset holds: its anatomical images, found by reading folders only, so that 10,000 people take seconds.
 
-Only the folders of the people asked for are read, and no file is opened. (pybids and bids2table index every file of a dataset first;
-the tests compare this index with bids2table's.)
+Only the folders of the people asked for are read, and no file is opened. (pybids and bids2table index every file of a
+dataset first; the tests compare this index with bids2table's.)
 """
 
 from __future__ import annotations

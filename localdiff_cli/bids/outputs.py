@@ -40,7 +40,8 @@ class BidsItem(Item):
 
 @dataclass(frozen=True)
 class BidsPlan(OutputPlan):
-    """The outputs under BIDS names: ``space`` is the source's contrast, ``suffix`` the translation's; a lesion mask keeps its image's."""
+    """The outputs under BIDS names: ``space`` is the source's contrast, ``suffix`` the translation's; a lesion mask keeps
+    its image's."""
 
     space: str = "T1w"
 

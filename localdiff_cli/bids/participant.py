@@ -41,7 +41,8 @@ class Selection:
 
 @dataclass(frozen=True)
 class ParticipantOptions:
-    """The options of the participant level. ``segmenter``: a bundle, ``none``, or None for the target contrast's, if there is one."""
+    """The options of the participant level. ``segmenter``: a bundle, ``none``, or None for the target contrast's, if there
+    is one."""
 
     translate: TranslateOptions
     detector: DetectorOptions = field(default_factory=DetectorOptions)
@@ -127,7 +128,8 @@ def _carry_out(recipe: VolumeRecipe, found: Found, shared: RunOptions, reporter:
 
 
 def _segmenter(asked: str | None, bundle: Bundle) -> Bundle | None:
-    """The bundle that finds lesions on the translations; None for none. Raises :class:`UsageError` for one of another contrast."""
+    """The bundle that finds lesions on the translations; None for none. Raises :class:`UsageError` for one of another
+    contrast."""
     if asked == NO_SEGMENTER or (asked is None and bundle.target.segmenter not in bundle_paths()):
         return None
     found = open_bundle(asked or bundle.target.segmenter)

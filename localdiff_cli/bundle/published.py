@@ -1,6 +1,8 @@
-"""The JSON schema of a bundle's metadata, made from the settings themselves: ``python -m localdiff_cli.bundle.published`` writes it.
+"""The JSON schema of a bundle's metadata, made from the settings themselves: ``python -m localdiff_cli.bundle.published``
+writes it.
 
-It is ``models/schema.json``; a bundle of one's own can be checked against it by any JSON Schema validator before localdiff sees it.
+It is ``models/schema.json``; a bundle of one's own can be checked against it by any JSON Schema validator before localdiff
+sees it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of 
 
 @dataclass(frozen=True)
 class CalibrationSpec:
-    """A detector's calibration on held-out healthy slices: patch distances ``values`` at the quantiles ``levels``, and the map's σ_a."""
+    """A detector's calibration on held-out healthy slices: patch distances ``values`` at the quantiles ``levels``, and the
+    map's σ_a."""
 
     levels: tuple[float, ...]
     values: tuple[float, ...]

@@ -1,6 +1,8 @@
-"""What a bundle's metadata may say: settings whose range and meaning stand beside the field, and the check of JSON against them.
+"""What a bundle's metadata may say: settings whose range and meaning stand beside the field, and the check of JSON against
+them.
 
-Settings of networks and schedules stand where they are used (``diffusion/``, ``segmentation/``, ``adapters/``), with their ranges likewise.
+Settings of networks and schedules stand where they are used (``diffusion/``, ``segmentation/``, ``adapters/``), with their
+ranges likewise.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ def automatic_batch(device: torch.device) -> int:
 def on_device(model: Callable[[Tensor, Tensor, Tensor], Tensor], device: torch.device, precision: str) -> Model:
     """Return a network as a model whose result does not depend on the batch, nor on the number of threads.
 
-    On a CPU each slice runs alone on one thread, since the last bits of a matrix product depend on its size and on the threads that
-    share it, and batching gains nothing there. On a GPU the batch runs as one.
+    On a CPU each slice runs alone on one thread, since the last bits of a matrix product depend on its size and on the
+    threads that share it, and batching gains nothing there. On a GPU the batch runs as one.
     """
 
     def run(x_t: Tensor, condition: Tensor, t: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Fusion: the branches become one again at t_f (examples/docs/concepts.md §3), and the whole of Local Diffusion from noise to image."""
+"""Fusion: the branches become one again at t_f (examples/docs/concepts.md §3), and the whole of Local Diffusion from noise
+to image."""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ ShowsAnomaly = Callable[[Tensor], bool]
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """Local Diffusion: ``context`` λ, ``branch_step`` plain steps before the branches part, ``fusion_step`` joint steps after fusion.
+    """Local Diffusion: ``context`` λ, ``branch_step`` plain steps before the branches part, ``fusion_step`` joint steps
+    after fusion.
 
-    ``soft`` blends by M instead of B. ``ood_branch``: the network's x_0 inside B, or (where condition and target share a contrast) a
-    copy of the condition, or the mean of both. ``emphasis`` w: how far the OOD branch goes beyond the IND branch, 1 as it draws.
+    ``soft`` blends by M instead of B. ``ood_branch``: the network's x_0 inside B, or (where condition and target share a
+    contrast) a copy of the condition, or the mean of both. ``emphasis`` w: how far the OOD branch goes beyond the IND
+    branch, 1 as it draws.
     """
 
     context: float = 0.95
@@ -59,8 +62,8 @@ class Region:
 class Process:
     """A reverse process: the network, its schedule, the sampler's step, the (t, t_prev) pairs and the noise of each step.
 
-    ``expert`` is a second network for the OOD branch, which sees c · B alone, or, where it is ``told``, the whole of c and M; ``space``
-    says where x_t lives.
+    ``expert`` is a second network for the OOD branch, which sees c · B alone, or, where it is ``told``, the whole of c and
+    M; ``space`` says where x_t lives.
     """
 
     model: Model

@@ -37,7 +37,8 @@ class Step(Protocol):
 
 
 class Model(Protocol):
-    """Any conditional diffusion network: ``x_t``, ``condition`` ``(N, C, H, W)``, ``t`` ``(N,)`` → ε, x_0 or v, as its schedule says."""
+    """Any conditional diffusion network: ``x_t``, ``condition`` ``(N, C, H, W)``, ``t`` ``(N,)`` → ε, x_0 or v, as its
+    schedule says."""
 
     def __call__(self, x_t: Tensor, condition: Tensor, t: Tensor) -> Tensor: ...
 

@@ -1,9 +1,10 @@
 """Bands in every voxel: between which limits the true value lies, by what made the voxel and how bright it was drawn.
 
-A band begins as a pair of *curves*: where this intensity was drawn, which true values were seen in other people (in training, say; without
-such people the curves are the drawn value itself). In each region both limits are then moved outwards, or inwards, by one number. The
-share of a patient's voxels outside is a loss that falls as that number grows; conformal risk control (theorems.py) gives the smallest with
-which it is at most 1 − level on average over new patients. The promise holds whatever the curves are; good ones make it tight.
+A band begins as a pair of *curves*: where this intensity was drawn, which true values were seen in other people (in
+training, say; without such people the curves are the drawn value itself). In each region both limits are then moved
+outwards, or inwards, by one number. The share of a patient's voxels outside is a loss that falls as that number grows;
+conformal risk control (theorems.py) gives the smallest with which it is at most 1 − level on average over new patients. The
+promise holds whatever the curves are; good ones make it tight.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ Seen = dict[str, list[list[int]]]
 
 @dataclass(frozen=True, eq=False)
 class Voxels:
-    """A patient's brain: of each voxel the ``true`` value and the drawn ``image`` in [0, 1], its ``source`` label, whether it is lesion.
+    """A patient's brain: of each voxel the ``true`` value and the drawn ``image`` in [0, 1], its ``source`` label, whether
+    it is lesion.
 
     ``true`` is empty where there is no true target.
     """

@@ -18,8 +18,8 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Risk:
-    """A risk: its ``name`` for options and files, what it ``says``, whether it needs ``lesions``, and the ``loss`` of a record at a place
-    of the grid, with its τ."""
+    """A risk: its ``name`` for options and files, what it ``says``, whether it needs ``lesions``, and the ``loss`` of a
+    record at a place of the grid, with its τ."""
 
     name: str
     says: str

@@ -1,7 +1,7 @@
 """The arithmetic of the promises: pure functions, each with the theorem that it is.
 
-Patients are the unit throughout. n patients and the next one are *exchangeable* (for Hoeffding–Bentkus: independent and alike); a loss lies
-in [0, 1]. Nothing is assumed about the network.
+Patients are the unit throughout. n patients and the next one are *exchangeable* (for Hoeffding–Bentkus: independent and
+alike); a loss lies in [0, 1]. Nothing is assumed about the network.
 
 * Conformal risk control: Angelopoulos, Bates, Fisch, Lei, Schuster (2022), arXiv 2208.02814, theorem 1.
 * Learn then Test: Angelopoulos, Bates, Candès, Jordan, Lei (2021), arXiv 2110.01052, theorem 1 and section 3.
@@ -58,7 +58,8 @@ def errors_affordable(n: int, alpha: float) -> int:
 def hoeffding_bentkus(losses: NDArray[np.float64], alpha: float) -> float:
     """Return a valid p-value of "the mean loss is above α" from losses ``(n,)`` in [0, 1]: small where it is below.
 
-    The smaller of exp(−n h(min(R, α), α)) (Hoeffding) and e · P(Bin(n, α) ≤ ⌈n R⌉) (Bentkus), h the relative entropy of two coins.
+    The smaller of exp(−n h(min(R, α), α)) (Hoeffding) and e · P(Bin(n, α) ≤ ⌈n R⌉) (Bentkus), h the relative entropy of two
+    coins.
     """
     n, mean = len(losses), float(np.mean(losses)) if len(losses) else 1.0
     if n == 0 or mean >= alpha:

@@ -1,4 +1,5 @@
-"""A command's options as data, read from the annotations that the command line itself is made of: one source for every descriptor."""
+"""A command's options as data, read from the annotations that the command line itself is made of: one source for every
+descriptor."""
 
 from __future__ import annotations
 

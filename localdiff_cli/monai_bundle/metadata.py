@@ -1,4 +1,5 @@
-"""What MONAI asks of a bundle beyond our own metadata: its mandatory keys, and ``configs/inference.json``. JSON only, nothing is loaded."""
+"""What MONAI asks of a bundle beyond our own metadata: its mandatory keys, and ``configs/inference.json``. JSON only,
+nothing is loaded."""
 
 from __future__ import annotations
 

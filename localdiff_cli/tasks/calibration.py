@@ -1,4 +1,5 @@
-"""A cohort measured, person by person: what was drawn at every place of the grid, and the portrait. It stays in the work folder."""
+"""A cohort measured, person by person: what was drawn at every place of the grid, and the portrait. It stays in the work
+folder."""
 
 from __future__ import annotations
 
@@ -31,9 +32,11 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """How people are measured: the translation, the grid, every n-th slice; the ``folder`` of what was, and where to report.
+    """How people are measured: the translation, the grid, every n-th slice; the ``folder`` of what was, and where to
+    report.
 
-    The grid is every cut of ``taus`` with the first of ``emphases``, then with the next; where there are none, with the translation's own.
+    The grid is every cut of ``taus`` with the first of ``emphases``, then with the next; where there are none, with the
+    translation's own.
     """
 
     translation: TranslateWork

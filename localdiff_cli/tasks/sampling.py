@@ -39,9 +39,11 @@ class SampleSettings:
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """The loaded networks: ``model`` and its ``schedule`` on ``device``, for guided timing the classifier of one slice, the OOD expert.
+    """The loaded networks: ``model`` and its ``schedule`` on ``device``, for guided timing the classifier of one slice, the
+    OOD expert.
 
-    ``told``: the expert sees the whole condition and M. ``classifier`` and ``expert_account`` name their bundles and hashes.
+    ``told``: the expert sees the whole condition and M. ``classifier`` and ``expert_account`` name their bundles and
+    hashes.
     """
 
     model: Model
@@ -81,7 +83,8 @@ class SliceSampler:
         return ((x0 + 1) / 2).clamp(0, 1) * chunk.brain
 
     def _groups(self, is_local: Tensor) -> list[list[int]]:
-        """Slices that may share a batch: all plain ones; local ones too, unless each needs its own crop or its own fusion step."""
+        """Slices that may share a batch: all plain ones; local ones too, unless each needs its own crop or its own fusion
+        step."""
         apart = [i for i, flag in enumerate(is_local.tolist()) if not flag]
         branched = [i for i, flag in enumerate(is_local.tolist()) if flag]
         alone = self.settings.ood_crop or self.settings.guided

@@ -29,10 +29,12 @@ UNSTATED = "unstated"
 
 @dataclass(frozen=True)
 class FitJob:
-    """What every fit needs: the patients, contrasts, where the bundle goes, where caches and checkpoints lie, how to report.
+    """What every fit needs: the patients, contrasts, where the bundle goes, where caches and checkpoints lie, how to
+    report.
 
-    ``command`` is recorded in the card; ``healthy`` names patients known to bear no lesion; ``notes`` says what of the data was left out;
-    ``team`` are the processes that train together, of which the first alone writes; ``board`` takes the figures.
+    ``command`` is recorded in the card; ``healthy`` names patients known to bear no lesion; ``notes`` says what of the data
+    was left out; ``team`` are the processes that train together, of which the first alone writes; ``board`` takes the
+    figures.
     """
 
     pairs: tuple[Pair, ...]
@@ -123,7 +125,8 @@ def progress(job: FitJob) -> Callable[[Progress], None]:
 
 @dataclass(frozen=True)
 class Start:
-    """Weights that a training starts from: the ``part`` of a ``bundle``, its translator or another network of that architecture."""
+    """Weights that a training starts from: the ``part`` of a ``bundle``, its translator or another network of that
+    architecture."""
 
     bundle: Bundle
     part: str = "translator"

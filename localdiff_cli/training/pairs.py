@@ -192,7 +192,8 @@ def _from_folder(folder: Path, condition: str, target: str | None, say: Say, exc
 
 
 def _originals(conditions: Index, condition: str, say: Say) -> list[tuple[Path, Path]]:
-    """(relative, path) of the condition's ``sub-*`` images that say their contrast; a processed copy beside its original is left out."""
+    """(relative, path) of the condition's ``sub-*`` images that say their contrast; a processed copy beside its original is
+    left out."""
     found = []
     originals = {_scan(relative) for relative in conditions.paths if _is_original(relative)}
     for relative, path in sorted(conditions.paths.items()):

@@ -1,7 +1,7 @@
 """The people of a cohort, of whatever kind: their files, what they suffer from, and their slices, prepared once.
 
-Unlike the pairs of ``fit`` nobody needs a target or a mask. Beside ``sub-*_<condition>`` may lie ``_<target>``, ``_mask`` or ``_wmhauto``
-(lesions), ``_ventricles`` and ``_brain``; ``participants.tsv`` names the split and the disease.
+Unlike the pairs of ``fit`` nobody needs a target or a mask. Beside ``sub-*_<condition>`` may lie ``_<target>``, ``_mask``
+or ``_wmhauto`` (lesions), ``_ventricles`` and ``_brain``; ``participants.tsv`` names the split and the disease.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ class Person:
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """A person's slices with brain on the network's grid: their canonical ``numbers``, ``thickness`` in mm and the volume's fingerprint.
+    """A person's slices with brain on the network's grid: their canonical ``numbers``, ``thickness`` in mm and the volume's
+    fingerprint.
 
-    ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``lesions`` as in evaluation/metrics/harm.py; ``ventricles`` None where
-    not known.
+    ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``lesions`` as in evaluation/metrics/harm.py;
+    ``ventricles`` None where not known.
     """
 
     numbers: NDArray[np.int64]

@@ -1,7 +1,9 @@
-"""The processes that train one network together: this one alone, or those that ``torchrun`` started, joined by Hugging Face accelerate.
+"""The processes that train one network together: this one alone, or those that ``torchrun`` started, joined by Hugging Face
+accelerate.
 
-A step's batch is ``--accumulate`` times as many parts as there are processes. What a part holds depends on (seed, step, its number) alone,
-so two processes of one part each see what one process of two parts sees, and the loss curve is the same to rounding.
+A step's batch is ``--accumulate`` times as many parts as there are processes. What a part holds depends on (seed, step, its
+number) alone, so two processes of one part each see what one process of two parts sees, and the loss curve is the same to
+rounding.
 """
 
 from __future__ import annotations

@@ -46,10 +46,10 @@ WATCHED = 8
 class LesionDraw:
     """What the lesion network is shown.
 
-    ``healthy_share``: share of the slices drawn from people without any lesion, where there are some. ``doubt``: robust z of the target
-    contrast from which a pixel outside the mask counts neither as lesion nor as healthy (None: every pixel outside the mask is healthy);
-    automatic masks miss things. ``hard_negatives``: how slices are changed so that what is dark, flat or blurred is not enough to be a
-    lesion; None leaves them.
+    ``healthy_share``: share of the slices drawn from people without any lesion, where there are some. ``doubt``: robust z
+    of the target contrast from which a pixel outside the mask counts neither as lesion nor as healthy (None: every pixel
+    outside the mask is healthy); automatic masks miss things. ``hard_negatives``: how slices are changed so that what is
+    dark, flat or blurred is not enough to be a lesion; None leaves them.
     """
 
     healthy_share: float = 0.2
@@ -61,9 +61,9 @@ class LesionDraw:
 class LesionLoss:
     """What the overlap part of the loss aims at.
 
-    ``missed``: weight of missed against invented pixels, 0 to 1 (Tversky's index; 0.5 is Dice). ``by_slice``: share of the overlap that is
-    taken slice by slice, of those with a lesion, and averaged, so that a small lesion counts as much as a large one; the rest is taken
-    over the batch as a whole.
+    ``missed``: weight of missed against invented pixels, 0 to 1 (Tversky's index; 0.5 is Dice). ``by_slice``: share of the
+    overlap that is taken slice by slice, of those with a lesion, and averaged, so that a small lesion counts as much as a
+    large one; the rest is taken over the batch as a whole.
     """
 
     missed: float = 0.5

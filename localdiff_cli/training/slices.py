@@ -49,9 +49,10 @@ class SliceIndex:
 class PatientSlices:
     """One patient's usable slices on the network's grid.
 
-    ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``brain`` and ``lesion`` ``(S, H, W)`` bool. ``masked`` says
-    whether an expert mask was given, or the patient is known to be healthy: else no slice is known to be healthy. From the cache they are
-    views of a memory map, read where they are used; ``kept`` is its index, which a copy by ``dataclasses.replace`` does not take along.
+    ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``brain`` and ``lesion`` ``(S, H, W)`` bool. ``masked``
+    says whether an expert mask was given, or the patient is known to be healthy: else no slice is known to be healthy. From
+    the cache they are views of a memory map, read where they are used; ``kept`` is its index, which a copy by
+    ``dataclasses.replace`` does not take along.
     """
 
     name: str

@@ -232,7 +232,8 @@ def fit_translator(
     """Train the conditional diffusion network on lesion-free slices and write it into the bundle; random weights without
     ``start``.
 
-    ``around_lesions``: on the other slices too, their lesions left out of the loss. ``first``: share of the timesteps that are the last.
+    ``around_lesions``: on the other slices too, their lesions left out of the loss. ``first``: share of the timesteps that are
+    the last.
 
     Raise :class:`UsageError` where the network or schedule of ``start`` is another.
     """

@@ -44,7 +44,8 @@ def widened(narrow: LesionNetwork, wide: LesionNetwork) -> LesionNetwork:
 
 
 def _place(new: Tensor, old: Tensor, inputs: Sequence[int]) -> None:
-    """Put the weight ``old`` (outputs, inputs, …) into ``new``, where further inputs count nothing for the outputs that were there."""
+    """Put the weight ``old`` (outputs, inputs, …) into ``new``, where further inputs count nothing for the outputs that
+    were there."""
     new[: len(old)] = 0
     new[: len(old), list(inputs)] = old
 

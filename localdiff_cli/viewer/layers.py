@@ -13,7 +13,8 @@ from isal import igzip
 from numpy.typing import NDArray
 
 IMAGE, HEAT, LABELS = "image", "heat", "labels"
-"""A grey picture with a panel of its own; a map in [0, 1] or a spread, laid over all panels; whole numbers, each with a colour."""
+"""A grey picture with a panel of its own; a map in [0, 1] or a spread, laid over all panels; whole numbers, each with a
+colour."""
 BUDGET_BYTES = 25_000_000
 """How large the volumes of one page may be together, as text: a page should open from a mail."""
 MARGIN = 2
@@ -22,7 +23,8 @@ IMAGE_PERCENTILES = (1.0, 99.9)
 
 @dataclass(frozen=True)
 class Layer:
-    """One volume: ``data`` uint8 ``(slices, rows, columns)``, canonical; 0 and 255 stand for the real values ``low`` and ``high``."""
+    """One volume: ``data`` uint8 ``(slices, rows, columns)``, canonical; 0 and 255 stand for the real values ``low`` and
+    ``high``."""
 
     name: str
     kind: str

@@ -1,4 +1,5 @@
-"""Files of volumes by name and bytes: suffix, stem, hash, and why a content is not here. Imports nothing heavy and opens no image."""
+"""Files of volumes by name and bytes: suffix, stem, hash, and why a content is not here. Imports nothing heavy and opens no
+image."""
 
 from __future__ import annotations
 

@@ -103,8 +103,8 @@ def fit_bias(sample: NDArray[Any], brain: NDArray[Any], spacing: tuple[float, fl
     """Return the logarithm of the bias field by N4 (Tustison et al. 2010), fitted inside the brain on the grid of
     :func:`bias_steps`.
 
-    ``sample`` and ``brain`` are canonical ``(slices, rows, columns)``; ``spacing`` is theirs in mm. A single slice is corrected as a 2D
-    image. Single-threaded, so that equal input gives equal bytes.
+    ``sample`` and ``brain`` are canonical ``(slices, rows, columns)``; ``spacing`` is theirs in mm. A single slice is
+    corrected as a 2D image. Single-threaded, so that equal input gives equal bytes.
     """
     import SimpleITK as sitk
 

@@ -25,7 +25,8 @@ OVERSHOOT = 0.2
 SCALES = (100.0, 255.0)
 """Values other than 1 that stand for certainty: per cent, and bytes."""
 SIGNED_BYTES = (-1, -128)
-"""What 255 and 128 become where a mask of bytes is saved as signed ones; another negative value marks a background, not a mask."""
+"""What 255 and 128 become where a mask of bytes is saved as signed ones; another negative value marks a background, not a
+mask."""
 AT_THE_TOP, FEWEST_BETWEEN = 0.3, 4
 """Share of the marked voxels that a scaled soft mask has at its top at least, and how many values between."""
 WHOLE = 0.01
@@ -37,7 +38,8 @@ MOST_VALUES = 4096
 
 @dataclass(frozen=True)
 class MaskContent:
-    """What the values of a mask mean: its ``kind``, the value ``one`` that stands for certainty, and ``said``, a phrase for people."""
+    """What the values of a mask mean: its ``kind``, the value ``one`` that stands for certainty, and ``said``, a phrase for
+    people."""
 
     kind: str
     one: float

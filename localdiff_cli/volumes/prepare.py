@@ -35,8 +35,9 @@ class PrepareSettings:
     """How volumes are prepared: ``brain`` is auto, none or a file or folder; ``bias`` n4 or none; ``nan`` refuse or zero.
 
     ``spacing`` (mm), ``shape`` (rows, columns) and ``multiple`` describe the network's grid; ``window`` is the contrast's.
-    ``affine_from``: which form of a NIfTI's header holds (see :func:`~localdiff_cli.volumes.reader.open_volume`). ``kept``: where brains
-    and bias fields that were found before lie, which decides nothing but the time. ``advice``: hints of the command.
+    ``affine_from``: which form of a NIfTI's header holds (see :func:`~localdiff_cli.volumes.reader.open_volume`). ``kept``:
+    where brains and bias fields that were found before lie, which decides nothing but the time. ``advice``: hints of the
+    command.
     """
 
     brain: str = "auto"
@@ -84,7 +85,8 @@ class Survey:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A volume ready to be read slice by slice for the network; ``quantiles`` of the brain's robust z are those of ``likeness.LEVELS``."""
+    """A volume ready to be read slice by slice for the network; ``quantiles`` of the brain's robust z are those of
+    ``likeness.LEVELS``."""
 
     volume: Volume
     reader: SliceReader

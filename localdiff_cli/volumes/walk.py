@@ -24,7 +24,8 @@ LEFT_ALONE = ("derivatives", "sourcedata")
 
 @dataclass(frozen=True)
 class Walk:
-    """The images of a file, folder or glob as (path, relative); ``named``: it was one file; ``aside``: what was left alone, and why."""
+    """The images of a file, folder or glob as (path, relative); ``named``: it was one file; ``aside``: what was left alone,
+    and why."""
 
     images: tuple[tuple[Path, Path], ...]
     named: bool = False

@@ -39,8 +39,9 @@ def parse_limits(texts: str | Sequence[str]) -> tuple[Limit, ...]:
 def check_fail_under(limits: str | Sequence[str], summary: Summary, *, allow_missing: bool = False) -> None:
     """Raise :class:`LimitMissedError`, naming value and limit, where a figure is worse than its limit or has no number.
 
-    A case without the figure, or one that could not be evaluated at all, misses every limit unless ``allow_missing``: a gate over what is
-    left would pass with the worst cases gone. An infinite PSNR, of identical images, misses none; the mean is that of the others.
+    A case without the figure, or one that could not be evaluated at all, misses every limit unless ``allow_missing``: a
+    gate over what is left would pass with the worst cases gone. An infinite PSNR, of identical images, misses none; the
+    mean is that of the others.
 
     A figure for which lower is better (``missed``, ``mae_brain``) fails above its limit. Raise :class:`UsageError` for a
     figure that is unknown or was not computed.

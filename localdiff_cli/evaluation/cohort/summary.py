@@ -55,9 +55,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Summary:
-    """An evaluation. ``volumes`` sorted by name; ``run`` what was run (versions, bundles, hashes); ``contrast`` by arm, over patients.
+    """An evaluation. ``volumes`` sorted by name; ``run`` what was run (versions, bundles, hashes); ``contrast`` by arm,
+    over patients.
 
-    Where the ``judge`` is not usable, no figure over patients is built on the segmenter: they are withheld, with the reason.
+    Where the ``judge`` is not usable, no figure over patients is built on the segmenter: they are withheld, with the
+    reason.
     """
 
     volumes: tuple[CaseResult, ...]

@@ -66,12 +66,13 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """All figures of one volume: ``metrics`` by key (see catalogue.py), ``slices`` that show brain, ``evidence`` by arm, ``pictures``.
+    """All figures of one volume: ``metrics`` by key (see catalogue.py), ``slices`` that show brain, ``evidence`` by arm,
+    ``pictures``.
 
     ``lesion_name`` says whose mask the lesion is (empty: none was given); ``notes`` are warnings a reader must see;
-    ``features`` of the slices that show brain by arm, ``(slices, d)``, where they were asked for. ``used``: by image, how it came onto the
-    grid and the scale on which it was compared. ``lesions``: those of the truth and those invented, one by one. ``promised``: what the
-    translation's sidecar says of a certificate.
+    ``features`` of the slices that show brain by arm, ``(slices, d)``, where they were asked for. ``used``: by image, how
+    it came onto the grid and the scale on which it was compared. ``lesions``: those of the truth and those invented, one by
+    one. ``promised``: what the translation's sidecar says of a certificate.
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""The one list of all figures: key, label, unit, which way is better, what it means. Tables, limits and the report read it here."""
+"""The one list of all figures: key, label, unit, which way is better, what it means. Tables, limits and the report read it
+here."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ ARMS: Mapping[str, str] = {"": "translation", "baseline_": "baseline", "referenc
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of one volume. ``better`` is empty where neither way is better; ``decimals`` is for people, tables hold 6 digits."""
+    """A figure of one volume. ``better`` is empty where neither way is better; ``decimals`` is for people, tables hold 6
+    digits."""
 
     key: str
     label: str

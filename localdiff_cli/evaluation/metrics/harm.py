@@ -36,7 +36,8 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Look:
-    """How a contrast shows disease: ``sign`` +1 bright, −1 dark; ``fluid``: whether fluid looks the same, so that z alone says nothing."""
+    """How a contrast shows disease: ``sign`` +1 bright, −1 dark; ``fluid``: whether fluid looks the same, so that z alone
+    says nothing."""
 
     sign: int
     fluid: bool
@@ -47,7 +48,8 @@ LOOKS = {"FLAIR": Look(1, fluid=False), "T2w": Look(1, fluid=True), "T1w": Look(
 
 @dataclass(frozen=True)
 class Scene:
-    """What decides the figures: the target's ``look`` and ``window`` (z), ``tau`` of the map, pixel ``spacing`` in mm, ``ml`` a pixel."""
+    """What decides the figures: the target's ``look`` and ``window`` (z), ``tau`` of the map, pixel ``spacing`` in mm,
+    ``ml`` a pixel."""
 
     look: Look
     window: tuple[float, float]
@@ -63,10 +65,11 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One person's slices: the ``true`` target (None without one), ``plain`` and ``local`` translations, M, and what is known of them.
+    """One person's slices: the ``true`` target (None without one), ``plain`` and ``local`` translations, M, and what is
+    known of them.
 
-    ``lesions`` int: 0 none, from 1 the lesions of at least ``LEAST_ML``, ``IGNORED`` the smaller ones. ``ventricles`` None where not known.
-    ``source``: the labels of the source map.
+    ``lesions`` int: 0 none, from 1 the lesions of at least ``LEAST_ML``, ``IGNORED`` the smaller ones. ``ventricles`` None
+    where not known. ``source``: the labels of the source map.
     """
 
     true: Image | None
@@ -82,7 +85,8 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A true lesion's contrast to its ring (share of the range, positive as disease shows) and whether most of it is called unknown."""
+    """A true lesion's contrast to its ring (share of the range, positive as disease shows) and whether most of it is called
+    unknown."""
 
     true: float
     plain: float

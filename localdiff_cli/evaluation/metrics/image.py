@@ -10,8 +10,8 @@ scikit-image does the arithmetic; here images are only cropped, masked and avera
 * **MAE** = mean |translation − reference|, in units of the images.
 * **NRMSE** = root of Σ (translation − reference)² / Σ reference², over the voxels of the mask.
 
-Only the box in which either image is not 0, grown by the window's radius, enters the SSIM: beyond it 0 is compared with 0 and SSIM is
-exactly 1, which the average over the whole volume counts.
+Only the box in which either image is not 0, grown by the window's radius, enters the SSIM: beyond it 0 is compared with 0
+and SSIM is exactly 1, which the average over the whole volume counts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ SSIM_WIDTH = 2 * SSIM_RADIUS + 1
 
 @dataclass(frozen=True)
 class DataRange:
-    """The span of possible intensities (units of the images), which PSNR, SSIM and contrast are relative to, and where it is from."""
+    """The span of possible intensities (units of the images), which PSNR, SSIM and contrast are relative to, and where it
+    is from."""
 
     value: float
     source: str
@@ -46,7 +47,8 @@ class DataRange:
 
 @dataclass(frozen=True)
 class Compartment:
-    """A named part of the volume: ``mask`` bool of the volume's shape, ``mask_name`` says whose mask. Without a mask: ``reason``."""
+    """A named part of the volume: ``mask`` bool of the volume's shape, ``mask_name`` says whose mask. Without a mask:
+    ``reason``."""
 
     name: str
     mask: NDArray[np.bool_] | None

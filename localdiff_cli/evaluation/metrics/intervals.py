@@ -1,4 +1,5 @@
-"""Does the true value lie between the limits that were given? Share of voxels covered, and how wide the band is, region by region."""
+"""Does the true value lie between the limits that were given? Share of voxels covered, and how wide the band is, region by
+region."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Lesion fidelity: does the lesion stand out from its surroundings as much as on the true contrast? PSNR hides an erased lesion."""
+"""Lesion fidelity: does the lesion stand out from its surroundings as much as on the true contrast? PSNR hides an erased
+lesion."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ MIN_PAIRS = 3
 class ContrastAgreement:
     """Lesion contrast in the translation against that in the reference, over ``n`` pairs.
 
-    ``slope`` and ``correlation`` of the least-squares line (a faithful translation has slope 1, an erased lesion 0); ``bias``: mean
-    of translation minus reference, as a share of the data range.
+    ``slope`` and ``correlation`` of the least-squares line (a faithful translation has slope 1, an erased lesion 0);
+    ``bias``: mean of translation minus reference, as a share of the data range.
     """
 
     n: int

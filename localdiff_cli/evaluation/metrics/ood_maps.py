@@ -1,11 +1,12 @@
 """OOD maps against the truth, inside the brain: AUROC, AUPRO, average precision, Dice at the calibrated threshold.
 
-All exact, by sorting the negatives once and looking the positives up: no threshold grid, ties counted half. For a volume of 9 million
-voxels the peak is about twice the score array.
+All exact, by sorting the negatives once and looking the positives up: no threshold grid, ties counted half. For a volume of
+9 million voxels the peak is about twice the score array.
 
-AUPRO is the per-region overlap of MVTec AD (Bergmann et al. 2021), as PatchCore (Roth et al. 2022) reports it: for each threshold the
-mean over the truth's connected components (here 3D, 26 neighbours) of the share that is found, integrated over the false-positive rate
-up to ``limit`` (30 %) by trapezoids between thresholds, divided by ``limit``: 1 is perfect, a random map has limit / 2.
+AUPRO is the per-region overlap of MVTec AD (Bergmann et al. 2021), as PatchCore (Roth et al. 2022) reports it: for each
+threshold the mean over the truth's connected components (here 3D, 26 neighbours) of the share that is found, integrated
+over the false-positive rate up to ``limit`` (30 %) by trapezoids between thresholds, divided by ``limit``: 1 is perfect, a
+random map has limit / 2.
 """
 
 from __future__ import annotations

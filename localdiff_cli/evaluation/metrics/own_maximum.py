@@ -1,7 +1,7 @@
 """Figures as most translation papers compute them: the whole volume, each image over its own maximum, data range 1.
 
-Air counts as a hit, and one hot voxel rescales an image: such figures are for a comparison with papers, never with figures inside the
-brain. Images are 0 outside the brain, in units in which air is 0.
+Air counts as a hit, and one hot voxel rescales an image: such figures are for a comparison with papers, never with figures
+inside the brain. Images are 0 outside the brain, in units in which air is 0.
 """
 
 from __future__ import annotations

@@ -9,16 +9,17 @@ not empty / empty      0       none(c) 0          0             none (b)      < 
 not empty / not empty  as defined below
 ====================== ======= ======= ========== ============= ============= ============= ===================
 
-(a) no lesion that could be found; (b) no finding that could be right; (c) one mask has no surface, so no distance exists (an average of
-HD95 therefore leaves missed lesions out: read it beside the Dice). Nothing is NaN, nothing is dropped silently. MONAI's ``DiceMetric``
-differs on purpose: by default it makes an all-empty set 0 and drops false positives on an empty truth.
+(a) no lesion that could be found; (b) no finding that could be right; (c) one mask has no surface, so no distance exists
+(an average of HD95 therefore leaves missed lesions out: read it beside the Dice). Nothing is NaN, nothing is dropped
+silently. MONAI's ``DiceMetric`` differs on purpose: by default it makes an all-empty set 0 and drops false positives on an
+empty truth.
 
 * **Dice** = 2 |A ∩ B| / (|A| + |B|).
-* **HD95** (mm): the larger of the two directed 95th percentiles of surface distances. A surface voxel is a voxel of the mask with a
-  face neighbour outside it or outside the volume. A volume of one slice is judged in 2D.
+* **HD95** (mm): the larger of the two directed 95th percentiles of surface distances. A surface voxel is a voxel of the
+  mask with a face neighbour outside it or outside the volume. A volume of one slice is judged in 2D.
 * **Normalised surface Dice**: the share of both surfaces' voxels within the tolerance (mm) of the other surface.
-* **Lesion-wise**: components connected by face, edge or corner in 3D. A true lesion is found when the prediction touches it by a voxel
-  (sensitivity); a predicted component is right when it touches the truth by a voxel (precision).
+* **Lesion-wise**: components connected by face, edge or corner in 3D. A true lesion is found when the prediction touches it
+  by a voxel (sensitivity); a predicted component is right when it touches the truth by a voxel (precision).
 * **Volume difference** (mm³): prediction minus truth.
 """
 

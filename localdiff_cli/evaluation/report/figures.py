@@ -183,7 +183,8 @@ def _plot(draw: Callable[[Axes], None], alt: str) -> Plot:
 
 
 def _inline(svg: str) -> str:
-    """The ``<svg>`` element alone, sized by the page, in the page's colour and font, hidden from readers that get the alt text."""
+    """The ``<svg>`` element alone, sized by the page, in the page's colour and font, hidden from readers that get the alt
+    text."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)

@@ -14,7 +14,8 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table shows: ``text``, the exact ``value``, its ``interval``, what was ``counted``, and ``reason`` for what is lacking."""
+    """What a table shows: ``text``, the exact ``value``, its ``interval``, what was ``counted``, and ``reason`` for what is
+    lacking."""
 
     text: str
     value: float | None = None

@@ -43,7 +43,8 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class Content:
-    """What is written: the data type, a line for the header, slope and intercept of stored values (for formats that have them)."""
+    """What is written: the data type, a line for the header, slope and intercept of stored values (for formats that have
+    them)."""
 
     dtype: np.dtype
     description: str
@@ -54,7 +55,8 @@ class Format(ABC):
     """A file format. Asking what it is imports nothing heavy: numpy and libraries are imported where a file is opened.
 
     ``said`` stands in lists of what can be read, ``suffixes`` are lower case; ``scales``: slope and intercept are stored;
-    ``streams``: :meth:`stream` takes planes as they come. ``errors`` are what reading raises for files that are not what they claim.
+    ``streams``: :meth:`stream` takes planes as they come. ``errors`` are what reading raises for files that are not what
+    they claim.
     """
 
     said: ClassVar[str]

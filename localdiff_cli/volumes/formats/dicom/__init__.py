@@ -1,4 +1,5 @@
-"""DICOM series of MR images: read as volumes; what is made of one is written as NIfTI, and once more as DICOM by ``--dicom-out``."""
+"""DICOM series of MR images: read as volumes; what is made of one is written as NIfTI, and once more as DICOM by
+``--dicom-out``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A translation as a DICOM series of the source's patient and study: new UIDs, the source named, marked as synthetic and for research.
+"""A translation as a DICOM series of the source's patient and study: new UIDs, the source named, marked as synthetic and
+for research.
 
-Every file is an MR Image (PS3.3 A.4) on the place of one source plane. UIDs follow from the source's and from the content, so the same
-translation gives the same bytes.
+Every file is an MR Image (PS3.3 A.4) on the place of one source plane. UIDs follow from the source's and from the content,
+so the same translation gives the same bytes.
 """
 
 from __future__ import annotations

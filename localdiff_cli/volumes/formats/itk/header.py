@@ -1,7 +1,7 @@
 """The text headers of MetaImage and NRRD: where the voxels lie, and whether SimpleITK can be trusted with the file.
 
-SimpleITK's readers overrun their buffers on lines or numbers of axes beyond what they expect, which takes the process down; nothing
-reaches them that they are known to fail on.
+SimpleITK's readers overrun their buffers on lines or numbers of axes beyond what they expect, which takes the process down;
+nothing reaches them that they are known to fail on.
 """
 
 from __future__ import annotations
