@@ -48,8 +48,11 @@ class VolumeWork(Protocol):
         """Where the networks run."""
         ...
 
-    def companions(self, item: Item) -> list[Path]:
-        """Return further files that decide this item's result: its own mask, map or reference."""
+    def companions(self, item: Item, *, strict: bool = False) -> list[Path]:
+        """Return further files that decide this item's result: its own mask, map or reference.
+
+        Raise :class:`VolumeError` for one that was asked for and is not there if ``strict``.
+        """
         ...
 
     def smaller(self) -> VolumeWork | None:

@@ -80,9 +80,9 @@ class BidsWork:
         """Where the networks run."""
         return self.inner.device
 
-    def companions(self, item: Item) -> list[Path]:
+    def companions(self, item: Item, *, strict: bool = False) -> list[Path]:
         """Return this volume's own files among those given."""
-        return self.inner.companions(item)
+        return self.inner.companions(item, strict=strict)
 
     def smaller(self) -> BidsWork | None:
         """Return the same work with half the batch; None where the batch is one slice."""

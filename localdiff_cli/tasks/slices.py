@@ -75,12 +75,15 @@ def file_account(path: Path) -> str:
     return f"{path.name} {file_hash(path)[:16]}" if path.is_file() else path.name
 
 
-def companions(given: Iterable[Source | None], item: Item) -> list[Path]:
-    """Return the files of ``item`` in those ``given`` places that are folders; none where there is not exactly one."""
+def companions(given: Iterable[Source | None], item: Item, *, strict: bool = False) -> list[Path]:
+    """Return the files of ``item`` in those of the ``given`` places that are folders; none where it has no single one.
+
+    Raise :class:`VolumeError` for such a place, or for a file that is another's, if ``strict``.
+    """
     found = []
-    for source in given:
-        if source is not None and Path(source.given).is_dir():
-            with suppress(VolumeError):
+    for source in filter(None, given):
+        with suppress(*(() if strict else (VolumeError,))):
+            if strict or Path(source.given).is_dir():
                 found.append(find_companion(source, item.path, item.relative))
     return found
 
