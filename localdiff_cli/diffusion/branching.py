@@ -86,7 +86,7 @@ def branch_denoiser(
     """Return the x_0 estimates of both branches for a stacked state.
 
     ``condition`` ``(N, C, H, W)`` in [0, 1]; ``ood_mask`` B ``(N, 1, H, W)`` bool. The OOD branch's estimate is background
-    outside B. ``expert`` is a second network for the OOD branch; With ``crop`` that branch costs only as much as its
+    outside B. ``expert`` is a second network for the OOD branch; with ``crop`` that branch costs only as much as its
     region. ``space`` says where x_t lives; ``seen`` is B on the condition's grid where that differs from x_t's. An
     ``ood_branch`` of copy or mean takes the condition for the target: they must share a contrast. A copy uses no network.
     With ``told``, the soft map M ``(N, 1, H, W)``, the expert is one that sees the whole of c, and M beside it.
