@@ -1,7 +1,7 @@
 """localdiff: translate one MRI contrast into another without inventing or erasing disease.
 
-``translate_volume``, ``detect_volume`` and ``segment_volume`` work on one volume, ``load_bundle`` opens a model; see ``api.py``. They are
-imported when they are first asked for: ``import localdiff_cli`` itself is light.
+``translate_volume``, ``detect_volume`` and ``segment_volume`` work on one volume, ``load_bundle`` opens a model; see
+``api.py``. They are imported on first use: ``import localdiff_cli`` itself is light.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""localdiff as a library: one volume, from an array or a file, through the very work that the commands do.
+"""localdiff as a library: process one volume, from an array or a file, with the same code as the commands.
 
-Every function loads its networks, works on one volume and returns arrays on the volume's own grid. Nothing is kept on disk. For many
-volumes use the commands: they load the networks once, isolate failures and go on where they stopped.
+Every function loads its networks, works on one volume and returns arrays on the volume's own grid. Nothing is kept on disk.
+For many volumes use the commands: they load the networks once, isolate failures and resume where they stopped.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ Say = Callable[[str], None]
 class Translation:
     """A translated volume. All arrays have the input's shape and voxel order, ``(I, J, K)``.
 
-    ``image`` float32: the synthetic contrast, 0 outside the brain, in [0, 1] unless a reference was given. ``ood_map`` float32 in
-    [0, 1]: M, zero for plain sampling. ``brain`` bool. ``affine`` ``(4, 4)``: indices to RAS mm. ``review`` are reasons to look at the
-    result before it is used; ``facts`` what the commands write into the sidecar.
+    ``image`` float32: the synthetic contrast, 0 outside the brain, in [0, 1] unless a reference was given. ``ood_map``
+    float32 in [0, 1]: M, zero for plain sampling. ``brain`` bool. ``affine`` ``(4, 4)``: indices to RAS mm. ``review`` are
+    reasons to look at the result before it is used; ``facts`` what the commands write into the sidecar.
     """
 
     image: NDArray[np.float32]
@@ -104,7 +104,8 @@ def detect_volume(
     image: str | PathLike[str] | ArrayLike, affine: ArrayLike | None = None, *, options: DetectOptions | None = None,
     detector: DetectorOptions | None = None, say: Say | None = None,
 ) -> Detection:  # fmt: skip
-    """Find the out-of-distribution region of one volume as ``localdiff detect`` does; arguments and errors as :func:`translate_volume`."""
+    """Find the out-of-distribution region of one volume as ``localdiff detect`` does; arguments and errors as
+    :func:`translate_volume`."""
     chosen = replace(options or DetectOptions(), save_mask=True, save_score=True, save_brain=True)
     contrast = open_bundle(chosen.model).condition.contrast
     made = _run(image, affine, contrast, lambda out: detect_recipe(out, chosen, detector or DetectorOptions()), say, chosen.affine_from)
@@ -155,7 +156,8 @@ def _silent(text: str) -> None:
 
 
 def _source(image: Any, affine: ArrayLike | None, folder: Path, contrast: str) -> Path:
-    """The file to work on: the one given, or the array as a NIfTI in ``folder``. Raises :class:`UsageError` where they do not fit."""
+    """The file to work on: the one given, or the array as a NIfTI in ``folder``. Raises :class:`UsageError` where they do
+    not fit."""
     if isinstance(image, str | PathLike):
         if affine is not None:
             raise UsageError(f"{image}: a file has an affine of its own; give one with an array only", code="conflict")

@@ -94,7 +94,8 @@ NOT_IN_EVALUATE = ("overwrite", "max_failures", "fail_fast", "shard", "cluster",
 @app.command()
 @declared.command(o.RunOptions, o.EvaluateOptions, without=NOT_IN_EVALUATE, out=REPORT)
 def evaluate(run: o.RunOptions, options: o.EvaluateOptions) -> None:
-    """Measure translations against the true contrast: image quality, lesions kept, missed and invented; write a report in one HTML file.
+    """Measure translations against the true contrast: image quality, lesions kept, missed and invented; write a report in
+    one HTML file.
 
     Example: localdiff evaluate --in t2/ --ref t2_true/ --truth lesions_true/ --segmenter lesion-flair --out report/
     """
@@ -107,7 +108,8 @@ def evaluate(run: o.RunOptions, options: o.EvaluateOptions) -> None:
 @app.command()
 @declared.command(o.ViewOptions)
 def view(options: o.ViewOptions) -> None:
-    """Put volumes into one HTML page to scroll through, side by side at the same place: it opens without a network, and from a mail.
+    """Put volumes into one HTML page to scroll through, side by side at the same place: it opens without a network, and
+    from a mail.
 
     Example: localdiff view t1.nii.gz flair.nii.gz lesions_mask.nii.gz
     """
@@ -175,7 +177,8 @@ def fit_segmenter(data: o.SegmenterData, train: o.SegmenterTraining, options: o.
 @app.command()
 @declared.command(o.CalibrateOptions)
 def calibrate(options: o.CalibrateOptions) -> None:
-    """Prove promises with a number on your own patients: write a certificate for translate --calibration, or exit with code 6 and none.
+    """Prove promises with a number on your own patients: write a certificate for translate --calibration, or exit with code
+    6 and none.
 
     Example: localdiff calibrate --model t1-to-flair --data cohort/ --max-missed 0.3 --max-invented 0.1 --out site.json
     """
@@ -217,7 +220,8 @@ def models_pack(
     name: Annotated[str, typer.Argument(help="Bundle by name or folder. Example: ./my-model")],
     to: Annotated[Path | None, typer.Option("--to", help="New folder for a packed copy. (default: pack the bundle itself) Example: --to small/my-model")] = None,
 ) -> None:  # fmt: skip
-    """Store a bundle's networks in 8 bits a weight, half the size of the usual 16. Example: localdiff models pack ./my-model --to small/my-model"""
+    """Store a bundle's networks in 8 bits a weight, half the size of the usual 16. Example: localdiff models pack
+    ./my-model --to small/my-model"""
     from localdiff_cli.commands import models as command
     from localdiff_cli.commands.run import guarded
 
@@ -229,7 +233,8 @@ def models_set(
     name: Annotated[str, typer.Argument(help="Bundle by name or folder. Example: ./my-model")],
     settings: Annotated[list[str], typer.Argument(help="Defaults as NAME=VALUE: steps (number), fusion_step (number of joint steps), threshold (0 to 1), detector, …")],
 ) -> None:  # fmt: skip
-    """Store other defaults in a bundle; options on the command line still win. Example: localdiff models set ./my-model steps=4 fusion_step=0"""
+    """Store other defaults in a bundle; options on the command line still win. Example: localdiff models set ./my-model
+    steps=4 fusion_step=0"""
     from localdiff_cli.commands import models as command
     from localdiff_cli.commands.run import guarded
 

@@ -1,7 +1,8 @@
 """The words that options, settings and registries share, each with its meaning; imports nothing heavy.
 
-A new sampler is named here and made in ``diffusion/samplers.py``; a new detector is named here and made in ``recipes/detector.py``, with a
-class of its own. The value of a word is its meaning as ``--help`` shows it in brackets; empty for none.
+A new sampler is named here and made in ``diffusion/samplers.py``; a new detector is named here and made in
+``recipes/detector.py``, with a class of its own. The value of a word is its meaning as ``--help`` shows it in brackets;
+empty for none.
 """
 
 from __future__ import annotations

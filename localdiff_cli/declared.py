@@ -24,10 +24,10 @@ PANELS = (
 
 
 class Limit(Protocol):
-    """What a value must keep to, beside its type."""
+    """A condition on a value, beyond its type."""
 
     def check(self, option: str, value: Any) -> None:
-        """Raise :class:`UsageError` where it does not."""
+        """Raise :class:`UsageError` where the value does not meet it."""
         ...
 
 
@@ -45,7 +45,7 @@ class Range:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of a few words; a registry's are those that it has when they are asked for."""
+    """One of a few words; those of a registry are looked up when a value is checked."""
 
     words: Collection[str]
 
@@ -67,7 +67,7 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
 
 
 def check(settings: Any) -> None:
-    """Hold every value against the limits that its field declares. Raise :class:`UsageError`, which names the option."""
+    """Check every value against the limits that its field declares. Raise :class:`UsageError`, which names the option."""
     for field, hint in _declared(type(settings)):
         value = getattr(settings, field.name)
         for limit in get_args(hint)[1:] if value is not None else ():
@@ -84,8 +84,8 @@ def asked_for(settings: Any) -> list[Role]:
 def command(*classes: type, without: Collection[str] = (), **instead: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a function the options of these classes; it is called with one object of each, in order.
 
-    A field that several of them have is one option. ``without``: fields that keep their defaults; ``instead``: other declarations for
-    some fields.
+    A field that several of them have is one option. ``without``: fields that keep their defaults; ``instead``: other
+    declarations for some fields.
     """
     found: dict[str, inspect.Parameter] = {}
     for each in (each for cls in classes for each in _parameters(cls) if each.name not in without):
@@ -111,7 +111,8 @@ def _declared(cls: type) -> Iterator[tuple[Field[Any], Any]]:
 
 
 def _parameters(cls: type) -> Iterator[inspect.Parameter]:
-    """The fields as parameters of a function, those of nested settings among them; several values of one option are a list there."""
+    """The fields as parameters of a function, those of nested settings among them; several values of one option are a list
+    there."""
     nested = [each.default_factory for each in fields(cls) if is_dataclass(each.default_factory)]
     for field, hint in _declared(cls):
         kind, *more = get_args(hint)

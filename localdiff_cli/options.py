@@ -222,7 +222,10 @@ Cluster = Annotated[
     ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, with time and memory, and write nothing.", rich_help_panel=RUN)
+    bool,
+    typer.Option(
+        "--dry-run", help="Show what would be done, what cannot be and why, with time and memory; write nothing.", rich_help_panel=RUN
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=RUN)]
 

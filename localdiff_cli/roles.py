@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Role:
-    """One kind of output: its ``name`` in the code, the ``ending`` of its file name (the main output has none), type and header text."""
+    """One kind of output: its ``name`` in the code, the ``ending`` of its file name (the main output has none), type and
+    header text."""
 
     name: str
     ending: str
@@ -17,7 +18,8 @@ class Role:
 
 @dataclass(frozen=True)
 class Writes:
-    """Stands at an option: where its value is above ``above`` (true counts as 1, nothing given as none), this output is written."""
+    """Marks an option: where its value is above ``above`` (true counts as 1, nothing given as none), this output is
+    written."""
 
     role: Role
     above: float = 0.0

@@ -1,6 +1,7 @@
 """Slices side by side on the cores, each on one thread: then no sum depends on how many threads there are.
 
-The last bits of a convolution depend on the number of threads that share it. Slices are independent, so they are what is shared out.
+The last bits of a convolution depend on the number of threads that share it. Slices are independent, so they are what is
+shared out.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Identity:
         """Nothing to load."""
         return self
 
-    def companions(self, item: Item) -> list[Path]:
+    def companions(self, item: Item, *, strict: bool = False) -> list[Path]:
         """None."""
         return []
 

@@ -36,7 +36,8 @@ BLOCKS = (
 
 @dataclass(frozen=True)
 class DiffusersUNetSettings:
-    """The arguments of diffusers' network that a translator may have, and how the condition enters (see :class:`UNetSettings`)."""
+    """The arguments of diffusers' network that a translator may have, and how the condition enters (see
+    :class:`UNetSettings`)."""
 
     in_channels: TwoIn
     out_channels: OneOut
@@ -104,7 +105,7 @@ def from_diffusers(folder: Path, *, condition_range: tuple[float, float] = (-1.0
 
 
 def unet_settings(config: Mapping[str, Any], layout: Mapping[str, Any]) -> DiffusersUNetSettings:
-    """Settings from a network's configuration. Raise :class:`ModelError` for those that no translator can have."""
+    """Return settings from a network's configuration. Raise :class:`ModelError` for those that no translator can have."""
     config = {key: value for key, value in config.items() if key == "_class_name" or not key.startswith("_")}
     if config.pop("_class_name", None) != UNET:
         raise unusable("unet", "another network", f"{UNET}, the condition concatenated to x_t")
@@ -125,7 +126,7 @@ def unet_settings(config: Mapping[str, Any], layout: Mapping[str, Any]) -> Diffu
 
 
 def diffusers_schedule(config: Mapping[str, Any]) -> tuple[GivenSchedule, bool]:
-    """Schedule, as diffusers computes ᾱ itself, and whether x_0 estimates are clipped."""
+    """Return the schedule, with ᾱ as diffusers computes it, and whether x_0 estimates are clipped."""
     name, prediction = config.get("_class_name"), config.get("prediction_type", "epsilon")
     if name not in SCHEDULER:
         raise unusable("scheduler", f"{name}", f"{' or '.join(SCHEDULER)}, whose betas the network was trained with")

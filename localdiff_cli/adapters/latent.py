@@ -1,7 +1,7 @@
 """Latent diffusion: Local Diffusion on the grid of an autoencoder.
 
-The condition is masked on its pixels, where the method defines it, and then encoded; B and M are pooled to the latent grid by their
-maximum, so that no OOD pixel is lost; outside B the OOD branch is held at the latent of the background image.
+The condition is masked on its pixels, where the method defines it, and then encoded; B and M are pooled to the latent grid
+by their maximum, so that no OOD pixel is lost; outside B the OOD branch is held at the latent of the background image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from localdiff_cli.startup import load_monai
 
 @dataclass(frozen=True, eq=False)
 class Autoencoder:
-    """``encode``: images ``(N, 1, H, W)`` in [−1, 1] → latents ``(N, C, H / factor, W / factor)`` as the diffusion model knows them.
+    """``encode``: images ``(N, 1, H, W)`` in [−1, 1] → latents ``(N, C, H / factor, W / factor)`` as the diffusion model
+    knows them.
 
     ``decode`` is the way back. Both must be deterministic.
     """
@@ -56,7 +57,7 @@ class Autoencoder:
 
 
 def plain_in_latents(process: Process, autoencoder: Autoencoder, condition: Tensor, z_T: Tensor) -> Tensor:
-    """The ordinary reverse process in ``process.space``, decoded: see :func:`local_in_latents`."""
+    """Run the ordinary reverse process in ``process.space`` and decode the result: see :func:`local_in_latents`."""
     return autoencoder.decode(plain(process, condition, z_T)).clamp(-1, 1)
 
 
@@ -69,10 +70,11 @@ def local_in_latents(
     settings: LocalSettings,
     shows: ShowsAnomaly | None = None,
 ) -> Tensor:
-    """Local Diffusion in latents: ``condition`` ``(N, 1, H, W)`` in [0, 1] and ``region`` on pixels, ``z_T`` noise ``(N, C, h, w)``.
+    """Run Local Diffusion in latents: ``condition`` ``(N, 1, H, W)`` in [0, 1] and ``region`` on pixels, ``z_T`` noise
+    ``(N, C, h, w)``.
 
-    ``process.space`` is :meth:`Autoencoder.space`'s. Returns the decoded x_0 ``(N, 1, H, W)`` in [−1, 1]; ``shows`` is asked with
-    decoded estimates.
+    ``process.space`` is :meth:`Autoencoder.space`'s. Return the decoded x_0 ``(N, 1, H, W)`` in [−1, 1]; ``shows`` is asked
+    with decoded estimates.
     """
     asked = None if shows is None else (lambda z0: shows(autoencoder.decode(z0).clamp(-1, 1)))
     return autoencoder.decode(local(process, condition, z_T, autoencoder.region(region), settings, asked)).clamp(-1, 1)
@@ -81,10 +83,11 @@ def local_in_latents(
 def from_monai_autoencoder(
     weights: Path, config: Config, *, scale: float = 1.0, image_range: tuple[float, float] = (-1.0, 1.0)
 ) -> Autoencoder:
-    """MONAI's ``AutoencoderKL``: its mean latents times ``scale`` (MONAI's ``scale_factor``, 1 / standard deviation).
+    """Return MONAI's ``AutoencoderKL``: its mean latents times ``scale`` (MONAI's ``scale_factor``, 1 / standard
+    deviation).
 
-    ``config``: a bundle's configuration, or the autoencoder's arguments alone. ``image_range``: what its images were scaled to.
-    Raises :class:`ModelError` for anything that cannot be represented.
+    ``config``: a bundle's configuration, or the autoencoder's arguments alone. ``image_range``: what its images were scaled
+    to. Raise :class:`ModelError` for anything that cannot be represented.
     """
     load_monai()
     from monai.networks.nets import AutoencoderKL

@@ -111,7 +111,7 @@ def from_monai(
 
 
 def unet_settings(arguments: Mapping[str, Any], layout: Mapping[str, Any]) -> MonaiUNetSettings:
-    """Settings from MONAI's arguments. Raise :class:`ModelError` for those that no translator can have."""
+    """Return settings from MONAI's arguments. Raise :class:`ModelError` for those that no translator can have."""
     arguments = {"channels" if name == "num_channels" else name: value for name, value in arguments.items()}  # MONAI Generative's name
     for name, allowed in TURNED_OFF.items():
         if arguments.get(name, allowed[0]) not in allowed:
@@ -133,7 +133,7 @@ def unet_settings(arguments: Mapping[str, Any], layout: Mapping[str, Any]) -> Mo
 
 
 def monai_schedule(config: Mapping[str, Any]) -> tuple[Schedule, bool]:
-    """Schedule, and whether x_0 estimates are clipped, of a configuration's DDPM or DDIM scheduler."""
+    """Return the schedule, and whether x_0 estimates are clipped, of a configuration's DDPM or DDIM scheduler."""
     found = [values for name in ("DDPMScheduler", "DDIMScheduler") if (values := arguments_of(config, name)) is not None]
     if len(found) != 1:
         raise unusable(NAME, f"{len(found)} DDPM and DDIM schedulers in the configuration", "one, or schedule=Schedule(...)")

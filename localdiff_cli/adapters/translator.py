@@ -25,7 +25,8 @@ ConditionValue = Annotated[float, Field(ge=-1000, le=1000)]
 class UNetSettings(Protocol):
     """A U-Net that takes x_t and the condition as the channels of one image.
 
-    ``condition_range`` is what the condition's [0, 1] becomes for it; ``condition_first`` puts the condition's channels before x_t's.
+    ``condition_range`` is what the condition's [0, 1] becomes for it; ``condition_first`` puts the condition's channels
+    before x_t's.
     """
 
     @property

@@ -1,1 +1,1 @@
-"""Many volumes: find them, work on each alone, and say what became of it."""
+"""Many volumes: find them, process each on its own, and report what became of it."""

@@ -1,9 +1,10 @@
 """Who works on which volume: claims in the output folder, so that several runs on the same folder share the work.
 
-A claim is a small file with its owner. It is made, taken over and removed under one lock of the folder (``filelock``: ``flock``,
-which NFS passes on to its server), so two runs never hold the same one. The owner touches it every 20 s. A claim whose process is
-gone from this host is stale at once, whatever the clock says; another host's after three heartbeats that did not come. An owner that
-cannot finish a volume marks its claim as left: it is stale at once for everybody, the owner's own second try included.
+A claim is a small file with its owner. It is made, taken over and removed under one lock of the folder (``filelock``:
+``flock``, which NFS passes on to its server), so two runs never hold the same one. The owner touches it every 20 s. A claim
+whose process is gone from this host is stale at once, whatever the clock says; that of another host after three missed
+heartbeats. An owner that cannot finish a volume marks its claim as left: it is then stale at once for everybody, including
+the owner's own second try.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def key_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: its host (with the boot and the process namespace, where the system tells), number and start time."""
+    """A process: its host (with the boot and the process namespace, where the system tells them), number and start time."""
 
     host: str
     pid: int
@@ -72,7 +73,7 @@ def _started(pid: int) -> str:
 
 
 def this_process() -> Owner:
-    """Return the owner that this process is."""
+    """Return this process as an owner."""
     return Owner(_host(), os.getpid(), _started(os.getpid()))
 
 
@@ -91,7 +92,8 @@ def is_alive(owner: Owner) -> bool | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim held. ``inherited``: its last owner died over it, so half-made outputs of the volume are ours to replace."""
+    """A claim that is held. ``inherited``: its last owner died while holding it, so half-made outputs of the volume are
+    ours to replace."""
 
     path: Path
     token: str

@@ -1,4 +1,5 @@
-"""Follow a recipe on a Dask cluster: one task a volume, the bundle loaded once a worker, lost workers' volumes done again.
+"""Follow a recipe on a Dask cluster: one task per volume, the bundle loaded once per worker, the volumes of lost workers
+done again.
 
 Needs the extra ``localdiff[cluster]``.
 """
@@ -27,7 +28,8 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _loaded(recipe: bytes, folder: str, models: str | None) -> Work:
-    """The work, made once a worker process, in the folder and with the models of the process that asked: both on a shared disk."""
+    """The work, made once a worker process, in the folder and with the models of the process that asked: both on a shared
+    disk."""
     os.chdir(folder)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: read when torch is loaded
     if models is not None:
@@ -36,7 +38,7 @@ def _loaded(recipe: bytes, folder: str, models: str | None) -> Work:
 
 
 def perform(packed: tuple[bytes, str, str | None], task: Any, attempt: int) -> Any:
-    """A worker's part; a :class:`LocaldiffError` is handed back, since no other worker could do better."""
+    """Do a worker's part; return a :class:`LocaldiffError` instead of raising it, since no other worker could do better."""
     with _ONE_AT_A_TIME:  # however many threads the worker has: one volume fills its cores
         try:
             return _loaded(*packed)(task, attempt, lambda done, total: None)

@@ -14,7 +14,8 @@ from localdiff_cli.volumes.walk import images_in
 
 @dataclass(frozen=True)
 class Item:
-    """One volume to work on: its path, its name below the input folder, what it says it holds, which form of its header is trusted."""
+    """One volume to work on: its path, its name below the input folder, what it says it holds, and which form of its header
+    is trusted."""
 
     path: Path
     relative: Path
@@ -40,7 +41,7 @@ def wrong_contrast(content: Content, expected: str) -> str | None:
 
 
 def discover(given: str, contrast: str, affine_from: str | None = None) -> Found:
-    """Find the volumes of ``contrast``; others in a folder are skipped and counted, a file named alone is refused.
+    """Find the volumes of ``contrast``. Skip and count others in a folder; refuse another one that was named alone.
 
     Raise :class:`NoInputError` where nothing is left, :class:`VolumeError` for a named file of another contrast.
     """

@@ -24,15 +24,15 @@ from localdiff_cli.volumes.whole import PARTIAL, sweep
 I = TypeVar("I", bound=Item)  # noqa: E741
 TABLES_EVERY_SECONDS = 5.0
 TABLES_SHARE = 0.05
-"""The tables are brought up to date during a run, for at most this share of its time."""
+"""Updating the tables during a run takes at most this share of its time."""
 
 
 @dataclass(frozen=True)
 class Execution:
     """How the work is carried out; none of it changes a result.
 
-    ``jobs`` worker processes (0: in this one), or a ``cluster``; ``timeout`` seconds a volume; ``shard`` (number from 1, of how many);
-    the run stops after ``max_failures``.
+    ``jobs`` worker processes (0: in this one), or a ``cluster``; ``timeout`` seconds per volume; ``shard`` (number from 1,
+    of how many); the run stops after ``max_failures``.
     """
 
     jobs: int = 1
@@ -131,7 +131,7 @@ class Ledger:
             self._next = time.monotonic() + max(TABLES_EVERY_SECONDS, spent / TABLES_SHARE)
 
     def close(self) -> str:
-        """Write the tables; what is wrong where they cannot be written."""
+        """Write the tables; return what is wrong where they cannot be written."""
         try:
             self._records.write_tables(self._planned, self._account, wait=True)
         except (VolumeError, OSError) as error:
@@ -227,7 +227,7 @@ def _holds_partials(folder: Path) -> bool:
 
 
 def summarise(tally: Tally, planned: int, out: Path, reporter: Reporter) -> None:
-    """The last lines of a run."""
+    """Report the last lines of a run."""
     done, failed, review = len(tally.done), len(tally.failures), len(tally.review)
     reporter.event("run-finished", done=done, already_done=len(tally.skipped), failed=failed, review=review)
     already = f", {len(tally.skipped)} already done" if tally.skipped else ""

@@ -37,6 +37,7 @@ def show_plan(recipe: VolumeRecipe, found: Found, how: Execution, reporter: Repo
 def _row(recipe: VolumeRecipe, work: VolumeWork, item: Item, *, overwrite: bool) -> tuple[str, str, tuple[float, float], str]:
     try:
         volume = open_volume(item.path, item.affine_from)
+        work.companions(item, strict=True)
         state = state_of(work, item, recipe.outputs(item), overwrite=overwrite)
     except VolumeError as error:
         return "refused", "", (0.0, 0.0), str(error)

@@ -1,7 +1,7 @@
 """What became of every volume of an output folder: one small record each, and the tables made from all of them.
 
-Records are written whole by the process that worked on the volume; the tables are a function of the records, so that shards, parallel runs
-and resumed runs into one folder end with the same tables.
+Records are written whole by the process that worked on the volume; the tables are a function of the records, so that
+shards, parallel runs and resumed runs into one folder end with the same tables.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ RUN_COLUMNS = (
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one volume. ``seconds`` of wall time, ``peak_mb`` of the process that did it so far; ``fresh``: done just now."""
+    """What became of one volume. ``seconds`` of wall time, ``peak_mb`` of the process that did it so far; ``fresh``: done
+    just now."""
 
     volume: str
     state: str
@@ -70,7 +71,7 @@ class Records:
         write_text(self.path(record.volume), json.dumps(values, ensure_ascii=False) + "\n", durable=False)
 
     def read(self, path: Path) -> Record | None:
-        """Return a record; None for a file that is none."""
+        """Return a record; None for a file that is not one."""
         names = {f.name for f in fields(Record)}
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -115,7 +116,8 @@ class Records:
 
 
 def _is_sound(record: Record) -> bool:
-    """Whether every value is of its kind, and every text can be written: a record may come from another version or a failing disk."""
+    """Whether every value is of its kind, and every text can be written: a record may come from another version or a
+    failing disk."""
     kinds: dict[str, type | tuple[type, ...]] = {"attempts": int, "seconds": (int, float), "peak_mb": (int, float), "output_sha256": dict}
     texts = [getattr(record, name) for name in (*RUN_COLUMNS, "output") if name not in kinds]
     whole = all(isinstance(getattr(record, name), kind) for name, kind in kinds.items()) and all(isinstance(text, str) for text in texts)

@@ -25,14 +25,15 @@ from localdiff_cli.volumes.whole import sweep, write_text
 from localdiff_cli.volumes.writer import output_files
 
 TRANSIENT = ("crash", "out-of-memory", "unwritable", "unreadable", "input-output", "input-changed")
-"""What a second try can help: a file system or a machine under load, an input that was being replaced."""
+"""Errors that a second try can cure: a file system or a machine under load, an input that was being replaced."""
 MAX_ATTEMPTS = 2
 BUSY_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The content of every file that decides an item's result, as SHA-256: the input's, and those of its mask, map or references."""
+    """The content of every file that decides an item's result, as SHA-256: the input's, and those of its mask, map or
+    references."""
 
     source: str
     companions: tuple[str, ...]
@@ -43,7 +44,7 @@ class Sources:
         return {"SourceSHA256": self.source, "CompanionSHA256": list(self.companions)}
 
     def told_by(self, sidecar: Mapping[str, Any]) -> bool:
-        """Return whether a sidecar speaks of this content."""
+        """Return whether a sidecar is about this content."""
         return all(sidecar.get(name) == value for name, value in self.facts.items())
 
 
@@ -53,9 +54,9 @@ def sources(work: VolumeWork, item: Item) -> Sources:
 
 
 def state_of(work: VolumeWork, item: Item, outputs: list[Path], *, overwrite: bool, ours: bool = False) -> str:
-    """``done`` (whole, of this input and these settings) or ``open``; ``ours``: a claim says who left half of it.
+    """Return ``done`` (whole, from this input and these settings) or ``open``; ``ours``: a claim says who left half of it.
 
-    Raises :class:`VolumeError` for outputs that are not ours to replace.
+    Raise :class:`VolumeError` for outputs that are not ours to replace.
     """
     if not any(path.exists() for path in outputs):
         return "open"
@@ -139,13 +140,13 @@ class Recorded:
         return RecordedWork(self, self.recipe.load(say), Claims(self.out), say)
 
     def pause(self, record: Record, attempt: int) -> float | None:
-        """Seconds after which to try again; None where the record is final."""
+        """Return the seconds after which to try again; None where the record is final."""
         if record.state == BUSY:
             return BUSY_POLL_SECONDS
         return 0.0 if record.state == FAILED and record.code in TRANSIENT and attempt < MAX_ATTEMPTS else None
 
     def lost(self, item: Item, attempt: int, code: str, reason: str) -> Record:
-        """Return the record of a volume whose worker died or hung; what it left half-made goes."""
+        """Return the record of a volume whose worker died or hung; remove what it left half-made."""
         outputs = self.recipe.outputs(item)
         for path in (*outputs, sidecar_path(outputs[0])):
             sweep(path)
@@ -219,8 +220,8 @@ class RecordedWork:
             self._give_back(claim, outputs)
 
     def _is_done(self, item: Item, outputs: list[Path]) -> bool:
-        """Whether a volume is done as far as can be seen without a claim: another run may begin with it meanwhile, and half of its outputs
-        is nobody's fault."""
+        """Whether a volume is done as far as can be seen without a claim: another run may begin with it meanwhile, and half
+        of its outputs is nobody's fault."""
         with suppress(VolumeError):
             return state_of(self.work, item, outputs, overwrite=self.recorded.overwrite) == "done"
         return False

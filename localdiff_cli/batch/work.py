@@ -1,4 +1,5 @@
-"""The two nouns of a run. A *recipe* can be pickled, and any process can follow it; what it loads there is the *work*, networks and all.
+"""The two nouns of a run. A *recipe* can be pickled, and any process can follow it; what it loads there is the *work*,
+networks and all.
 
 :class:`Recipe` and :class:`Work` are what processes and clusters carry out, whatever the task is. :class:`VolumeRecipe` and
 :class:`VolumeWork` are what a command brings for its volumes; ``batch.volume`` adds claims, resume and records to them.
@@ -19,7 +20,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one volume's work gave: sidecar facts, the verdict's reasons to review it, table rows for ``slices.tsv``."""
+    """The result of one volume's work: sidecar facts, the verdict's reasons to review it, table rows for ``slices.tsv``."""
 
     facts: dict[str, object]
     review: tuple[str, ...] = ()
@@ -47,8 +48,11 @@ class VolumeWork(Protocol):
         """Where the networks run."""
         ...
 
-    def companions(self, item: Item) -> list[Path]:
-        """Further files that decide this item's result: its own mask, map or reference."""
+    def companions(self, item: Item, *, strict: bool = False) -> list[Path]:
+        """Return further files that decide this item's result: its own mask, map or reference.
+
+        Raise :class:`VolumeError` for one that was asked for and is not there if ``strict``.
+        """
         ...
 
     def smaller(self) -> VolumeWork | None:
@@ -92,11 +96,11 @@ class Recipe(Protocol):
         ...
 
     def load(self, say: Say) -> Work:
-        """Make the work, once a process. Raise :class:`LocaldiffError` where it cannot be made."""
+        """Make the work, once per process. Raise :class:`LocaldiffError` where it cannot be made."""
         ...
 
     def pause(self, result: Any, attempt: int) -> float | None:
-        """Seconds after which to try a task again; None where its result is final."""
+        """Return the seconds after which to try a task again; None where its result is final."""
         ...
 
     def lost(self, task: Any, attempt: int, code: str, reason: str) -> Any:

@@ -1,6 +1,7 @@
-"""Follow a recipe for one task after another: here, or in worker processes that may crash or hang without taking the run along.
+"""Follow a recipe for one task after another: here, or in worker processes that may crash or hang without taking the run
+down.
 
-Networks are loaded once a process. Results come in the order in which they are ready.
+Networks are loaded once per process. Results come in the order in which they are ready.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from localdiff_cli.batch.work import Recipe
 from localdiff_cli.errors import EXIT_SIGTERM, LocaldiffError, ModelError
 
 STOP_SECONDS = 3.0
-"""What a worker gets to finish its network step and to clear up, before it is killed."""
+"""How long a worker has to finish its network step and to clean up before it is killed."""
 SLICE_SECONDS = 0.2
 MAX_STARTS = 2
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
@@ -48,7 +49,7 @@ class Terminated(BaseException):
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Within the block SIGTERM raises :class:`Terminated`; elsewhere than in the main thread the caller owns the signals."""
+    """Within the block SIGTERM raises :class:`Terminated`; outside the main thread the caller owns the signals."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the clearing up
@@ -86,7 +87,8 @@ def _group_quota(path: str = "/sys/fs/cgroup/cpu.max") -> int:
 
 
 def threads_for(jobs: int) -> int:
-    """Threads of each of ``jobs`` processes: ``OMP_NUM_THREADS`` where it is set, else the cores divided among them."""
+    """Return the threads of each of ``jobs`` processes: ``OMP_NUM_THREADS`` where it is set, otherwise the cores divided
+    among them."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdecimal() and int(asked) else max(1, available_cores() // max(1, jobs))
 
@@ -133,7 +135,8 @@ def run_here(recipe: Recipe, tasks: list[Any], listener: Listener) -> Generator[
 
 
 def next_attempt(pause: float, attempt: int) -> int:
-    """A pause waits for somebody else: only a try at once counts as another attempt.
+    """Return the number of the next attempt: a pause waits for somebody else, so only an immediate try counts as another
+    one.
 
     >>> next_attempt(0.0, 1), next_attempt(2.0, 1)
     (2, 1)
@@ -189,7 +192,7 @@ class _Crew:
                     worker.connection.send(taken)
 
     def listen(self) -> Iterator[Any]:
-        """What the workers said since the last time: final results."""
+        """Yield the final results that the workers have reported since the last time."""
         wait([worker.connection for worker in self.workers], timeout=SLICE_SECONDS)
         for worker in list(self.workers):
             try:

@@ -43,7 +43,7 @@ def bids(
     samples: Annotated[int, typer.Option("--samples", help="Samples per slice; more than one gives their mean, and desc-syntheticstd. Example: --samples 10", rich_help_panel=o.MODEL)] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Seed of all noise. Example: --seed 7", rich_help_panel=o.MODEL)] = 0,
     detector: o.Detector = None, map_: o.Map = None,
-    save_source: Annotated[bool, typer.Option("--save-source", help="Also write what made each voxel, desc-source_dseg: 1 IND, 2 OOD, 3 fused.", rich_help_panel=o.OUTPUT)] = False,
+    save_source: Annotated[bool, typer.Option("--save-source", help="Also write what made each voxel, desc-source_dseg: 1 IND, 2 OOD, 3 fused, 4 unknown.", rich_help_panel=o.OUTPUT)] = False,
     save_brain: Annotated[bool, typer.Option("--save-brain", help="Also write the brain mask used, desc-brain_mask.", rich_help_panel=o.OUTPUT)] = False,
     brain: o.Brain = "auto", bias: o.Bias = None, nan: o.Nan = "refuse", affine_from: o.AffineFrom = None, device: o.Device = "auto", batch_size: o.BatchSize = "auto", cache: o.Cache = None,
     ref: Annotated[Path | None, typer.Option("--ref", help="Dataset with the acquired target contrast on the translations' grid, such as derivatives. (default: BIDS_DIR) Example: --ref derivatives/coregistered", exists=True, file_okay=False, rich_help_panel=REPORT)] = None,
@@ -79,7 +79,8 @@ def bids(
 
 
 def spread(words: list[str]) -> list[str]:
-    """Return the arguments with the option repeated before each of several words after ``--participant-label``: ``a b`` → ``a``, option, ``b``.
+    """Return the arguments with the option repeated before each of several words after ``--participant-label``: ``a b`` →
+    ``a``, option, ``b``.
 
     The words end at the next option; the three positional arguments come before them or stand behind ``--``.
     """

@@ -45,7 +45,8 @@ def _visit(scan: Scan) -> tuple[str, str]:
 
 
 def choose(scans: Iterable[Scan], suffix: str, rules: Filter) -> Iterator[Choice]:
-    """For every visit one image with this ``suffix`` among those that the ``rules`` allow; ``scans`` come visit by visit.
+    """Yield one image of every visit, with this ``suffix`` and among those that the ``rules`` allow; ``scans`` come visit
+    by visit.
 
     Phase, real and imaginary parts show no contrast and are never taken, unless the rules ask for a ``part``.
     """

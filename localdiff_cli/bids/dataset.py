@@ -22,7 +22,7 @@ DESCRIPTIONS = {
     "synthetic": "Drawn by a network from another contrast of the same visit, or found on such an image; not acquired",
     "syntheticstd": "Standard deviation of the synthetic image over samples, voxel by voxel",
     "ood": "Probability that the source image is, there, unlike anything seen in training",
-    "source": "Who drew each voxel: 1 the ordinary process, 2 the out-of-distribution branch, 3 both",
+    "source": "Who drew each voxel: 1 the ordinary process, 2 the out-of-distribution branch, 3 both, 4 unknown",
     "brain": "The brain mask that was used; outside it the synthetic image is 0",
 }
 """Every ``desc-`` of our names."""

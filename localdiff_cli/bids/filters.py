@@ -1,4 +1,4 @@
-"""``--bids-filter-file``: which of a dataset's images are meant, in the form that fMRIPrep and other BIDS Apps take."""
+"""``--bids-filter-file``: which of a dataset's images to use, in the form that fMRIPrep and other BIDS Apps take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Filter = Mapping[str, Any]
 
 
 def read_filters(path: Path) -> dict[str, Filter]:
-    """Filters by the kind of image, lower case: ``{"t1w": {"session": "01", "acquisition": ["mprage", null]}}``.
+    """Return the filters by kind of image, in lower case: ``{"t1w": {"session": "01", "acquisition": ["mprage", null]}}``.
 
     Raise :class:`UsageError` for another form and for entities that BIDS does not have.
     """

@@ -1,4 +1,5 @@
-"""The group level: the evaluation report over all translations that have an acquired image of the same visit to be measured against."""
+"""The group level: the evaluation report over all translations that have an acquired image of the same visit to be measured
+against."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ Visit = tuple[str, str | None]
 
 @dataclass(frozen=True)
 class GroupOptions:
-    """The options of the group level: ``ref`` and ``truth`` are datasets with acquired images and lesion masks (None: the source, none)."""
+    """The options of the group level: ``ref`` and ``truth`` are datasets with acquired images and lesion masks (None: the
+    source, none)."""
 
     model: str
     selection: Selection = field(default_factory=Selection)
@@ -116,7 +118,8 @@ def _conditions(source: Path, made: Mapping[Visit, Path]) -> dict[Visit, Path]:
 
 @contextmanager
 def linked(roles: Mapping[str, tuple[str, Mapping[Visit, Path]]], within: Path) -> Iterator[dict[str, Path]]:
-    """One folder of links for each role that has files, named by visit and the role's suffix alone; they go when the block ends."""
+    """One folder of links for each role that has files, named by visit and the role's suffix alone; they go when the block
+    ends."""
     within.mkdir(parents=True, exist_ok=True)
     base = Path(tempfile.mkdtemp(prefix="group-", dir=within))
     try:

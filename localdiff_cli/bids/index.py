@@ -1,7 +1,7 @@
 """What a BIDS dataset holds: its anatomical images, found by reading folders only, so that 10,000 people take seconds.
 
-Only the folders of the people asked for are read, and no file is opened. (pybids and bids2table index every file of a dataset first;
-the tests compare this index with bids2table's.)
+Only the folders of the people asked for are read, and no file is opened. (pybids and bids2table index every file of a
+dataset first; the tests compare this index with bids2table's.)
 """
 
 from __future__ import annotations
@@ -50,10 +50,9 @@ def read_description(root: Path) -> dict[str, object]:
 
 
 def labels(given: Sequence[str], prefix: str) -> tuple[str, ...]:
-    """Labels without their prefix, whichever way they were given: ``sub-01`` and ``01`` are the same.
+    """Return labels without their prefix, whichever way they were given: ``sub-01`` and ``01`` are the same.
 
-    Raise :class:`UsageError` for an empty one, as a variable of the shell leaves that is not set: it would mean everybody,
-    or nobody.
+    Raise :class:`UsageError` for an empty one, such as an unset shell variable leaves: it would mean everybody, or nobody.
     """
     found = tuple(dict.fromkeys(label.removeprefix(f"{prefix}-") for label in given))
     if "" in found:
@@ -63,7 +62,7 @@ def labels(given: Sequence[str], prefix: str) -> tuple[str, ...]:
 
 
 def scan_dataset(root: Path, subjects: Sequence[str] = (), sessions: Sequence[str] = ()) -> Iterator[Scan]:
-    """Yield every image below ``sub-*/[ses-*/]anat``, ordered by name; of these ``subjects`` and ``sessions`` only, where
+    """Yield every image below ``sub-*/[ses-*/]anat``, ordered by name; only those of ``subjects`` and ``sessions``, where
     some are given.
 
     Links to files are listed whether or not their content is there: reading them says what is missing. Raise

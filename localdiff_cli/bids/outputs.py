@@ -30,7 +30,7 @@ LESION_TEXT = {
 class BidsItem(Item):
     """A volume of a dataset; ``raw`` is the acquired image on whose grid everything lies (a path below the source dataset).
 
-    ``selection`` says why this one was taken, of a visit with several, and which ``others`` were not.
+    ``selection`` says why this one was taken from a visit with several, and which ``others`` were not.
     """
 
     raw: Path = Path()
@@ -40,7 +40,8 @@ class BidsItem(Item):
 
 @dataclass(frozen=True)
 class BidsPlan(OutputPlan):
-    """The outputs under BIDS names: ``space`` is the source's contrast, ``suffix`` the translation's; a lesion mask keeps its image's."""
+    """The outputs under BIDS names: ``space`` is the source's contrast, ``suffix`` the translation's; a lesion mask keeps
+    its image's."""
 
     space: str = "T1w"
 
@@ -64,7 +65,7 @@ class BidsPlan(OutputPlan):
 
 @dataclass(frozen=True, eq=False)
 class BidsWork:
-    """A command's work on one volume, with the sidecars that BIDS wants: each names its sources and its space."""
+    """A command's work on one volume, with the sidecars that BIDS requires: each names its sources and its space."""
 
     inner: VolumeWork
     plan: BidsPlan
@@ -79,9 +80,9 @@ class BidsWork:
         """Where the networks run."""
         return self.inner.device
 
-    def companions(self, item: Item) -> list[Path]:
+    def companions(self, item: Item, *, strict: bool = False) -> list[Path]:
         """Return this volume's own files among those given."""
-        return self.inner.companions(item)
+        return self.inner.companions(item, strict=strict)
 
     def smaller(self) -> BidsWork | None:
         """Return the same work with half the batch; None where the batch is one slice."""
@@ -105,7 +106,7 @@ class BidsWork:
 
 
 def sidecar_facts(item: BidsItem, role: Role, *, stripped: bool) -> dict[str, object]:
-    """Return what BIDS wants to know of one output: sources and space as URIs, whether the skull is gone, what it is."""
+    """Return what BIDS requires about one output: sources and space as URIs, whether the skull is gone, what it is."""
     raw = uri(item.raw, RAW)
     sources = [raw] if item.relative == item.raw else [uri(item.relative), raw]
     facts: dict[str, object] = {

@@ -26,13 +26,13 @@ from localdiff_cli.options import DetectorOptions, RunOptions, SegmentOptions, T
 from localdiff_cli.volumes.contrast import Content, content_of, read_sidecar
 
 MAX_TOLD = 20
-"""Choices of one image among several that are told one by one; of more, their number (``--verbose``: all)."""
+"""How many choices of one image among several are reported one by one; of more, only their number (``--verbose``: all)."""
 NO_SEGMENTER = "none"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which images of a dataset are meant: people and sessions by label (all, where none is given), and the filter file."""
+    """Which images of a dataset to use: people and sessions by label (all, where none is given), and the filter file."""
 
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
@@ -41,7 +41,8 @@ class Selection:
 
 @dataclass(frozen=True)
 class ParticipantOptions:
-    """The options of the participant level. ``segmenter``: a bundle, ``none``, or None for the target contrast's, if there is one."""
+    """The options of the participant level. ``segmenter``: a bundle, ``none``, or None for the target contrast's, if there
+    is one."""
 
     translate: TranslateOptions
     detector: DetectorOptions = field(default_factory=DetectorOptions)
@@ -51,7 +52,7 @@ class ParticipantOptions:
 
 
 def choices_of(root: Path, suffix: str, selection: Selection) -> list[Choice]:
-    """Return one image a visit. Raise :class:`NoInputError` where no image is left, :class:`UsageError` for a filter that
+    """Return one image per visit. Raise :class:`NoInputError` where no image is left, :class:`UsageError` for a filter that
     cannot be read."""
     filters = read_filters(selection.filter_file) if selection.filter_file else {}
     scans = scan_dataset(root, selection.participants, selection.sessions)
@@ -127,7 +128,8 @@ def _carry_out(recipe: VolumeRecipe, found: Found, shared: RunOptions, reporter:
 
 
 def _segmenter(asked: str | None, bundle: Bundle) -> Bundle | None:
-    """The bundle that finds lesions on the translations; None for none. Raises :class:`UsageError` for one of another contrast."""
+    """The bundle that finds lesions on the translations; None for none. Raises :class:`UsageError` for one of another
+    contrast."""
     if asked == NO_SEGMENTER or (asked is None and bundle.target.segmenter not in bundle_paths()):
         return None
     found = open_bundle(asked or bundle.target.segmenter)

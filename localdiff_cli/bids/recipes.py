@@ -16,7 +16,7 @@ from localdiff_cli.recipes.translate import TranslateRecipe
 
 @dataclass(frozen=True)
 class BidsTranslateRecipe(TranslateRecipe):
-    """How any process makes ready to translate a dataset's images."""
+    """How any process gets ready to translate a dataset's images."""
 
     @cached_property
     def plan(self) -> BidsPlan:
@@ -35,7 +35,7 @@ class BidsTranslateRecipe(TranslateRecipe):
 
 @dataclass(frozen=True)
 class BidsSegmentRecipe(SegmentRecipe):
-    """How any process makes ready to find lesions on the translations."""
+    """How any process gets ready to find lesions on the translations."""
 
     @cached_property
     def plan(self) -> BidsPlan:

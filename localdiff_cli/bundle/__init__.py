@@ -1,7 +1,8 @@
-"""A model bundle: a folder in MONAI's layout with ``configs/metadata.json``, ``models/*.safetensors`` and a card ``README.md``.
+"""A model bundle: a folder in MONAI's layout with ``configs/metadata.json``, ``models/*.safetensors`` and a card
+``README.md``.
 
-``schema`` says what the metadata may hold, ``store`` reads and writes the folder, ``load`` makes networks of the weights, ``card``
-writes the card.
+``schema`` says what the metadata may hold, ``store`` reads and writes the folder, ``load`` makes networks of the weights,
+``card`` writes the card.
 """
 
 from localdiff_cli.bundle.load import (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from localdiff_cli.segmentation.network import LesionNetwork
 
 UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What building a network of unfit settings, or filling it with other weights, may raise."""
+"""Errors that building a network with unfit settings, or filling it with other weights, may raise."""
 
 N = TypeVar("N", bound="nn.Module")
 SCHEDULES = ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine")
@@ -117,8 +117,8 @@ def load_expert(bundle: Bundle, device: torch.device) -> TranslatorNetwork | Con
 
 
 def detector_bundle(bundle: Bundle) -> Bundle:
-    """Return who holds the bundle's PatchCore memory bank: itself, or the bundle of the same condition that its metadata
-    name.
+    """Return the bundle that holds the PatchCore memory bank: this one, or the one of the same condition that its metadata
+    names.
 
     Raise :class:`ModelError` where that one is not here, or holds another bank than it did.
     """
@@ -136,7 +136,7 @@ def detector_bundle(bundle: Bundle) -> Bundle:
 
 
 def load_detector(bundle: Bundle, false_alarm: float, device: torch.device, backbone_weights: Path | None = None) -> PatchCoreDetector:
-    """Return the bundle's PatchCore detector, calibrated for ``false_alarm``. ``backbone_weights``: for backbones no
+    """Return the bundle's PatchCore detector, calibrated for ``false_alarm``. ``backbone_weights``: for backbones that no
     package carries.
 
     Raise :class:`ModelError` where the bundle has none or it is damaged.

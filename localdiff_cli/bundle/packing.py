@@ -1,7 +1,8 @@
-"""Weights as they lie on disk: whole or half precision, or 8 bits with one scale for each row of a matrix or filter of a convolution.
+"""Weights as they are stored on disk: whole or half precision, or 8 bits with one scale for each row of a matrix or filter
+of a convolution.
 
-A tensor ``w`` in 8 bits is two: ``w`` int8 and ``w.scale`` float32, and the weight is their product. They are unpacked to float32 when they
-are read, so that what is computed does not depend on how they were stored, only on what was.
+A tensor ``w`` in 8 bits is two: ``w`` int8 and ``w.scale`` float32, and the weight is their product. They are unpacked to
+float32 when they are read, so that what is computed does not depend on how they were stored, only on what was.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ Storage = Literal["float32", "float16", "int8"]
 STORAGES: tuple[Storage, ...] = get_args(Storage)
 SCALE = ".scale"
 MOST = 127
-"""The largest whole number a packed weight is."""
+"""The largest whole number that a packed weight can be."""
 
 
 def pack(tensors: dict[str, Tensor], storage: Storage) -> dict[str, Tensor]:
-    """Return the tensors to be written. In ``int8`` what has one dimension stays float16; whole numbers stay as they are."""
+    """Return the tensors to be written. With ``int8``, tensors of one dimension stay float16; whole numbers stay as they
+    are."""
     stored: dict[str, Tensor] = {}
     for name, values in tensors.items():
         if not values.is_floating_point():
@@ -32,7 +34,8 @@ def pack(tensors: dict[str, Tensor], storage: Storage) -> dict[str, Tensor]:
 
 
 def _in_8_bits(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers from −127 to 127, and the scale of each index of the first dimension; what is not finite makes a scale that is not."""
+    """Whole numbers from −127 to 127, and the scale of each index of the first dimension; what is not finite makes a scale
+    that is not."""
     import torch
 
     scale = (values.abs().flatten(1).amax(dim=1) / MOST).clamp(min=torch.finfo(torch.float32).tiny)

@@ -1,6 +1,8 @@
-"""The JSON schema of a bundle's metadata, made from the settings themselves: ``python -m localdiff_cli.bundle.published`` writes it.
+"""The JSON schema of a bundle's metadata, made from the settings themselves: ``python -m localdiff_cli.bundle.published``
+writes it.
 
-It is ``models/schema.json``; a bundle of one's own can be checked against it by any JSON Schema validator before localdiff sees it.
+It is ``models/schema.json``; a bundle of one's own can be checked against it by any JSON Schema validator before localdiff
+sees it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of 
 
 @dataclass(frozen=True)
 class CalibrationSpec:
-    """A detector's calibration on held-out healthy slices: patch distances ``values`` at the quantiles ``levels``, and the map's σ_a."""
+    """A detector's calibration on held-out healthy slices: patch distances ``values`` at the quantiles ``levels``, and the
+    map's σ_a."""
 
     levels: tuple[float, ...]
     values: tuple[float, ...]
@@ -84,7 +87,7 @@ REQUIRED = ("format", "task", "name", "condition", "bias", "brain")
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the schema as JSON Schema 2020-12: settings take no key that they do not have, the metadata as a whole any
+    """Return the schema as JSON Schema 2020-12: settings accept only keys that they have, the metadata as a whole any
     other."""
     schema = TypeAdapter(Metadata).json_schema()
     parts: dict[str, dict[str, Any]] = schema["$defs"]

@@ -1,6 +1,8 @@
-"""What a bundle's metadata may say: settings whose range and meaning stand beside the field, and the check of JSON against them.
+"""What a bundle's metadata may say: settings whose range and meaning stand beside the field, and the check of JSON against
+them.
 
-Settings of networks and schedules stand where they are used (``diffusion/``, ``segmentation/``, ``adapters/``), with their ranges likewise.
+Settings of networks and schedules stand where they are used (``diffusion/``, ``segmentation/``, ``adapters/``), with their
+ranges likewise.
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ class SegmenterDefaults:
 
 @dataclass(frozen=True)
 class Head:
-    """What must be right for a bundle to be opened at all; its parts are checked when they are asked for."""
+    """What must be right for a bundle to be opened at all; its parts are checked when they are used."""
 
     format: Literal[1]
     task: Literal["translate", "segment"]
@@ -181,7 +183,7 @@ FUNCTIONAL_KEYS = ("format", "task", "condition", "target", "grid", "bias", "bra
 
 
 def damaged(path: Path, found: str, expected: str) -> ModelError:
-    """Return the error for a bundle's file ``path`` that holds something else than it should."""
+    """Return the error for a bundle's file ``path`` that holds something other than it should."""
     return ModelError(f"{path}: found {_short(found)}; expected {expected}. {MEND}", code="bundle")
 
 
@@ -196,7 +198,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def checked(kind: type[T], values: Any, path: Path) -> T:
-    """JSON values as ``kind``, every type and range as its fields have them. Raises :class:`ModelError`, which names the first fault."""
+    """Return JSON values as ``kind``, with every type and range checked against its fields. Raise :class:`ModelError`,
+    which names the first fault."""
     try:
         made: T = _adapter(cast(Hashable, kind)).validate_json(json.dumps(values), strict=True)
         return made
@@ -222,7 +225,7 @@ def settings_of(kind: type[T], values: Any, path: Path) -> T:
 
 
 def parse(path: Path, metadata: dict[str, Any]) -> Bundle:
-    """Return the bundle in ``path`` that ``metadata`` describe. Raise :class:`ModelError` where they cannot."""
+    """Return the bundle in ``path`` that ``metadata`` describes. Raise :class:`ModelError` where it describes none."""
     head = checked(Head, metadata, path)
     condition = settings_of(Contrast, metadata.get("condition"), path)
     translates = head.task == "translate" and "target" in metadata

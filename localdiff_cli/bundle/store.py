@@ -78,7 +78,7 @@ def _is_bundle(path: Path) -> bool:
 
 
 def open_bundle(name_or_path: str) -> Bundle:
-    """Return a bundle by its name or folder, read once a process unless its metadata change.
+    """Return a bundle by its name or folder, read once per process unless its metadata changes.
 
     Raise :class:`ModelError` where it is missing, damaged or of another format.
     """

@@ -36,12 +36,12 @@ BANDS_PEOPLE = 16
 
 
 def cuts(text: str | None) -> tuple[float, ...] | None:
-    """Of ``--taus``: ``0.2,0.1,0.3`` as numbers. Raise :class:`UsageError` for anything else."""
+    """Return the cuts of ``--taus``: ``0.2,0.1,0.3`` as numbers. Raise :class:`UsageError` for anything else."""
     return _listed("--taus", text, 1e-6, 1.0)
 
 
 def emphases(text: str | None) -> tuple[float, ...] | None:
-    """Of ``--emphases``: ``1.5,1`` as numbers, each once. Raise :class:`UsageError` for anything else."""
+    """Return the values of ``--emphases``: ``1.5,1`` as numbers, each once. Raise :class:`UsageError` for anything else."""
     found = _listed("--emphases", text, 0.0, 10.0)
     return None if found is None else tuple(dict.fromkeys(found))
 

@@ -1,4 +1,4 @@
-"""``--dicom-out``: what a command has written, once more as DICOM series of the sources' patients and studies."""
+"""``--dicom-out``: write a command's outputs a second time, as DICOM series of the sources' patients and studies."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _source_contrast(translations: Index) -> str | None:
 
 
 NEEDED = ("reference", "brain")
-"""Roles without which a case is not evaluated where they were given: another brain would give other figures."""
+"""Roles that every case needs once they are given: another brain would give other figures."""
 
 
 def pair(indices: dict[str, Index]) -> tuple[list[CaseFiles], list[Unpaired]]:

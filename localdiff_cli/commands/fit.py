@@ -228,7 +228,7 @@ def fit_segmenter(options: FitOptions, train: TrainOptions, own: SegmenterFit) -
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
-    """``64,96,128`` → (64, 96, 128). Raises :class:`UsageError` for anything else."""
+    """Return ``64,96,128`` as (64, 96, 128). Raise :class:`UsageError` for anything else."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:

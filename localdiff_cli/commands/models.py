@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def list_models() -> int:
-    """One line a bundle: name, task, contrasts, folder."""
+    """Print one line per bundle: name, task, contrasts, folder."""
     paths = bundle_paths()
     if not paths:
         say("no bundles found in:\n" + "\n".join(f"  {folder}" for folder in bundle_folders()))
@@ -47,7 +47,7 @@ def list_models() -> int:
 
 
 def show_model(name: str) -> int:
-    """The bundle's card, its hash first."""
+    """Print the bundle's card, its hash first."""
     bundle = open_bundle(name)
     say(f"{bundle.name}  {bundle.path}\nhash {bundle.hash}\n")
     card = bundle.path / "README.md"
@@ -57,7 +57,7 @@ def show_model(name: str) -> int:
 
 
 def verify_models(names: list[str]) -> int:
-    """Verify the named bundles, or all; exit code 4 when one fails."""
+    """Verify the named bundles, or all; return exit code 4 when one fails."""
     code = EXIT_OK
     for name in names or list(bundle_paths()):
         try:
@@ -86,7 +86,7 @@ def _calibration_told(bundle: Bundle) -> list[str]:
 
 
 def pack_model(name: str, to: Path | None) -> int:
-    """Store a bundle's networks in 8 bits a weight, where it lies or as a copy in ``to``; what it measured is forgotten.
+    """Store a bundle's networks in 8 bits a weight, in place or as a copy in ``to``; drop what it measured.
 
     Raise :class:`ModelError` where it cannot be read or has no network, :class:`UsageError` where ``to`` is there already.
     """

@@ -54,7 +54,7 @@ def execution(asked: Asked) -> Execution:
 
 
 def shard_of(text: str | None) -> tuple[int, int] | None:
-    """``3/16``: the third of sixteen. Raises :class:`UsageError` for anything else."""
+    """Return ``3/16`` as the third of sixteen. Raise :class:`UsageError` for anything else."""
     if text is None:
         return None
     number, slash, count = text.partition("/")

@@ -17,7 +17,8 @@ from localdiff_cli.recipes.segment import SegmentRecipe
 
 
 def _segmenters() -> list[Bundle]:
-    """All segmenters installed; what is damaged or foreign among the bundles is passed over (``localdiff models list`` names it)."""
+    """All segmenters installed; what is damaged or foreign among the bundles is passed over (``localdiff models list``
+    names it)."""
     bundles = []
     for name in bundle_paths():
         with suppress(ModelError):

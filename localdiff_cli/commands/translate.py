@@ -53,7 +53,8 @@ def _check_copy(options: TranslateOptions, bundle: Bundle) -> None:
 
 
 def _check_calibration(path: Path, detector: DetectorOptions, options: TranslateOptions) -> None:
-    """Raise :class:`UsageError` for a certificate that cannot be read or has not this interval, or beside what it decides itself."""
+    """Raise :class:`UsageError` for a certificate that cannot be read or has not this interval, or beside what it decides
+    itself."""
     from localdiff_cli.guarantees.certificate import read_certificate
 
     if detector.tau is not None or detector.map is not None or options.emphasis is not None:

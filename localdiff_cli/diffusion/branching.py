@@ -1,6 +1,7 @@
 """Branching: separate reverse processes inside and outside the OOD region (examples/docs/concepts.md §2).
 
-Both branches are one state, the OOD half stacked on the IND half, so that they share x_T, the noise and one forward a step.
+Both branches are one state, the OOD half stacked on the IND half, so that they share x_T, the noise and one forward pass
+per step.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.diffusion.space import PIXELS, Space
 
 OOD_BRANCHES = ("network", "copy", "mean")
-"""Whence the OOD branch's x_0: the network's estimate; c · B, the condition itself; or half of each."""
+"""Where the OOD branch's x_0 comes from: the network's estimate; c · B, the condition itself; or half of each."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,17 @@ def _window(used: Tensor, margin: int, multiple: int) -> slice:
 
 
 def ood_condition(condition: Tensor, ood_mask: Tensor) -> Tensor:
-    """c · B."""
+    """Return c · B."""
     return condition * ood_mask
 
 
 def ind_condition(condition: Tensor, ood_mask: Tensor, context: float) -> Tensor:
-    """c · max(1 − B, λ)."""
+    """Return c · max(1 − B, λ)."""
     return condition * (1 - ood_mask.to(condition.dtype)).clamp(min=context)
 
 
 def split(state: State) -> State:
-    """One process into two that start alike: ``(N, …)`` → ``(2N, …)``, OOD half first.
+    """Split one process into two that start alike: ``(N, …)`` → ``(2N, …)``, OOD half first.
 
     >>> split(State(torch.zeros(3, 1, 8, 8))).x.shape
     torch.Size([6, 1, 8, 8])
@@ -85,13 +86,13 @@ def branch_denoiser(
     """Return the x_0 estimates of both branches for a stacked state.
 
     ``condition`` ``(N, C, H, W)`` in [0, 1]; ``ood_mask`` B ``(N, 1, H, W)`` bool. The OOD branch's estimate is background
-    outside B. ``expert`` is a second network for the OOD branch; ``crop`` lets that branch pay for its region only.
-    ``space`` says where x_t lives; ``seen`` is B on the condition's grid where that is another than x_t's. An
-    ``ood_branch`` of copy or mean takes the condition for the target: they must share a contrast. A copy asks no network.
+    outside B. ``expert`` is a second network for the OOD branch; with ``crop`` that branch costs only as much as its
+    region. ``space`` says where x_t lives; ``seen`` is B on the condition's grid where that differs from x_t's. An
+    ``ood_branch`` of copy or mean takes the condition for the target: they must share a contrast. A copy uses no network.
     With ``told``, the soft map M ``(N, 1, H, W)``, the expert is one that sees the whole of c, and M beside it.
-    ``emphasis`` w draws x_0^ood + (w − 1)(x_0^ood − x_0^ind): beyond 1 what the OOD branch adds is drawn more strongly than
-    it dares to, as classifier-free guidance does (Ho & Salimans 2022, eq. 6). Raise ``ValueError`` for another
-    ``ood_branch``.
+    ``emphasis`` w draws x_0^ood + (w − 1)(x_0^ood − x_0^ind): beyond 1, what the OOD branch adds is drawn more strongly
+    than the branch itself draws it, as classifier-free guidance does (Ho & Salimans 2022, eq. 6). Raise ``ValueError`` for
+    another ``ood_branch``.
     """
     if ood_branch not in OOD_BRANCHES:
         raise ValueError(f"ood_branch: found {ood_branch!r}; expected one of {', '.join(OOD_BRANCHES)}")
@@ -129,5 +130,5 @@ def branch_denoiser(
 
 
 def emphasised(x0_ood: Tensor, x0_ind: Tensor, emphasis: float) -> Tensor:
-    """x_0^ood + (w − 1)(x_0^ood − x_0^ind) in the network's range [−1, 1]; x_0^ood itself for w = 1."""
+    """Return x_0^ood + (w − 1)(x_0^ood − x_0^ind) in the network's range [−1, 1]; x_0^ood itself for w = 1."""
     return x0_ood if emphasis == 1 else (x0_ood + (emphasis - 1) * (x0_ood - x0_ind)).clamp(-1, 1)

@@ -1,4 +1,4 @@
-"""Device and precision: the one asked for runs, or the run stops with the reason."""
+"""Device and precision: use what was asked for, or stop with the reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. Raises :class:`DeviceError` where it is not there."""
+    """Return the device for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. Raise :class:`DeviceError` where it is not
+    there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -44,15 +45,15 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def automatic_batch(device: torch.device) -> int:
-    """Slices at a time: enough to fill a GPU, or one for each thread of a CPU."""
+    """Return the number of slices at a time: enough to fill a GPU, or one for each thread of a CPU."""
     return 16 if device.type != "cpu" else max(8, torch.get_num_threads())
 
 
 def on_device(model: Callable[[Tensor, Tensor, Tensor], Tensor], device: torch.device, precision: str) -> Model:
     """Return a network as a model whose result does not depend on the batch, nor on the number of threads.
 
-    On a CPU each slice runs alone on one thread, since the last bits of a matrix product depend on its size and on the threads that
-    share it, and batching gains nothing there. On a GPU the batch runs as one.
+    On a CPU each slice runs alone on one thread, since the last bits of a matrix product depend on its size and on the
+    threads that share it, and batching gains nothing there. On a GPU the batch runs as one.
     """
 
     def run(x_t: Tensor, condition: Tensor, t: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Fusion: the branches become one again at t_f (examples/docs/concepts.md §3), and the whole of Local Diffusion from noise to image."""
+"""Fusion: the branches become one again at t_f (examples/docs/concepts.md §3), and the whole of Local Diffusion from noise
+to image."""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ ShowsAnomaly = Callable[[Tensor], bool]
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """Local Diffusion: ``context`` λ, ``branch_step`` plain steps before the branches part, ``fusion_step`` joint steps after fusion.
+    """Local Diffusion: ``context`` λ, ``branch_step`` plain steps before the branches part, ``fusion_step`` joint steps
+    after fusion.
 
-    ``soft`` blends by M instead of B. ``ood_branch``: the network's x_0 inside B, or (where condition and target share a contrast) a
-    copy of the condition, or the mean of both. ``emphasis`` w: how far the OOD branch goes beyond the IND branch, 1 as it draws.
+    ``soft`` blends by M instead of B. ``ood_branch``: the network's x_0 inside B, or (where condition and target share a
+    contrast) a copy of the condition, or the mean of both. ``emphasis`` w: how far the OOD branch goes beyond the IND
+    branch, 1 as it draws.
     """
 
     context: float = 0.95
@@ -37,7 +40,7 @@ class LocalSettings:
 class Region:
     """Where a slice is OOD: ``mask`` B bool and ``map`` M in [0, 1], both ``(N, 1, H, W)``; ``crop`` around B, or None.
 
-    ``seen`` is B on the condition's grid, where that is another than x_t's.
+    ``seen`` is B on the condition's grid, where that differs from x_t's.
     """
 
     mask: Tensor
@@ -59,8 +62,8 @@ class Region:
 class Process:
     """A reverse process: the network, its schedule, the sampler's step, the (t, t_prev) pairs and the noise of each step.
 
-    ``expert`` is a second network for the OOD branch, which sees c · B alone, or, where it is ``told``, the whole of c and M; ``space``
-    says where x_t lives.
+    ``expert`` is a second network for the OOD branch, which sees c · B alone, or, where it is ``told``, the whole of c and
+    M; ``space`` says where x_t lives.
     """
 
     model: Model
@@ -86,12 +89,13 @@ class Process:
 
 
 def plain(process: Process, condition: Tensor, x_T: Tensor) -> Tensor:
-    """The ordinary conditional reverse process: ``condition`` in [0, 1], ``x_T`` noise, both ``(N, 1, H, W)`` → x_0."""
+    """Run the ordinary conditional reverse process: ``condition`` in [0, 1], ``x_T`` noise, both ``(N, 1, H, W)`` → x_0."""
     return process.walk(process.joint(condition), State(x_T), 0, len(process.pairs)).x
 
 
 def fuse(state: State, weight: Tensor) -> State:
-    """x_0 = B · x_0^ood + (1 − B) · x_0^ind, and x_t likewise; ``weight`` ``(N, 1, H, W)`` in [0, 1] is B or M.
+    """Fuse the branches: x_0 = B · x_0^ood + (1 − B) · x_0^ind, and x_t likewise; ``weight`` ``(N, 1, H, W)`` in [0, 1] is
+    B or M.
 
     >>> ood, ind = torch.ones(1, 1, 1, 3), torch.zeros(1, 1, 1, 3)
     >>> fuse(State(torch.cat([ood, ind])), torch.tensor([[[[1.0, 0.5, 0.0]]]])).x.flatten().tolist()
@@ -109,7 +113,7 @@ def fuse(state: State, weight: Tensor) -> State:
 def local(
     process: Process, condition: Tensor, x_T: Tensor, region: Region, settings: LocalSettings, shows: ShowsAnomaly | None = None
 ) -> Tensor:
-    """Local Diffusion: plain, branched, fused and joint steps; ``shows`` turns on guided timing (one slice at a time).
+    """Run Local Diffusion: plain, branched, fused and joint steps; ``shows`` turns on guided timing (one slice at a time).
 
     Equals :func:`plain` exactly where B is empty, or covers everything and the network itself draws the OOD branch. Raise
     ``ValueError`` where the plain and the joint steps together exceed all steps.

@@ -79,7 +79,7 @@ class TranslatorNetwork(nn.Module):
 
 def told_network(network: TranslatorNetwork) -> TranslatorNetwork:
     """Return the same network with a further input for M whose weights are 0: it answers as before until it has learnt to
-    listen."""
+    use M."""
     settings = replace(network.settings, told=True)
     made = TranslatorNetwork(settings)
     weights = network.state_dict()

@@ -23,7 +23,8 @@ class NoiseKey:
     shared: bool = True
 
     def field(self, step: int, slice_number: int, shape: tuple[int, int]) -> Tensor:
-        """Standard normal ``(1, H, W)`` float32 for one step of one slice (Philox, keyed by SHA-256 of the whole key).
+        """Return standard normal noise ``(1, H, W)`` float32 for one step of one slice (Philox, keyed by SHA-256 of the
+        whole key).
 
         >>> key = NoiseKey(seed=0, sample=0, fingerprint="a volume")
         >>> torch.equal(key.field(3, 0, (4, 4)), NoiseKey(0, 0, "a volume").field(3, 9, (4, 4)))  # shared by all slices
@@ -38,7 +39,7 @@ class NoiseKey:
         return torch.from_numpy(generator.standard_normal((1, *shape), dtype=np.float32))
 
     def batch(self, step: int, slices: list[int], shape: tuple[int, int]) -> Tensor:
-        """:meth:`field` of several slices, ``(N, 1, H, W)``."""
+        """Return :meth:`field` of several slices, ``(N, 1, H, W)``."""
         if self.shared:
             return self.field(step, 0, shape).expand(len(slices), 1, *shape)
         return torch.stack([self.field(step, k, shape) for k in slices])

@@ -1,7 +1,7 @@
 """Reverse processes: one loop over explicit (t, t_prev) pairs, and one equation for each sampler.
 
 A denoiser gives the x_0 estimate, ``(x_t, t) → x_0``; a step moves x_t to x_{t_prev}. A state carries what the next step
-needs, so that a process may be stopped, split into branches, fused and taken up again at any pair.
+needs, so that a process may be stopped, split into branches, fused and resumed at any pair.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Step(Protocol):
 
 
 class Model(Protocol):
-    """Any conditional diffusion network: ``x_t``, ``condition`` ``(N, C, H, W)``, ``t`` ``(N,)`` → ε, x_0 or v, as its schedule says."""
+    """Any conditional diffusion network: ``x_t``, ``condition`` ``(N, C, H, W)``, ``t`` ``(N,)`` → ε, x_0 or v, as its
+    schedule says."""
 
     def __call__(self, x_t: Tensor, condition: Tensor, t: Tensor) -> Tensor: ...
 
@@ -54,7 +55,7 @@ def denoiser(model: Model, schedule: Schedule, condition: Tensor, *, clip: bool 
 
 
 def ddim_step(schedule: Schedule, state: State, x0: Tensor, pair: StepPair, noise: Callable[[], Tensor], *, eta: float = 0.0) -> Tensor:
-    """DDIM (Song et al. 2021, eq. 12); ``eta`` 0 is deterministic, 1 is DDPM's ancestral step for any pair."""
+    """Take a step of DDIM (Song et al. 2021, eq. 12); ``eta`` 0 is deterministic, 1 is DDPM's ancestral step for any pair."""
     now, then = schedule.alpha_bar(pair[0]), schedule.alpha_bar(pair[1])
     epsilon = (state.x - math.sqrt(now) * x0) / math.sqrt(1 - now)
     sigma = eta * math.sqrt((1 - then) / (1 - now) * (1 - now / then))
@@ -63,7 +64,7 @@ def ddim_step(schedule: Schedule, state: State, x0: Tensor, pair: StepPair, nois
 
 
 def ddpm_step(schedule: Schedule, state: State, x0: Tensor, pair: StepPair, noise: Callable[[], Tensor]) -> Tensor:
-    """DDPM (Ho et al. 2020, eq. 7): the posterior q(x_{t_prev} | x_t, x_0) between any two timesteps."""
+    """Take a step of DDPM (Ho et al. 2020, eq. 7): the posterior q(x_{t_prev} | x_t, x_0) between any two timesteps."""
     now, then = schedule.alpha_bar(pair[0]), schedule.alpha_bar(pair[1])
     ratio = now / then
     mean = (math.sqrt(then) * (1 - ratio) * x0 + math.sqrt(ratio) * (1 - then) * state.x) / (1 - now)
@@ -77,7 +78,8 @@ def _log_snr(alpha_bar: float) -> float:
 
 
 def dpm_solver_step(schedule: Schedule, state: State, x0: Tensor, pair: StepPair, noise: Callable[[], Tensor]) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); first order at the first step and onto the clean image."""
+    """Take a step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); first order at the first step and onto the clean
+    image."""
     if pair[1] == CLEAN:
         return x0
     now, then = schedule.alpha_bar(pair[0]), schedule.alpha_bar(pair[1])
@@ -108,7 +110,7 @@ def step_of(name: str, eta: float = 0.0) -> Step:
 
 
 def advance(step: Step, denoise: Denoise, schedule: Schedule, state: State, number: int, pair: StepPair, noise_of: NoiseOf) -> State:
-    """One step of the reverse process; ``number`` counts from the first pair and keys the noise."""
+    """Take one step of the reverse process; ``number`` counts from the first pair and keys the noise."""
     x0 = denoise(state.x, pair[0])
     return State(step(schedule, state, x0, pair, lambda: noise_of(number)), x0, pair[0])
 
@@ -116,7 +118,7 @@ def advance(step: Step, denoise: Denoise, schedule: Schedule, state: State, numb
 def sample(
     step: Step, denoise: Denoise, schedule: Schedule, state: State, pairs: Iterable[tuple[int, StepPair]], noise_of: NoiseOf
 ) -> State:
-    """Walk numbered ``pairs``; the plain sampler when they are all there are."""
+    """Walk numbered ``pairs``; this is the plain sampler when they are all the pairs."""
     for number, pair in pairs:
         state = advance(step, denoise, schedule, state, number, pair, noise_of)
     return state

@@ -51,7 +51,7 @@ class Schedule:
         return scheduler.alphas_cumprod.double()
 
     def alpha_bar(self, t: int) -> float:
-        """ᾱ_t; 1 for the clean image (t = −1).
+        """Return ᾱ_t; 1 for the clean image (t = −1).
 
         >>> schedule = Schedule()
         >>> schedule.alpha_bar(-1), round(schedule.alpha_bar(499), 3), round(schedule.alpha_bar(999), 6)
@@ -60,7 +60,7 @@ class Schedule:
         return 1.0 if t == CLEAN else float(self.alphas_cumprod[t])
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε; ``x0``, ``noise`` ``(N, C, H, W)``, ``t`` ``(N,)``."""
+        """Return x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε; ``x0``, ``noise`` ``(N, C, H, W)``, ``t`` ``(N,)``."""
         alpha_bar = self.alphas_cumprod.to(x0.dtype).to(x0.device)[t].view(-1, 1, 1, 1)
         return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
 
@@ -110,9 +110,9 @@ class GivenSchedule(Schedule):
 
 
 def step_pairs(num_train_timesteps: int, steps: int) -> tuple[StepPair, ...]:
-    """``steps`` pairs (t, t_prev) from T − 1 down to the clean image (−1), evenly spaced.
+    """Return ``steps`` pairs (t, t_prev) from T − 1 down to the clean image (−1), evenly spaced.
 
-    Raises ``ValueError`` unless 1 ≤ ``steps`` ≤ T.
+    Raise ``ValueError`` unless 1 ≤ ``steps`` ≤ T.
 
     >>> step_pairs(1000, 4)
     ((999, 749), (749, 499), (499, 249), (249, -1))

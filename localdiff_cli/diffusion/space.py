@@ -22,9 +22,9 @@ def _as_pixels(image: Tensor) -> Tensor:
 class Space:
     """The grid and the range of x_t.
 
-    ``encode`` takes a (masked) condition in [0, 1] to what the network is shown; ``background`` is the target's background there, a
-    number or ``(1, C, h, w)``; ``clip`` keeps the x_0 estimates in [−1, 1]. ``image`` takes an image of the
-    target in [0, 1] to its x_0.
+    ``encode`` takes a (masked) condition in [0, 1] to what the network is shown; ``background`` is the target's background
+    there, a number or ``(1, C, h, w)``; ``clip`` keeps the x_0 estimates in [−1, 1]. ``image`` takes an image of the target
+    in [0, 1] to its x_0.
     """
 
     encode: Callable[[Tensor], Tensor] = _as_it_is

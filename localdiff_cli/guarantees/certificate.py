@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 FORMAT = 3
 MAX_BYTES = 64 << 20
 FREE = ("Command", "Match", "DataType", "Device", "Saved", "Calibration")
-"""Settings of a translation that decide none of the risks."""
+"""Settings of a translation that affect none of the risks."""
 FREE_PREPARING = ("brain", "nan")
 
 
 class Cohort(TypedDict):
     """Who proved it: how many patients, of what kinds, of which split, judged on every n-th slice.
 
-    ``chose_settings`` of them chose settings of the bundle; ``bands_from`` others shaped the bands.
+    On ``chose_settings`` of them settings of the bundle were chosen; ``bands_from`` others shaped the bands.
     """
 
     patients: int
@@ -41,12 +41,12 @@ class Cohort(TypedDict):
 class Certificate:
     """What a cohort has proven of a bundle.
 
-    ``settings``: all that decides a translation but the cut ``tau``, which was chosen among ``taus``, as the ``emphasis`` was among
-    ``emphases``. ``cohort``: how many patients of what
-    kinds, how many of them chose settings of the bundle, from how many others the bands have their shape, and how they were measured; no
-    names. ``portraits``: of each patient, in no order (strangeness.py). The promises hold together
-    with ``confidence``, and are void for a volume whose p-value does not exceed ``void_level``. ``intervals``: ``level``, ``bands`` by
-    region (intervals.py) and on how many ``patients`` they were measured; None where none were asked for.
+    ``settings``: all that decides a translation but the cut ``tau``, which was chosen among ``taus``, as the ``emphasis``
+    was among ``emphases``. ``cohort``: how many patients of what kinds, on how many of them settings of the bundle were
+    chosen, from how many others the bands have their shape, and how they were measured; no names. ``portraits``: of each
+    patient, in no order (strangeness.py). The promises hold together with ``confidence``, and are void for a volume whose
+    p-value does not exceed ``void_level``. ``intervals``: ``level``, ``bands`` by region (intervals.py) and on how many
+    ``patients`` they were measured; None where none were asked for.
     """
 
     bundle: str
@@ -107,7 +107,8 @@ def write_certificate(path: Path, certificate: Certificate) -> None:
 
 
 def read_certificate(path: Path) -> Certificate:
-    """Raise :class:`UsageError` for a file that is none, of another format, or changed since it was written."""
+    """Read a certificate. Raise :class:`UsageError` for a file that is not one, has another format, or has changed since it
+    was written."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
@@ -131,7 +132,7 @@ def read_certificate(path: Path) -> Certificate:
 
 
 def check_fits(path: Path, certificate: Certificate, settings: Mapping[str, Any]) -> None:
-    """Raise :class:`UsageError` unless a translation with these ``settings`` is what the certificate speaks of."""
+    """Raise :class:`UsageError` unless a translation with these ``settings`` is what the certificate covers."""
     own = comparable(settings)
     differing = [name for name in sorted({*own, *certificate.settings}) if own.get(name) != certificate.settings.get(name)]
     if differing:

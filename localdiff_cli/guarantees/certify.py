@@ -1,6 +1,8 @@
-"""From a cohort's losses to a certificate: which cut τ of the map, and emphasis, keeps every promise that is asked for, if any does.
+"""From a cohort's losses to a certificate: which cut τ of the map, and emphasis, keeps every promise that is asked for, if
+any does.
 
-The grid is a chain of cuts for each emphasis. Each chain has its equal share of the error (Bonferroni), which its own walk spends.
+The grid is a chain of cuts for each emphasis. Each chain has its equal share of the error (Bonferroni), which its own walk
+spends.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ LEARN_THEN_TEST = "Learn then Test (arXiv 2110.01052) with Hoeffding–Bentkus p
 
 @dataclass(frozen=True)
 class Demand:
-    """What is to be promised: risk → level, ``delta`` = 1 − confidence, and the grid: cuts ``taus``, rising, walked from ``centre`` on, for
-    each of ``emphases``, of which the first is the one to be preferred."""
+    """What is to be promised: risk → level, ``delta`` = 1 − confidence, and the grid: cuts ``taus``, rising, walked from
+    ``centre`` on, for each of ``emphases``, of which the first is the one to be preferred."""
 
     levels: Mapping[str, float]
     delta: float
@@ -45,7 +47,8 @@ class Demand:
 
 @dataclass(frozen=True)
 class Promise:
-    """One risk at its level: on how many patients it was measured and what it was there; p of "it is higher", where it is tested."""
+    """One risk at its level: on how many patients it was measured and what it was there; p of "it is higher", where it is
+    tested."""
 
     risk: str
     says: str
@@ -117,8 +120,8 @@ def _proven(found: Mapping[str, NDArray[np.float64]], asked: Demand, first: int)
 
 
 def _best(proven: Sequence[int], found: Mapping[str, NDArray[np.float64]], asked: Demand) -> int:
-    """Of the places that keep all promises the one that loses the fewest lesions; of equal ones the highest cut, which redraws the least,
-    then the emphasis that was named first."""
+    """Of the places that keep all promises the one that loses the fewest lesions; of equal ones the highest cut, which
+    redraws the least, then the emphasis that was named first."""
     lost = next((found[name] for name in ("missed", COVERAGE) if name in found and len(found[name])), None)
     count = len(asked.taus)
     return max(proven, key=lambda place: (0.0 if lost is None else -float(lost[:, place].mean()), place % count, -place))

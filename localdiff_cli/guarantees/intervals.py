@@ -1,9 +1,10 @@
-"""Bands in every voxel: between which limits the true value lies, by who made the voxel and how bright it was drawn.
+"""Bands in every voxel: between which limits the true value lies, by what made the voxel and how bright it was drawn.
 
-A band begins as a pair of *curves*: where this intensity was drawn, which true values were seen in other people (in training, say; without
-such people the curves are the drawn value itself). In each region both limits are then moved outwards, or inwards, by one number. The
-share of a patient's voxels outside is a loss that falls as that number grows; conformal risk control (theorems.py) gives the smallest with
-which it is at most 1 − level on average over new patients. The promise holds whatever the curves are; good ones make it tight.
+A band begins as a pair of *curves*: where this intensity was drawn, which true values were seen in other people (in
+training, say; without such people the curves are the drawn value itself). In each region both limits are then moved
+outwards, or inwards, by one number. The share of a patient's voxels outside is a loss that falls as that number grows;
+conformal risk control (theorems.py) gives the smallest with which it is at most 1 − level on average over new patients. The
+promise holds whatever the curves are; good ones make it tight.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ KNOTS = np.arange(21) / 20
 LEVELS = np.arange(101) / 100
 """True intensities, as curves are learnt from them."""
 LEAST_PEOPLE = 3
-"""Who must have shown an intensity in a region before a curve is learnt there."""
+"""How many people must have shown an intensity in a region before a curve is learnt there."""
 
 Curve = Mapping[str, Sequence[float]]
 """``low`` and ``high`` at KNOTS."""
@@ -62,7 +63,8 @@ Seen = dict[str, list[list[int]]]
 
 @dataclass(frozen=True, eq=False)
 class Voxels:
-    """A patient's brain: of each voxel the ``true`` value and the drawn ``image`` in [0, 1], its ``source`` label, whether it is lesion.
+    """A patient's brain: of each voxel the ``true`` value and the drawn ``image`` in [0, 1], its ``source`` label, whether
+    it is lesion.
 
     ``true`` is empty where there is no true target.
     """
@@ -90,14 +92,14 @@ def residuals(voxels: Voxels, curves: Mapping[str, Curve]) -> Residuals:
 
 
 def counted(low: NDArray[np.float64], high: NDArray[np.float64], actual: NDArray[np.float64]) -> Counted:
-    """How many of the ``actual`` values lie beyond limits that are moved by each of MARGINS."""
+    """Return how many of the ``actual`` values lie beyond limits that are moved by each of MARGINS."""
     needed = np.sort(np.maximum(low - actual, actual - high))
     beyond = len(needed) - np.searchsorted(needed, MARGINS, side="right")
     return {"voxels": len(needed), "beyond": [int(n) for n in beyond]}
 
 
 def among(source: NDArray[np.uint8], labels: Sequence[int]) -> NDArray[np.bool_]:
-    """Where the source map has one of the labels."""
+    """Return where the source map has one of the labels."""
     table = np.zeros(256, bool)
     table[list(labels)] = True
     return table[source]
@@ -142,7 +144,7 @@ def limits(
 
 
 def moved(low: NDArray[np.float64], high: NDArray[np.float64], by: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Limits moved outwards by a share of the range, cut to [0, 1]; inwards (``by`` below 0) no further than to their middle."""
+    """Return limits moved outwards by a share of the range, cut to [0, 1]; inwards (``by`` below 0) at most to their middle."""
     middle = (low + high) / 2
     return np.clip(np.minimum(low - by, middle), 0, 1), np.clip(np.maximum(high + by, middle), 0, 1)
 
@@ -159,10 +161,11 @@ def seen(voxels: Voxels) -> Seen:
 
 
 def learn(people: Sequence[Seen], level: float) -> dict[str, Curve]:
-    """Curves between which ``level`` of the true values lay, half of the rest on either side; people count alike, however large.
+    """Return curves between which ``level`` of the true values lay, half of the rest on either side; people count alike,
+    however large.
 
-    At each drawn intensity it is the pair of values that loses least in pinball loss. Regions and intensities that fewer than LEAST_PEOPLE
-    showed have none: the nearest that has stands there.
+    At each drawn intensity it is the pair of values that loses least in pinball loss. Regions and intensities that fewer
+    than LEAST_PEOPLE showed have none: the nearest that has one is used there.
     """
     made: dict[str, Curve] = {}
     for region in PARTS:

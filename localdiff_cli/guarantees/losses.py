@@ -18,8 +18,8 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Risk:
-    """A risk: its ``name`` for options and files, what it ``says``, whether it needs ``lesions``, and the ``loss`` of a record at a place
-    of the grid, with its τ."""
+    """A risk: its ``name`` for options and files, what it ``says``, whether it needs ``lesions``, and the ``loss`` of a
+    record at a place of the grid, with its τ."""
 
     name: str
     says: str
@@ -58,7 +58,7 @@ def _invented(record: Record, place: int, tau: float) -> float | None:
 
 
 def harmed(limit: float) -> Callable[[Record, int, float], float | None]:
-    """1 for a patient into whom more than ``limit`` millilitres are falsely drawn, else 0."""
+    """Return a loss that is 1 for a patient into whom more than ``limit`` millilitres are falsely drawn, else 0."""
     return lambda record, place, tau: float(record["grid"][place]["false"] > limit)
 
 
@@ -74,6 +74,7 @@ def risks(harm_ml: float) -> dict[str, Risk]:
 
 
 def losses(risk: Risk, records: Sequence[Record], taus: Sequence[float]) -> NDArray[np.float64]:
-    """``(n, k)``: the patients in whom the risk can be measured, the places of the grid, of which ``taus`` are the cuts."""
+    """Return the losses ``(n, k)`` of the patients in whom the risk can be measured, at the places of the grid, of which
+    ``taus`` are the cuts."""
     rows = [[risk.loss(record, place, tau) for place, tau in enumerate(taus)] for record in records]
     return np.array([row for row in rows if None not in row], np.float64).reshape(-1, len(taus))

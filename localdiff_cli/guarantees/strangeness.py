@@ -1,8 +1,10 @@
-"""Is this patient like those? A portrait of the whole volume in numbers, and its conformal p-value among a cohort's portraits.
+"""Is this patient like those? A portrait of the whole volume in numbers, and its conformal p-value among a cohort's
+portraits.
 
-Four blocks: intensity and sharpness of the condition, what the detector says, the packaged ImageNet network's features, and the sides of a
-voxel. A portrait's strangeness is its distance from all the others; since everybody's is taken among the same n + 1 people, the new one
-included, equal people have equal chances to be the strangest (full conformal prediction, theorems.py).
+Four blocks: intensity and sharpness of the condition, what the detector says, the packaged ImageNet network's features, and
+the sides of a voxel. A portrait's strangeness is its distance from all the others; since everybody's is taken among the
+same n + 1 people, the new one included, equal people have equal chances to be the strangest (full conformal prediction,
+theorems.py).
 """
 
 from __future__ import annotations
@@ -92,7 +94,8 @@ def p_value(portrait: Portrait, cohort: Sequence[Portrait]) -> float:
 
 
 def block_scores(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each row ``(n, d)`` its mean squared distance from the mean of the others, in their standard deviations; ``(n,)``."""
+    """Return, for each row ``(n, d)``, its mean squared distance from the mean of the others, in their standard deviations;
+    ``(n,)``."""
     n = len(rows)
     if n < 3:
         return np.zeros(n)

@@ -1,7 +1,7 @@
 """The arithmetic of the promises: pure functions, each with the theorem that it is.
 
-Patients are the unit throughout. n patients and the next one are *exchangeable* (for Hoeffding–Bentkus: independent and alike); a loss lies
-in [0, 1]. Nothing is assumed about the network.
+Patients are the unit throughout. n patients and the next one are *exchangeable* (for Hoeffding–Bentkus: independent and
+alike); a loss lies in [0, 1]. Nothing is assumed about the network.
 
 * Conformal risk control: Angelopoulos, Bates, Fisch, Lei, Schuster (2022), arXiv 2208.02814, theorem 1.
 * Learn then Test: Angelopoulos, Bates, Candès, Jordan, Lei (2021), arXiv 2110.01052, theorem 1 and section 3.
@@ -24,7 +24,7 @@ RELATIVE_SLACK = 1e-12
 
 
 def risk_bound(losses: NDArray[np.float64]) -> float:
-    """(Σ L_i + 1) / (n + 1): what conformal risk control compares with α, for losses ``(n,)`` in [0, 1]."""
+    """Return (Σ L_i + 1) / (n + 1): what conformal risk control compares with α, for losses ``(n,)`` in [0, 1]."""
     return (float(np.sum(losses)) + 1) / (len(losses) + 1)
 
 
@@ -58,7 +58,8 @@ def errors_affordable(n: int, alpha: float) -> int:
 def hoeffding_bentkus(losses: NDArray[np.float64], alpha: float) -> float:
     """Return a valid p-value of "the mean loss is above α" from losses ``(n,)`` in [0, 1]: small where it is below.
 
-    The smaller of exp(−n h(min(R, α), α)) (Hoeffding) and e · P(Bin(n, α) ≤ ⌈n R⌉) (Bentkus), h the relative entropy of two coins.
+    The smaller of exp(−n h(min(R, α), α)) (Hoeffding) and e · P(Bin(n, α) ≤ ⌈n R⌉) (Bentkus), h the relative entropy of two
+    coins.
     """
     n, mean = len(losses), float(np.mean(losses)) if len(losses) else 1.0
     if n == 0 or mean >= alpha:
@@ -101,8 +102,9 @@ def walk_outwards(p_value: Callable[[int], float], centre: int, count: int, delt
     """Return the settings, of ``count`` in a row, of which the risk is proven with family-wise error ≤ δ; the order is
     fixed beforehand.
 
-    First ``centre`` at δ. Only if it holds the walk goes on to both sides, δ / 2 each, and on each side ends at the first setting that
-    fails. Learn then Test with a graphical procedure: δ goes to the centre, which passes half to either neighbour, each all to its next.
+    First ``centre`` at δ. Only if it holds does the walk go on to both sides, δ / 2 each, and on each side ends at the
+    first setting that fails. Learn then Test with a graphical procedure: δ goes to the centre, which passes half to either
+    neighbour, each all to its next.
     """
     if p_value(centre) > delta:
         return []
@@ -121,5 +123,6 @@ def all_risks(p_values: Sequence[float]) -> float:
 
 
 def conformal_p_value(scores: NDArray[np.float64], own: float) -> float:
-    """(1 + #{i: s_i ≥ s}) / (n + 1): how strange ``own`` is among exchangeable ``scores`` ``(n,)``; at most α in a share α of patients."""
+    """Return (1 + #{i: s_i ≥ s}) / (n + 1): how strange ``own`` is among exchangeable ``scores`` ``(n,)``; at most α in a
+    share α of patients."""
     return float(1 + np.count_nonzero(scores >= own)) / (len(scores) + 1)

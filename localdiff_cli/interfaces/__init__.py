@@ -1,1 +1,2 @@
-"""How other tools are told of ours: Boutiques and 3D Slicer descriptors made from the command line's own options, a nipype interface."""
+"""How other tools learn about ours: Boutiques and 3D Slicer descriptors made from the command line's own options, a nipype
+interface."""

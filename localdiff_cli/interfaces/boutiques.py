@@ -1,4 +1,4 @@
-"""The Boutiques descriptor of ``localdiff-bids``: what CBRAIN, VIP and ``bosh`` run it by."""
+"""The Boutiques descriptor of ``localdiff-bids``: by which CBRAIN, VIP and ``bosh`` run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A command's options as data, read from the annotations that the command line itself is made of: one source for every descriptor."""
+"""A command's options as data, read from the annotations that the command line itself is made of: one source for every
+descriptor."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ class Described:
 
 
 def describe(command: Callable[..., None]) -> list[Described]:
-    """Return the parameters of a command's function, in order; those that only print something and leave (``--version``)
-    are left out."""
+    """Return the parameters of a command's function, in order; those that only print something and exit (``--version``) are
+    left out."""
     hints = get_type_hints(command, include_extras=True)
     found = [_described(name, hints[name], parameter.default) for name, parameter in inspect.signature(command).parameters.items()]
     return [each for each in found if each is not None]

@@ -1,4 +1,5 @@
-"""A nipype interface of ``localdiff translate``. Needs nipype, which is not among our own requirements: ``pip install nipype``."""
+"""A nipype interface of ``localdiff translate``. Needs nipype, which is not among our own requirements:
+``pip install nipype``."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Wanted:
     ood_map: Path | None
 
     def check(self) -> None:
-        """Raise :class:`UsageError` for a file that is of no format that is read or written, or that would be overwritten."""
+        """Raise :class:`UsageError` for a file whose format cannot be read or written, or that would be overwritten."""
         from localdiff_cli.volumes.files import files_of
         from localdiff_cli.volumes.formats import readable, suffix_of
 

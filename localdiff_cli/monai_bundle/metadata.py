@@ -1,4 +1,5 @@
-"""What MONAI asks of a bundle beyond our own metadata: its mandatory keys, and ``configs/inference.json``. JSON only, nothing is loaded."""
+"""What MONAI asks of a bundle beyond our own metadata: its mandatory keys, and ``configs/inference.json``. JSON only,
+nothing is loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ MANDATORY = (
     "version", "changelog", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task", "description",
     "authors", "copyright", "network_data_format",
 )  # fmt: skip
-"""The keys that MONAI's bundle specification wants."""
+"""The keys that MONAI's bundle specification requires."""
 PACKAGES = ("safetensors", "einops", "nibabel")
 FIRST_VERSION = "0.1.0"
 WORKFLOW = "localdiff_cli.monai_bundle.workflow"
@@ -48,7 +49,7 @@ def _version(package: str) -> str:
 
 
 def data_format(metadata: Mapping[str, Any], target: str | None) -> dict[str, object]:
-    """``network_data_format``: one prepared slice in, a slice of the target contrast or of lesion probabilities out."""
+    """Return ``network_data_format``: one prepared slice in, a slice of the target contrast or of lesion probabilities out."""
     common = {
         "type": "image",
         "num_channels": 1,

@@ -1,4 +1,4 @@
-"""Give bundles that were made before what MONAI asks for: ``python -m localdiff_cli.monai_bundle.upgrade models/*``.
+"""Add what MONAI requires to bundles that were made earlier: ``python -m localdiff_cli.monai_bundle.upgrade models/*``.
 
 Keys that are there are left, and the bundle's hash does not change.
 """

@@ -48,7 +48,8 @@ class SliceNetwork(Protocol):
 
 
 class SliceTranslator(nn.Module):
-    """The plain sampler as a network: prepared slices ``(N, 1, H, W)`` in [0, 1] to the target contrast, of that shape and range."""
+    """The plain sampler as a network: prepared slices ``(N, 1, H, W)`` in [0, 1] to the target contrast, of that shape and
+    range."""
 
     dtype = "float32"
 
@@ -61,7 +62,8 @@ class SliceTranslator(nn.Module):
         self.sample = sample_settings(TranslateOptions(mode="plain", seed=seed), self.bundle)
 
     def forward(self, image: Tensor, brain: Tensor | None = None, fingerprint: str = "") -> Tensor:
-        """``brain`` bool like ``image`` (default: where it is not 0); ``fingerprint`` of the volume keys the noise."""
+        """Translate slices: ``brain`` bool like ``image`` (default: where it is not 0); ``fingerprint`` of the volume keys
+        the noise."""
         inside = image > 0 if brain is None else brain
         numbers = tuple(range(len(image)))
         networks = Networks(on_device(self.network, image.device, "fp32"), schedule_of(self.bundle), image.device, self.multiple)
@@ -93,7 +95,8 @@ class SliceSegmenter(nn.Module):
         self.multiple = self.network.settings.multiple
 
     def forward(self, image: Tensor, brain: Tensor | None = None, fingerprint: str = "") -> Tensor:
-        """``brain`` bool like ``image`` (default: where it is not 0); nothing here is random, so ``fingerprint`` is not needed."""
+        """Segment slices: ``brain`` bool like ``image`` (default: where it is not 0); nothing is random, so ``fingerprint``
+        is not needed."""
         return lesion_probability(self.network, image, image > 0 if brain is None else brain)
 
     def to_volume(self, prepared: Prepared, chunk: Chunk, pred: Tensor) -> Volume:
@@ -123,7 +126,8 @@ class PrepareSlicesd:
 
 
 class WriteVolumed:
-    """Writes ``pred`` as a volume on the grid of its source, into ``output_dir``, under its name with the contrast (or mask) as suffix."""
+    """Writes ``pred`` as a volume on the grid of its source, into ``output_dir``, under its name with the contrast (or
+    mask) as suffix."""
 
     def __init__(self, network: SliceNetwork, output_dir: str) -> None:
         self.network, self.output_dir = network, Path(output_dir)
@@ -153,7 +157,7 @@ class VolumeWorkflow:
         self.dataset, self.network, self.inferer, self.postprocessing, self.device = dataset, network, inferer, postprocessing, device
 
     def run(self) -> None:
-        """Do it. Raise :class:`NoInputError` where the dataset is empty."""
+        """Do the work. Raise :class:`NoInputError` where the dataset is empty."""
         if not len(self.dataset):
             raise NoInputError("--dataset_dir: found no .nii or .nii.gz in it; expected volumes to work on", code="no-input")
         for item in self.dataset:

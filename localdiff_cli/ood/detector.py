@@ -18,7 +18,8 @@ from localdiff_cli.threads import apart
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """What a detector found: ``score`` A ``(N, 1, H, W)`` ≥ 0, ``ood_map`` M ``(N, 1, H, W)`` in [0, 1], ``slice_score`` ``(N,)``."""
+    """What a detector found: ``score`` A ``(N, 1, H, W)`` ≥ 0, ``ood_map`` M ``(N, 1, H, W)`` in [0, 1], ``slice_score``
+    ``(N,)``."""
 
     score: Tensor
     ood_map: Tensor
@@ -29,7 +30,8 @@ class Detector(Protocol):
     """Anything that says where slices are out of distribution."""
 
     def __call__(self, condition: Tensor, brain: Tensor) -> Detection:
-        """Detect in ``condition`` ``(N, 1 or 3, H, W)`` float32 in [0, 1], background 0, inside ``brain`` bool ``(N, 1, H, W)``."""
+        """Detect in ``condition`` ``(N, 1 or 3, H, W)`` float32 in [0, 1], background 0, inside ``brain`` bool
+        ``(N, 1, H, W)``."""
         ...
 
 

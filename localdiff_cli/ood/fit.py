@@ -1,4 +1,5 @@
-"""Fit PatchCore: a memory bank from healthy slices, calibrated on held-out healthy slices (examples/docs/concepts.md §1.2 and §1.5)."""
+"""Fit PatchCore: a memory bank from healthy slices, calibrated on held-out healthy slices (examples/docs/concepts.md §1.2
+and §1.5)."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def sample_rows(chunks: Iterable[Tensor], limit: int, generator: np.random.Gener
     """Return a uniform random sample of at most ``limit`` rows of ``(P_i, D)`` float32 chunks; all of them, in order, if
     they are fewer.
 
-    Reservoir sampling (Vitter 1985, algorithm R), so that the chunks never lie in memory together. Returns ``(0, 0)`` when
+    Reservoir sampling (Vitter 1985, algorithm R), so that the chunks never lie in memory together. Return ``(0, 0)`` when
     there is no row.
     """
     kept = np.empty((0, 0), np.float32)

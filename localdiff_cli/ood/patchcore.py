@@ -1,4 +1,5 @@
-"""PatchCore: distances of a slice's patches to a memory bank of healthy patches (Roth et al., CVPR 2022; examples/docs/concepts.md §1).
+"""PatchCore: distances of a slice's patches to a memory bank of healthy patches (Roth et al., CVPR 2022;
+examples/docs/concepts.md §1).
 
 Everything is computed slice by slice, whatever the batch: convolution and matrix libraries choose their algorithm by the
 shape of a call, and a slice's result must not depend, to the last bit, on the slices that happen to lie beside it.
@@ -61,7 +62,7 @@ class MemoryBank:
         return index
 
     def nearest(self, queries: Tensor, count: int) -> Tensor:
-        """Indices ``(P, count)`` int64 of the bank entries nearest to ``queries`` ``(P, D)``, nearest first.
+        """Return the indices ``(P, count)`` int64 of the bank entries nearest to ``queries`` ``(P, D)``, nearest first.
 
         Raise :class:`ModelError` when D is not the bank's.
         """
@@ -75,8 +76,8 @@ class MemoryBank:
         return self.embeddings.square().sum(dim=1)
 
     def closest(self, queries: Tensor) -> Tensor:
-        """Index ``(P,)`` int64 of the bank entry nearest to each of ``queries`` ``(P, D)``: ``nearest(queries, 1)``,
-        sooner.
+        """Return the index ``(P,)`` int64 of the bank entry nearest to each of ``queries`` ``(P, D)``:
+        ``nearest(queries, 1)``, faster.
 
         Every patch of a slice asks this. It is one matrix product, which torch does on the bank's device and, on a CPU, on
         the one thread that the slice has (faiss would take all threads for every slice at once). Raise :class:`ModelError`
@@ -107,15 +108,17 @@ class MemoryBank:
 
 
 def _lowest(table: Tensor) -> Tensor:
-    """Column ``(P,)`` int64 of the least value of each row, the first of equals: on a CPU by NumPy, which takes a tenth of torch's time."""
+    """Column ``(P,)`` int64 of the least value of each row, the first of equals: on a CPU by NumPy, which takes a tenth of
+    torch's time."""
     return table.argmin(dim=1) if table.device.type != "cpu" else torch.from_numpy(table.numpy().argmin(axis=1))
 
 
 def embed(backbone: Backbone, condition: Tensor) -> Tensor:
     """Embed every patch of slices (paper §3.1).
 
-    ``condition``: ``(N, 1, H, W)`` float32 in [0, 1], background 0, N ≥ 1. Returns ``(N, D, h, w)``: both feature maps averaged
-    over 3×3 neighbours (over those that exist, at the border), the coarse one resized to the fine grid, concatenated.
+    ``condition``: ``(N, 1, H, W)`` float32 in [0, 1], background 0, N ≥ 1. Return ``(N, D, h, w)``: both feature maps
+    averaged over 3×3 neighbours (over those that exist, at the border), the coarse one resized to the fine grid,
+    concatenated.
     """
     return torch.cat([_embed_slice(backbone, condition[i : i + 1]) for i in range(condition.shape[0])])
 
@@ -133,9 +136,9 @@ def cells_in_brain(brain: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def brain_patches(backbone: Backbone, condition: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings of one slice's patches that touch the brain.
+    """Return the embeddings of one slice's patches that touch the brain.
 
-    ``condition`` ``(1, H, W)`` float32 in [0, 1], ``brain`` ``(1, H, W)`` bool. Returns the cells, bool ``(h, w)``, and the
+    ``condition`` ``(1, H, W)`` float32 in [0, 1], ``brain`` ``(1, H, W)`` bool. Return the cells, bool ``(h, w)``, and the
     embeddings ``(P, D)`` of those that are true, in row-major order.
     """
     grid = embed(backbone, condition[None])[0]
@@ -144,7 +147,8 @@ def brain_patches(backbone: Backbone, condition: Tensor, brain: Tensor) -> tuple
 
 
 def patch_scores(bank: MemoryBank, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance of each patch ``(P, D)``, on the bank's device, to its nearest bank entry: L2 ``(P,)`` and that entry's index ``(P,)``.
+    """Return the distance of each patch ``(P, D)``, on the bank's device, to its nearest bank entry: L2 ``(P,)`` and that
+    entry's index ``(P,)``.
 
     The distance is recomputed from the pair: the search itself uses ‖x‖² + ‖y‖² − 2x·y, which cancels for close pairs.
     """
@@ -171,7 +175,7 @@ def slice_score(bank: MemoryBank, embeddings: Tensor, scores: Tensor, nearest: T
 def upsample_and_smooth(grid_scores: Tensor, cells: Tensor, brain: Tensor) -> Tensor:
     """Spread one slice's patch scores over its pixels: the anomaly map A (paper §3.3).
 
-    ``grid_scores`` ``(h, w)`` float32, ``cells`` ``(h, w)`` bool (which of them count), ``brain`` ``(H, W)`` bool. Returns
+    ``grid_scores`` ``(h, w)`` float32, ``cells`` ``(h, w)`` bool (which of them count), ``brain`` ``(H, W)`` bool. Return
     ``(H, W)``, 0 outside the brain. Both the bilinear resizing and the Gaussian are normalised by the weight that lies on
     cells or pixels that count, so the brain's edge is neither dimmed by the background nor lit by it.
     """
@@ -196,10 +200,10 @@ def _gaussian(images: Tensor, sigma: float) -> Tensor:
 
 
 def score_slice(backbone: Backbone, bank: MemoryBank, condition: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
-    """Anomaly map A ``(1, H, W)`` ≥ 0 and slice score (scalar) of one slice, on the slice's device.
+    """Return the anomaly map A ``(1, H, W)`` ≥ 0 and the slice score (scalar) of one slice, on the slice's device.
 
-    ``condition`` ``(1 or 3, H, W)`` float32 in [0, 1], background 0; ``brain`` ``(1, H, W)`` bool. Patches that do not touch the
-    brain are not asked about; a slice without brain costs nothing and scores 0.
+    ``condition`` ``(1 or 3, H, W)`` float32 in [0, 1], background 0; ``brain`` ``(1, H, W)`` bool. Patches that do not
+    touch the brain are skipped; a slice without brain costs nothing and scores 0.
     """
     if not brain.any():
         return torch.zeros_like(condition[:1]), condition.new_zeros(())
@@ -213,7 +217,8 @@ def score_slice(backbone: Backbone, bank: MemoryBank, condition: Tensor, brain: 
 
 
 def random_projection(embeddings: Tensor, dimensions: int, generator: torch.Generator) -> Tensor:
-    """Gaussian random projection of ``(P, D)`` to ``(P, dimensions)``, centred; D ≤ ``dimensions`` is only centred.
+    """Return a Gaussian random projection of ``(P, D)`` to ``(P, dimensions)``, centred; D ≤ ``dimensions`` is only
+    centred.
 
     Distances survive within a few per cent (Johnson & Lindenstrauss).
     """
@@ -224,10 +229,11 @@ def random_projection(embeddings: Tensor, dimensions: int, generator: torch.Gene
 
 
 def k_centre(points: Tensor, size: int, start: int, progress: Callable[[int], None] | None = None) -> Tensor:
-    """Greedy k-centre: from ``start``, add again and again the point farthest from all chosen ones (paper alg. 1).
+    """Choose points by greedy k-centre: from ``start``, add again and again the point farthest from all chosen ones (paper
+    alg. 1).
 
-    ``points`` ``(P, d)`` float32, 1 ≤ ``size`` ≤ P. Returns distinct indices ``(size,)`` int64 in the order of choice.
-    Time O(P·d·size); beside the points it holds three vectors of P. ``progress`` is told the number chosen so far.
+    ``points`` ``(P, d)`` float32, 1 ≤ ``size`` ≤ P. Return distinct indices ``(size,)`` int64 in the order of choice. Time
+    O(P·d·size); beside the points it holds three vectors of P. ``progress`` is told the number chosen so far.
     """
     norms = (points * points).sum(dim=1)
     farthest = torch.full_like(norms, torch.inf)
@@ -250,7 +256,8 @@ def k_centre(points: Tensor, size: int, start: int, progress: Callable[[int], No
 def greedy_k_centre(
     embeddings: Tensor, size: int, seed: int, projection_dim: int = 128, progress: Callable[[int], None] | None = None
 ) -> Tensor:
-    """Indices ``(min(size, P),)`` int64 of a coreset of ``embeddings`` ``(P, D)`` float32: greedy k-centre on a projection.
+    """Return the indices ``(min(size, P),)`` int64 of a coreset of ``embeddings`` ``(P, D)`` float32: greedy k-centre on a
+    projection.
 
     ``seed`` fixes the projection and the first entry. Source: paper §3.2 and algorithm 1.
     """

@@ -45,7 +45,7 @@ class Calibration:
             )
 
     def tau_a(self, false_alarm: float) -> float:
-        """Threshold τ_A that a share ``false_alarm`` of the held-out healthy brain pixels exceeds.
+        """Return the threshold τ_A that a share ``false_alarm`` of the held-out healthy brain pixels exceeds.
 
         Linear between the levels of the table. Raise :class:`UsageError` outside (0, 1).
         """
@@ -87,7 +87,7 @@ def calibrate(scores: Tensor | Iterable[Tensor]) -> Calibration:
 
 
 def to_probability(anomaly_map: Tensor, tau_a: float, sigma_a: float) -> Tensor:
-    """OOD probability M in [0, 1], same shape: A clipped to [τ_A − σ_A, τ_A], scaled to [0, 1], squared.
+    """Return the OOD probability M in [0, 1], same shape: A clipped to [τ_A − σ_A, τ_A], scaled to [0, 1], squared.
 
     Without spread (σ_A = 0) it is a step: 1 where A > τ_A.
     """
@@ -99,14 +99,14 @@ def to_probability(anomaly_map: Tensor, tau_a: float, sigma_a: float) -> Tensor:
 def to_mask(
     ood_map: Tensor, threshold: float, brain: Tensor, open_mm: float, dilate_mm: float, spacing: tuple[float, float], peak: float = 0.0
 ) -> Tensor:
-    """OOD mask B: M ≥ τ inside the brain, opened, then dilated, by discs in mm, and kept inside the brain.
+    """Return the OOD mask B: M ≥ τ inside the brain, opened, then dilated, by discs in mm, and kept inside the brain.
 
-    With a ``peak`` above τ, of the connected regions where M ≥ τ those stay in which M reaches it somewhere (hysteresis, as in Canny's
-    edge detector).
+    With a ``peak`` above τ, of the connected regions where M ≥ τ those stay in which M reaches it somewhere (hysteresis, as
+    in Canny's edge detector).
 
-    ``ood_map`` ``(N, 1, H, W)`` in [0, 1], ``brain`` bool of that shape, ``open_mm`` and ``dilate_mm`` radii (0: leave out),
-    ``spacing`` of rows and columns in mm. Returns bool ``(N, 1, H, W)``. Raises :class:`UsageError` for a negative radius
-    or a spacing that is not positive.
+    ``ood_map`` ``(N, 1, H, W)`` in [0, 1], ``brain`` bool of that shape, ``open_mm`` and ``dilate_mm`` radii (0: leave
+    out), ``spacing`` of rows and columns in mm. Return bool ``(N, 1, H, W)``. Raise :class:`UsageError` for a negative
+    radius or a spacing that is not positive.
     """
     if open_mm < 0 or dilate_mm < 0 or min(spacing) <= 0:
         raise UsageError(f"radii {open_mm} and {dilate_mm} mm must be ≥ 0, spacing {spacing} mm must be > 0", code="mask-size")

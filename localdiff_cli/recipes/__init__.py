@@ -1,1 +1,2 @@
-"""Recipes: how any process makes ready for a command. A recipe is options that can be pickled; it loads the work of ``tasks/``."""
+"""Recipes: how any process gets ready for a command. A recipe is options that can be pickled; it loads the work of
+``tasks/``."""

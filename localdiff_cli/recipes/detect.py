@@ -14,7 +14,7 @@ from localdiff_cli.roles import Role
 
 @dataclass(frozen=True)
 class DetectRecipe(NetworkRecipe):
-    """How any process makes ready for ``detect``."""
+    """How any process gets ready for ``detect``."""
 
     options: DetectOptions
     detector: DetectorOptions

@@ -1,4 +1,4 @@
-"""Make a detector by name, or of the map that the user brings; used by ``detect`` and ``translate`` alike."""
+"""Make a detector by name, or from the map that the user brings; used by ``detect`` and ``translate`` alike."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -
 
 
 def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
-    """Return the user's τ, radii and peak over the bundle's; a segmenter bundle's own threshold, and no radii.
+    """Return the user's τ, radii and peak, otherwise the bundle's; a segmenter bundle's own threshold, and no radii.
 
     The bundle's peak was chosen with its default detector: other detectors and maps from files are taken as they are.
     """

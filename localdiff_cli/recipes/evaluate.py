@@ -43,7 +43,7 @@ class EvaluateRecipe:
         return EvaluateWork(self.options, segmenter, SliceFeatures() if self.options.settings.realism else None)
 
     def pause(self, result: CaseResult | Unmeasured, attempt: int) -> float | None:
-        """Return a crash may pass: it is tried once more."""
+        """Return when to try again: a crash may pass, so a case is tried once more."""
         return 0.0 if isinstance(result, Unmeasured) and result.code == "crash" and attempt < TRIES else None
 
     def lost(self, files: CaseFiles, attempt: int, code: str, reason: str) -> Unmeasured:
@@ -53,7 +53,7 @@ class EvaluateRecipe:
 
 @dataclass(frozen=True, eq=False)
 class EvaluateWork:
-    """Measures one case after another; a case that cannot be measured is told as such and ends nothing."""
+    """Measures one case after another; a case that cannot be measured is reported as such and stops nothing."""
 
     options: CaseSettings
     segmenter: Segmenter | None

@@ -1,4 +1,5 @@
-"""What the recipes of all commands with a network share: the outputs follow from the options alone, before any network is loaded."""
+"""What the recipes of all commands with a network share: the outputs follow from the options alone, before any network is
+loaded."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkRecipe(ABC):
-    """How any process makes ready for a command; ``out`` is the folder of its outputs."""
+    """How any process gets ready for a command; ``out`` is the folder of its outputs."""
 
     out: Path
     options: DetectOptions | TranslateOptions | SegmentOptions
@@ -48,7 +49,7 @@ class NetworkRecipe(ABC):
         return None
 
     def made_ready(self, bundle: Bundle, multiple: int) -> PrepareSettings:
-        """Return how volumes are made ready for a bundle's network, rows and columns a multiple of ``multiple``."""
+        """Return how volumes are prepared for a bundle's network, rows and columns a multiple of ``multiple``."""
         from localdiff_cli.tasks.slices import prepare_settings
 
         asked = self.options
@@ -69,7 +70,7 @@ class NetworkRecipe(ABC):
 
 
 def batch_of(value: str, automatic: int) -> int:
-    """``--batch-size``: auto or a whole number of at least 1. Raises :class:`UsageError` for anything else."""
+    """Return ``--batch-size``: auto or a whole number of at least 1. Raise :class:`UsageError` for anything else."""
     if value == "auto":
         return automatic
     if not value.isdecimal() or int(value) < 1:

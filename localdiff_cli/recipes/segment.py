@@ -13,7 +13,7 @@ from localdiff_cli.roles import Role
 
 @dataclass(frozen=True)
 class SegmentRecipe(NetworkRecipe):
-    """How any process makes ready for ``segment``; ``options.model`` is chosen."""
+    """How any process gets ready for ``segment``; ``options.model`` is chosen."""
 
     options: SegmentOptions
 

@@ -113,7 +113,8 @@ def match_source(options: TranslateOptions, bundle: Bundle) -> Source | None:
 
 
 def _expert_source(options: TranslateOptions, bundle: Bundle) -> Bundle | None:
-    """The bundle that holds the OOD expert, None for the training-free method. Raises :class:`UsageError` for one of another kind."""
+    """The bundle that holds the OOD expert, None for the training-free method. Raises :class:`UsageError` for one of
+    another kind."""
     unasked = options.mode == "plain" or options.ood_branch == "copy"
     if unasked or options.expert == "none" or (options.expert == "auto" and not bundle.has_expert):
         return None
@@ -132,7 +133,7 @@ def _expert_source(options: TranslateOptions, bundle: Bundle) -> Bundle | None:
 
 @dataclass(frozen=True)
 class TranslateRecipe(NetworkRecipe):
-    """How any process makes ready for ``translate``."""
+    """How any process gets ready for ``translate``."""
 
     options: TranslateOptions
     detector: DetectorOptions

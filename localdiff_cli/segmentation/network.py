@@ -1,4 +1,4 @@
-"""The lesion network: MONAI's residual U-Net on a space-to-depth grid, one probability a pixel."""
+"""The lesion network: MONAI's residual U-Net on a space-to-depth grid, one probability per pixel."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class LesionNetwork(nn.Module):
 
 @torch.inference_mode()
 def lesion_probability(network: LesionNetwork, image: Tensor, brain: Tensor, *, mirror: bool = True) -> Tensor:
-    """P(lesion) ``(N, 1, H, W)``, 0 outside ``brain``; ``mirror`` averages with the left-right mirrored slice.
+    """Return P(lesion) ``(N, 1, H, W)``, 0 outside ``brain``; ``mirror`` averages with the left-right mirrored slice.
 
-    Slices run apart on a CPU, so that the result does not depend on the batch or the threads. Of any size: another network's grid, on which
-    this one serves as detector or classifier, is padded with background to what this one needs.
+    Slices run separately on a CPU, so that the result does not depend on the batch or the threads. Of any size: another
+    network's grid, on which this one serves as detector or classifier, is padded with background to what this one needs.
     """
     height, width = image.shape[-2:]
     margins = (0, -width % network.settings.multiple, 0, -height % network.settings.multiple)

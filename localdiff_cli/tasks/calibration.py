@@ -1,4 +1,5 @@
-"""A cohort measured, person by person: what was drawn at every place of the grid, and the portrait. It stays in the work folder."""
+"""A cohort measured, person by person: what was drawn at every place of the grid, and the portrait. It stays in the work
+folder."""
 
 from __future__ import annotations
 
@@ -31,9 +32,11 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """How people are measured: the translation, the grid, every n-th slice; the ``folder`` of what was, and where to report.
+    """How people are measured: the translation, the grid, every n-th slice; the ``folder`` of what was, and where to
+    report.
 
-    The grid is every cut of ``taus`` with the first of ``emphases``, then with the next; where there are none, with the translation's own.
+    The grid is every cut of ``taus`` with the first of ``emphases``, then with the next; where there are none, with the
+    translation's own.
     """
 
     translation: TranslateWork
@@ -70,8 +73,8 @@ class Measurement:
         return record, [Voxels(found["true"], found[f"image{k}"], found[f"source{k}"], found["lesion"]) for k in places]
 
     def portrait(self, person: Person) -> Portrait | None:
-        """Return the portrait of a person's whole volume, which does not hang on what is drawn; None for files that cannot
-        be used."""
+        """Return the portrait of a person's whole volume, which does not depend on what is drawn; None for files that
+        cannot be used."""
         settings = self.translation.settings
         found = self._remembered(person, ["portrait", settings["Detector"], settings["Prepare"]], self._paint)
         if found is None:
@@ -125,10 +128,10 @@ def portrait_of(work: TranslateWork, slices: Slices, into: Painter) -> Portrait:
 
 
 def known_patients(accounts: Sequence[Any]) -> dict[str, set[str]]:
-    """Return the patients that the metadata of bundles name, wherever in them ``patients`` are listed: those who
-    ``trained`` them, and others.
+    """Return the patients whom the metadata of bundles names, wherever it lists ``patients``: those who ``trained`` them,
+    and others.
 
-    The others, ``chose``, are those of a list ``val``: settings were chosen by them.
+    The others, ``chose``, are those of a list ``val``: settings were chosen on them.
     """
     names: dict[str, set[str]] = {"trained": set(), "chose": set()}
     for account in accounts:

@@ -41,7 +41,8 @@ OOD_SHARE_TO_REVIEW = 0.25
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """From M to B: ``threshold`` τ on M, opening and dilation radii in mm, and the ``peak`` that M must reach in a region (0: none)."""
+    """From M to B: ``threshold`` τ on M, opening and dilation radii in mm, and the ``peak`` that M must reach in a region
+    (0: none)."""
 
     threshold: float
     open_mm: float
@@ -74,7 +75,8 @@ class DetectorBinding:
 
 @dataclass(frozen=True, eq=False)
 class FileMap:
-    """An OOD map read from a file: ``read`` gives a canonical slice in [0, 1]; ``said`` names the file and what its values mean."""
+    """An OOD map read from a file: ``read`` gives a canonical slice in [0, 1]; ``said`` names the file and what its values
+    mean."""
 
     read: Callable[[int], NDArray[np.float32]]
     said: str
@@ -106,7 +108,7 @@ def bind_map(given: Path) -> Callable[[Prepared, Path], SliceDetector]:
 
 
 def mask_of(detection: Detection, brain: Tensor, settings: MaskSettings, spacing: float) -> Tensor:
-    """B of a detection, ``(N, 1, H, W)`` bool."""
+    """Return B of a detection, ``(N, 1, H, W)`` bool."""
     if not len(brain):
         return torch.zeros_like(brain)
     return to_mask(
@@ -116,8 +118,8 @@ def mask_of(detection: Detection, brain: Tensor, settings: MaskSettings, spacing
 
 @dataclass(frozen=True)
 class UnknownSettings:
-    """What is neither ordinary nor taken for a lesion: M at or above ``threshold`` and outside B (None: nothing is). ``fill`` says what
-    stands there: plain, what the ordinary process draws, or blank, the background value 0."""
+    """What is neither ordinary nor taken for a lesion: M at or above ``threshold`` and outside B (None: nothing is).
+    ``fill`` says what stands there: plain, what the ordinary process draws, or blank, the background value 0."""
 
     threshold: float | None = None
     fill: str = "plain"
@@ -151,7 +153,8 @@ def slice_shares(chunk: Chunk, detection: Detection, mask: Tensor) -> list[Slice
 
 @dataclass(frozen=True)
 class VolumeShare:
-    """How much of a volume is OOD: the ``share`` of its brain, and that of each canonical slice (from the feet up) that has any."""
+    """How much of a volume is OOD: the ``share`` of its brain, and that of each canonical slice (from the feet up) that has
+    any."""
 
     share: float
     slices: dict[int, float]
@@ -210,7 +213,7 @@ class DetectWork(NetworkWork):
         }
 
     def places(self) -> list[Source | None]:
-        """Brain masks and OOD maps."""
+        """Return the places of brain masks and OOD maps."""
         return [*super().places(), map_source(self.map) if self.map else None]
 
     def probe(self, chunk: Chunk) -> None:

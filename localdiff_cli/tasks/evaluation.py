@@ -1,4 +1,5 @@
-"""Evaluate one case: every volume onto the case's grid first; there its brain, one intensity scale, the segmenter, the figures."""
+"""Evaluate one case: every volume onto the case's grid first; there its brain, one intensity scale, the segmenter, the
+figures."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ class CaseFiles:
 
 @dataclass(frozen=True)
 class CaseSettings:
-    """How cases are read: ``contrast`` of the translation, ``bias`` of the reference, resampling, τ of the OOD map, the segmenter."""
+    """How cases are read: ``contrast`` of the translation, ``bias`` of the reference, resampling, τ of the OOD map, the
+    segmenter."""
 
     settings: FigureSettings
     contrast: str | None
@@ -159,7 +161,8 @@ def _outside(name: str, role: str, mask: Mask, brain: Brain) -> str:
 
 
 def _check_lesions(files: CaseFiles, masks: Mapping[str, Mask], brain: Brain) -> None:
-    """Raise :class:`VolumeError` where the expert's mask marks most of the brain: it is one of tissues, or of the brain itself."""
+    """Raise :class:`VolumeError` where the expert's mask marks most of the brain: it is one of tissues, or of the brain
+    itself."""
     if "truth" not in masks:
         return
     share = float(masks["truth"][brain.mask].mean())
@@ -172,7 +175,8 @@ def _check_lesions(files: CaseFiles, masks: Mapping[str, Mask], brain: Brain) ->
 
 
 def _brain(files: CaseFiles, grid: CaseGrid, images: Mapping[str, OnGrid]) -> Brain:
-    """The mask given; else the support of a localdiff output; else of any image without its skull; else one found in the reference."""
+    """The mask given; else the support of a localdiff output; else of any image without its skull; else one found in the
+    reference."""
     if files.brain is not None:
         mask, how = grid.mask(files.brain, "brain mask")
         if not mask.any():
@@ -195,7 +199,8 @@ def _brain(files: CaseFiles, grid: CaseGrid, images: Mapping[str, OnGrid]) -> Br
 
 
 def _compared_brain(brain: Brain, images: Mapping[str, OnGrid], name: str) -> tuple[Brain, tuple[str, ...]]:
-    """The brain that all images show, and a note where one shows less. Raises :class:`VolumeError` where one shows less than half."""
+    """The brain that all images show, and a note where one shows less. Raises :class:`VolumeError` where one shows less
+    than half."""
     notes, mask = [], brain.mask
     for role, image in images.items():
         if image.covered is None or (image.covered | ~brain.mask).all():

@@ -23,7 +23,7 @@ from localdiff_cli.training.people import Ready, Slices
 
 
 def ready_for(work: TranslateWork) -> Ready:
-    """Return how a work's condition and target are made ready."""
+    """Return how a work's condition and target are prepared."""
     return Ready(work.prepare, replace(work.prepare, window=work.bundle.target.window))
 
 
@@ -42,7 +42,7 @@ def scene_of(work: TranslateWork, slices: Slices, every: int, tau: float) -> Sce
 
 
 def chunk_of(slices: Slices, rows: Sequence[int]) -> Chunk:
-    """Some of a person's slices as the networks take them."""
+    """Return some of a person's slices as the networks take them."""
     numbers = tuple(int(slices.numbers[row]) for row in rows)
     condition = torch.from_numpy(_unit(slices.condition[list(rows)]))[:, None]
     return Chunk(numbers, tuple(range(len(numbers))), condition, torch.from_numpy(slices.brain[list(rows)])[:, None])
@@ -53,7 +53,7 @@ def _unit(stack: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def detect(work: TranslateWork, chunk: Chunk) -> Detection:
-    """M of a chunk by the work's own detector."""
+    """Return M of a chunk by the work's own detector."""
     assert isinstance(work.bind, DetectorBinding)
     return work.bind.detect(chunk)
 
@@ -61,7 +61,8 @@ def detect(work: TranslateWork, chunk: Chunk) -> Detection:
 def draw(
     work: TranslateWork, slices: Slices, rows: Sequence[int], taus: Sequence[float], emphases: Sequence[float] | None = None
 ) -> Iterator[Drawn]:
-    """Both translations of some slices, with the map and what is known of them: for each emphasis (None: the work's own) and each cut τ."""
+    """Yield both translations of some slices, with the map and what is known about them, for each emphasis (None: the
+    work's own) and each cut τ."""
     chunk = chunk_of(slices, rows)
     detection = detect(work, chunk)
     nothing = torch.zeros_like(chunk.brain)

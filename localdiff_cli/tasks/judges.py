@@ -1,4 +1,4 @@
-"""The frozen networks that judge images: the lesion segmenter, and the features that FID and KID look through."""
+"""The frozen networks that judge images: the lesion segmenter, and the features that FID and KID use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Mask = NDArray[np.bool_]
 
 
 class Segmenter:
-    """The frozen segmenter of an evaluation, loaded once a process."""
+    """The frozen segmenter of an evaluation, loaded once per process."""
 
     def __init__(self, name: str) -> None:
         import torch
@@ -43,7 +43,7 @@ class Segmenter:
 
 
 class SliceFeatures:
-    """The packaged ImageNet network that FID and KID look through, loaded once a process."""
+    """The packaged ImageNet network that FID and KID use, loaded once per process."""
 
     def __init__(self) -> None:
         from localdiff_cli.ood.backbone import load_backbone

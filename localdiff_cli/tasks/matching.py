@@ -19,9 +19,10 @@ from localdiff_cli.volumes.volume import Volume
 def reference_scale(reference: Source, settings: PrepareSettings) -> Callable[[Item], tuple[Scale, Path]]:
     """Return the scale of the reference's own brain, and its file: one for all, or from a folder one for each volume.
 
-    ``settings``: the input's, with the target's window. A brain mask file serves for a reference on its grid; of a folder of masks that
-    one serves which belongs to the reference, or, where every volume has a reference of its own, to the volume. Without such a mask the
-    reference's brain is found for itself. What the scale is hangs on the reference alone, never on which volume asked first.
+    ``settings``: the input's, with the target's window. A brain mask file serves for a reference on its grid; from a folder
+    of masks, the one that belongs to the reference is used, or, where every volume has a reference of its own, the one that
+    belongs to the volume. Without such a mask the reference's own brain is found. The scale depends on the reference alone,
+    never on which volume asked first.
 
     Raise :class:`VolumeError` for a missing or unusable reference.
     """

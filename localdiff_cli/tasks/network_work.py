@@ -42,12 +42,12 @@ class NetworkWork(ABC):
         return self.torch_device.type
 
     def places(self) -> list[Source | None]:
-        """Files or folders that the user gave for masks, maps and references."""
+        """Return the files or folders that the user gave for masks, maps and references."""
         return [self.prepare.brain_source]
 
-    def companions(self, item: Item) -> list[Path]:
-        """Return this volume's own files among the folders given."""
-        return companions(self.places(), item)
+    def companions(self, item: Item, *, strict: bool = False) -> list[Path]:
+        """Return this volume's own files among the folders given. Raise :class:`VolumeError` for one that it lacks if ``strict``."""
+        return companions(self.places(), item, strict=strict)
 
     def smaller(self) -> NetworkWork | None:
         """Return the same work with half the batch; None where the batch is one slice."""

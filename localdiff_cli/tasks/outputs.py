@@ -29,7 +29,8 @@ class Output:
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """Where the outputs of every item go: below ``out``, under the item's relative name, its BIDS ``suffix`` replaced on request."""
+    """Where the outputs of every item go: below ``out``, under the item's relative name, its BIDS ``suffix`` replaced on
+    request."""
 
     out: Path
     roles: tuple[Role, ...]
@@ -91,7 +92,8 @@ class Outputs:
         return {path: path.stat().st_ino for o in self._wanted.values() for path in output_files(o.path) if path.exists()}
 
     def write(self, k: int, images: dict[str, NDArray[Any]], *, later: str = "") -> None:
-        """Write slice ``k`` of every output; a role without an image gets zeros. ``later`` names one whose slices come afterwards."""
+        """Write slice ``k`` of every output; a role without an image gets zeros. ``later`` names one whose slices come
+        afterwards."""
         shape = self._prepared.volume.frame.shape[1:]
         for role in self._writers.keys() - {later}:
             self._writers[role].write(k, images[role] if role in images else np.zeros(shape, dtype=np.float32))

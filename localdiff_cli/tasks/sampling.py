@@ -39,9 +39,11 @@ class SampleSettings:
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """The loaded networks: ``model`` and its ``schedule`` on ``device``, for guided timing the classifier of one slice, the OOD expert.
+    """The loaded networks: ``model`` and its ``schedule`` on ``device``, for guided timing the classifier of one slice, the
+    OOD expert.
 
-    ``told``: the expert sees the whole condition and M. ``classifier`` and ``expert_account`` name their bundles and hashes.
+    ``told``: the expert sees the whole condition and M. ``classifier`` and ``expert_account`` name their bundles and
+    hashes.
     """
 
     model: Model
@@ -64,7 +66,7 @@ class SliceSampler:
     fingerprint: str
 
     def __call__(self, chunk: Chunk, ood_map: Tensor, ood_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over samples, ``(N, 1, H, W)`` in [0, 1], for a chunk and its M and B."""
+        """Return the mean and standard deviation over samples, ``(N, 1, H, W)`` in [0, 1], for a chunk and its M and B."""
         samples = torch.stack([self._one(chunk, ood_map, ood_mask, s) for s in range(self.settings.samples)])
         mean = samples.mean(dim=0)
         return mean, samples.std(dim=0, correction=0) if len(samples) > 1 and len(mean) else torch.zeros_like(mean)
@@ -81,7 +83,8 @@ class SliceSampler:
         return ((x0 + 1) / 2).clamp(0, 1) * chunk.brain
 
     def _groups(self, is_local: Tensor) -> list[list[int]]:
-        """Slices that may share a batch: all plain ones; local ones too, unless each needs its own crop or its own fusion step."""
+        """Slices that may share a batch: all plain ones; local ones too, unless each needs its own crop or its own fusion
+        step."""
         apart = [i for i, flag in enumerate(is_local.tolist()) if not flag]
         branched = [i for i, flag in enumerate(is_local.tolist()) if flag]
         alone = self.settings.ood_crop or self.settings.guided

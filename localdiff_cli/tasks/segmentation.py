@@ -54,7 +54,7 @@ class SegmentWork(NetworkWork):
         lesion_probability(self.network, chunk.condition.to(self.torch_device), chunk.brain.to(self.torch_device))
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
-        """Segment one volume. The components need the whole mask, one byte a voxel."""
+        """Segment one volume. The components need the whole mask, one byte per voxel."""
         started = time.monotonic()
         prepared = prepare_item(item, self.bundle, self.prepare)
         ready = time.monotonic()
@@ -94,7 +94,7 @@ class SegmentWork(NetworkWork):
 
 
 def probabilities(network: LesionNetwork, device: torch.device, prepared: Prepared, chunk: Chunk) -> dict[int, NDArray[np.float32]]:
-    """P(lesion) on the native grid of a chunk's active slices, by canonical slice number."""
+    """Return P(lesion) on the native grid of a chunk's active slices, by canonical slice number."""
     found = lesion_probability(network, chunk.condition.to(device), chunk.brain.to(device)).cpu().numpy()
     return {
         k: np.minimum(map_to_native(found[i, 0], prepared.grid, prepared.native_brain(k)), 1) for i, k in enumerate(chunk.active_numbers)

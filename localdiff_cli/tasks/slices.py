@@ -71,16 +71,19 @@ def prepare_account(settings: PrepareSettings) -> dict[str, object]:
 
 
 def file_account(path: Path) -> str:
-    """Return a file or folder that decides a result: its name, and of a file the start of its SHA-256."""
+    """Return the account of a file or folder that decides a result: its name and, for a file, the start of its SHA-256."""
     return f"{path.name} {file_hash(path)[:16]}" if path.is_file() else path.name
 
 
-def companions(given: Iterable[Source | None], item: Item) -> list[Path]:
-    """Return the files of ``item`` in those of the ``given`` places that are folders; none where it has no single one."""
+def companions(given: Iterable[Source | None], item: Item, *, strict: bool = False) -> list[Path]:
+    """Return the files of ``item`` in those of the ``given`` places that are folders; none where it has no single one.
+
+    Raise :class:`VolumeError` for such a place, or for a file that is another's, if ``strict``.
+    """
     found = []
-    for source in given:
-        if source is not None and Path(source.given).is_dir():
-            with suppress(VolumeError):
+    for source in filter(None, given):
+        with suppress(*(() if strict else (VolumeError,))):
+            if strict or Path(source.given).is_dir():
                 found.append(find_companion(source, item.path, item.relative))
     return found
 
@@ -124,7 +127,7 @@ def mask_to_native(mask: NDArray[Any], grid: Grid, brain: NDArray[np.bool_]) -> 
 
 
 def volume_facts(prepared: Prepared) -> dict[str, object]:
-    """Return what the sidecar says about the input and how it was made ready. No header text."""
+    """Return what the sidecar says about the input and how it was prepared. No header text."""
     grid = prepared.grid
     return {
         "VoxelFingerprint": prepared.survey.fingerprint,
@@ -144,7 +147,7 @@ def volume_facts(prepared: Prepared) -> dict[str, object]:
 
 
 def likeness_doubts(prepared: Prepared, typical: Typical | None) -> list[str]:
-    """That the input as a whole is unlike those of training; said before anything else."""
+    """Return the doubt that the input as a whole is unlike those of training; it is stated before anything else."""
     found = None if typical is None else unlike(prepared.quantiles, typical)
     if found is None:
         return []
@@ -156,7 +159,8 @@ def likeness_doubts(prepared: Prepared, typical: Typical | None) -> list[str]:
 
 
 def volume_doubts(prepared: Prepared, item: Item, typical: Typical | None = None) -> list[str]:
-    """Reasons for a person to look at this volume, known before any network runs; ``typical`` says what training looked like."""
+    """Return reasons for a person to look at this volume, known before any network runs; ``typical`` says what training
+    looked like."""
     doubts = [*likeness_doubts(prepared, typical), *prepared.volume.doubts, *prepared.brain.doubts]
     if not prepared.volume.orientation_known:
         doubts.append("orientation: the header says neither s-form nor q-form, so left and right are a guess")

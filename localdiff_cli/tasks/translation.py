@@ -73,14 +73,14 @@ class Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def rounded(self) -> dict[str, float]:
-        """For the sidecar."""
+        """Return the seconds of each stage, rounded, for the sidecar."""
         return {name: round(value, 3) for name, value in self.seconds.items()}
 
 
 def source_labels(
     mask: NDArray[np.bool_], unknown: NDArray[np.bool_], weight: NDArray[np.float32], brain: NDArray[np.bool_], settings: SampleSettings
 ) -> NDArray[np.uint8]:
-    """Return who made each pixel: 1 IND (the ordinary process), 2 OOD branch alone, 3 fused (both branches, or refined
+    """Return what made each pixel: 1 IND (the ordinary process), 2 OOD branch alone, 3 fused (both branches, or refined
     after it), 4 unknown."""
     fused = settings.local.fusion_step > 0 or settings.guided
     labels = np.where(mask, FUSED if fused else OOD, IND).astype(np.uint8)
@@ -91,7 +91,7 @@ def source_labels(
 
 
 def volumes_of(millilitres: NDArray[np.float64]) -> dict[str, float]:
-    """For the sidecar: millilitres drawn by the OOD branch, and called unknown."""
+    """Return, for the sidecar, the millilitres drawn by the OOD branch and those called unknown."""
     return {"OODMillilitres": round(float(millilitres[0]), 3), "UnknownMillilitres": round(float(millilitres[1]), 3)}
 
 
@@ -147,7 +147,7 @@ class TranslateWork(NetworkWork):
         }
 
     def places(self) -> list[Source | None]:
-        """Brain masks, OOD maps and references."""
+        """Return the places of brain masks, OOD maps and references."""
         return [*super().places(), map_source(self.map) if self.map else None, self.reference_source]
 
     def probe(self, chunk: Chunk) -> None:

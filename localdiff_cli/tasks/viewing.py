@@ -37,8 +37,8 @@ def shown_cases(worst: Sequence[str], best: Sequence[str]) -> list[tuple[str, st
 
 
 def report_viewer(cases: Sequence[CaseFiles], summary: Summary, say: Callable[[str], None], affine_from: str | None = None) -> Markup:
-    """Return the viewer of a report; empty where no case could be ranked. A case that cannot be read again is left out, and
-    told."""
+    """Return the viewer of a report; empty where no case could be ranked. A case that cannot be read again is left out and
+    reported."""
     worst, best = ends(summary)
     files, settings = {each.name: each for each in cases}, summary.settings
     labels = {"translation": settings.translation_label, "baseline": settings.baseline_label}

@@ -78,7 +78,7 @@ def recontrast(condition: Tensor, brain: Tensor, settings: AugmentSettings, gene
 
 
 def random_blob(n: int, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Random smooth regions ``(n, 1, H, W)`` of 0 and 1: a coarse Gaussian field above a random level near its peak."""
+    """Return random smooth regions ``(n, 1, H, W)`` of 0 and 1: a coarse Gaussian field above a random level near its peak."""
     coarse = torch.randn(n, 1, 6, 5, generator=generator)
     field = interpolate(coarse, shape, mode="bicubic", align_corners=True)
     level = 0.55 + 0.4 * torch.rand(n, generator=generator)
@@ -87,7 +87,7 @@ def random_blob(n: int, shape: tuple[int, int], generator: torch.Generator) -> T
 
 
 def restrict_regions(condition: Tensor, target: Tensor, settings: AugmentSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """With probability ``region`` per slice keep condition and target (both background 0) inside a random blob only."""
+    """Keep, with probability ``region`` per slice, condition and target (both background 0) inside a random blob only."""
     n = condition.shape[0]
     chosen = (torch.rand(n, generator=generator) < settings.region).view(-1, 1, 1, 1)
     blob = random_blob(n, (condition.shape[-2], condition.shape[-1]), generator)

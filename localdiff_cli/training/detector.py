@@ -23,7 +23,8 @@ from localdiff_cli.volumes.likeness import quantiles_of, typical_of
 
 FEWEST_TYPICAL = 3
 UNLIKE_BEYOND = 6.0
-"""SDs over the training people beyond which an input's intensities are called unlike theirs; nobody held out for validation lies beyond."""
+"""SDs over the training people beyond which an input's intensities are called unlike theirs; nobody held out for validation
+lies beyond."""
 
 
 def _healthy_only(patients: list[PatientSlices], split: str, every: int) -> list[tuple[Tensor, Tensor]]:

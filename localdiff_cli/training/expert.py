@@ -1,7 +1,7 @@
 """Fit the OOD expert: the translator's network again, taught regions only (examples/docs/concepts.md, OOD expert).
 
-Condition and target are restricted to a region, as the OOD branch sees them: around a lesion, or healthy tissue, without which the
-expert would paint a lesion into whatever region it is given.
+Condition and target are restricted to a region, as the OOD branch sees them: around a lesion, or healthy tissue, without
+which the expert would paint a lesion into whatever region it is given.
 """
 
 from __future__ import annotations

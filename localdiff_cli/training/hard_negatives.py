@@ -1,7 +1,8 @@
-"""Hard negatives for a lesion network: what a scanner, an age or a healthy anatomy makes dark, flat or blurred, and which is no lesion.
+"""Hard negatives for a lesion network: what a scanner, age or healthy anatomy makes dark, flat or blurred without a lesion.
 
-Each function takes and returns a batch ``(N, C, H, W)`` on the network's grid and draws from ``generator`` alone. Cerebrospinal fluid is
-found by its darkness on T1w; on another contrast :func:`widen_fluid` leaves the slices as they are unless they are as dark.
+Each function takes and returns a batch ``(N, C, H, W)`` on the network's grid and draws from ``generator`` alone.
+Cerebrospinal fluid is found by its darkness on T1w; on another contrast :func:`widen_fluid` leaves the slices as they are
+unless they are as dark.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ DEEP_PIXELS = 17
 
 @dataclass(frozen=True)
 class HardNegatives:
-    """How often a slice is changed, each a probability: ``widen`` ventricles by up to ``widest`` pixels, ``flat`` or ``blurred`` patches,
-    a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it."""
+    """How often a slice is changed, each a probability: ``widen`` ventricles by up to ``widest`` pixels, ``flat`` or
+    ``blurred`` patches, a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it."""
 
     widen: float = 0.3
     widest: float = 7.0
@@ -35,7 +36,7 @@ class HardNegatives:
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of each image ``(N, 1, H, W)`` by its own ``sigma`` ``(N,)`` pixels; 0 leaves it as it is."""
+    """Blur each image ``(N, 1, H, W)`` with a Gaussian of its own ``sigma`` ``(N,)`` pixels; 0 leaves it as it is."""
     if images.device.type != "cpu":
         return blur_on_card(images, sigma)
     blurred = [
@@ -67,7 +68,8 @@ def deep_fluid(condition: Tensor, brain: Tensor, lesion: Tensor) -> Tensor:
 
 
 def widen_fluid(images: Tensor, fluid: Tensor, chosen: Tensor, widest: float, generator: torch.Generator) -> Tensor:
-    """Push tissue away from ``fluid`` by up to ``widest`` pixels in the ``chosen`` slices, all channels alike: a smooth warp, bilinear."""
+    """Push tissue away from ``fluid`` by up to ``widest`` pixels in the ``chosen`` slices, all channels alike: a smooth
+    warp, bilinear."""
     n, _, height, width = images.shape
     hill = blur(fluid, 6.0 * chosen)
     slope_rows, slope_columns = torch.gradient(hill, dim=(2, 3))
@@ -82,7 +84,8 @@ def widen_fluid(images: Tensor, fluid: Tensor, chosen: Tensor, widest: float, ge
 
 
 def spoil(condition: Tensor, brain: Tensor, lesion: Tensor, settings: HardNegatives, generator: torch.Generator) -> Tensor:
-    """Flat and blurred patches off the lesion, soft slices and bright rims; ``condition``, ``brain``, ``lesion`` ``(N, 1, H, W)``."""
+    """Add flat and blurred patches off the lesion, soft slices and bright rims; ``condition``, ``brain``, ``lesion``
+    ``(N, 1, H, W)``."""
     n, shape = len(condition), (condition.shape[-2], condition.shape[-1])
 
     def chosen(probability: float) -> Tensor:

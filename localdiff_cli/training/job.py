@@ -29,10 +29,12 @@ UNSTATED = "unstated"
 
 @dataclass(frozen=True)
 class FitJob:
-    """What every fit needs: the patients, contrasts, where the bundle goes, where caches and checkpoints lie, how to report.
+    """What every fit needs: the patients, contrasts, where the bundle goes, where caches and checkpoints lie, how to
+    report.
 
-    ``command`` is recorded in the card; ``healthy`` names patients known to bear no lesion; ``notes`` says what of the data was left out;
-    ``team`` are the processes that train together, of which the first alone writes; ``board`` takes the figures.
+    ``command`` is recorded in the card; ``healthy`` names patients known to bear no lesion; ``notes`` says what of the data
+    was left out; ``team`` are the processes that train together, of which the first alone writes; ``board`` takes the
+    figures.
     """
 
     pairs: tuple[Pair, ...]
@@ -67,7 +69,7 @@ def _describe(contrast: str | None) -> dict[str, Any]:
 
 
 def base_metadata(job: FitJob, task: str) -> dict[str, Any]:
-    """Return what the metadata of every part say: contrasts, grid, brain, bias, licence."""
+    """Return what the metadata of every part says: contrasts, grid, brain, bias, licence."""
     grid = GridSpec(spacing=job.prepare.spacing, shape=job.prepare.shape)
     metadata = {
         "task": task,
@@ -88,7 +90,7 @@ def present(job: FitJob) -> dict[str, Any]:
 
 
 def check_out(job: FitJob, task: str) -> None:
-    """Refuse a bundle whose other parts see slices made ready in another way. Raise :class:`UsageError`."""
+    """Refuse a bundle whose other parts see slices prepared in another way. Raise :class:`UsageError`."""
     if job.out.exists() and not job.out.is_dir():
         raise UsageError(f"--out {job.out}: is a file; expected a bundle folder, new or to add to")
     before, now = present(job), base_metadata(job, task)
@@ -112,7 +114,7 @@ def data_account(patients: list[PatientSlices]) -> dict[str, list[str]]:
 
 
 def progress(job: FitJob) -> Callable[[Progress], None]:
-    """Tells of a training's progress, a line at a time, and puts loss and rate on the board."""
+    """Return a function that reports a training's progress, a line at a time, and puts loss and rate on the board."""
 
     def report(p: Progress) -> None:
         job.say(f"step {p.step}/{p.steps}  loss {p.loss:.5f}  rate {p.rate:.2e}  {p.seconds_left / 60:.1f} min left")
@@ -123,7 +125,8 @@ def progress(job: FitJob) -> Callable[[Progress], None]:
 
 @dataclass(frozen=True)
 class Start:
-    """Weights that a training starts from: the ``part`` of a ``bundle``, its translator or another network of that architecture."""
+    """Weights that a training starts from: the ``part`` of a ``bundle``, its translator or another network of that
+    architecture."""
 
     bundle: Bundle
     part: str = "translator"
@@ -147,7 +150,7 @@ class Start:
 
 
 def check_held_out(patients: list[PatientSlices], start: dict[str, Any]) -> None:
-    """Refuse to hold out who the first weights have learnt from. Raise :class:`UsageError`."""
+    """Refuse to hold out anyone from whom the first weights have learnt. Raise :class:`UsageError`."""
     known = sorted({p.name for p in patients if p.split == "val"} & set(start["patients"]))
     if known:
         names = ", ".join(known)

@@ -1,7 +1,8 @@
-"""One resumable training loop for every network: EMA, cosine rate, timed checkpoints, exact after a kill, in one process or several.
+"""One resumable training loop for every network: EMA, cosine rate, timed checkpoints, exact after a kill, in one process or
+several.
 
-The batch of step k depends on (seed, k) alone, so a run that was killed and resumed makes the same weights. It comes in parts, drawn apart:
-``accumulate`` of them in each process (training/processes.py).
+The batch of step k depends on (seed, k) alone, so a run that was killed and resumed makes the same weights. It comes in
+parts, drawn separately: ``accumulate`` of them in each process (training/processes.py).
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def step_generator(seed: int, step: int, part: int = 0) -> torch.Generator:
 
 
 def learning_rate(settings: LoopSettings, step: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """Return the learning rate: linear warm-up, then a cosine to zero."""
     if step < settings.warmup:
         return settings.rate * (step + 1) / settings.warmup
     return settings.rate * 0.5 * (1 + math.cos(math.pi * (step - settings.warmup) / max(1, settings.steps - settings.warmup)))

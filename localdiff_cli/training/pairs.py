@@ -54,7 +54,7 @@ def read_pairs(
     """Return all patients of several tables or folders.
 
     ``condition`` and ``target`` are BIDS suffixes (``T1w``, …), used for folders. ``exclude``: patients whose split need
-    not be known. ``everybody``: those without the target too; ``say`` hears what is left out. Raise :class:`NoInputError`
+    not be known. ``everybody``: those without the target too; ``say`` is told what is left out. Raise :class:`NoInputError`
     where nothing is found, :class:`UsageError` for a malformed table, a patient named twice or whose split is not known,
     two files that fit one role, a synthetic volume, or a sidecar that cannot be read.
     """
@@ -192,7 +192,8 @@ def _from_folder(folder: Path, condition: str, target: str | None, say: Say, exc
 
 
 def _originals(conditions: Index, condition: str, say: Say) -> list[tuple[Path, Path]]:
-    """(relative, path) of the condition's ``sub-*`` images that say their contrast; a processed copy beside its original is left out."""
+    """(relative, path) of the condition's ``sub-*`` images that say their contrast; a processed copy beside its original is
+    left out."""
     found = []
     originals = {_scan(relative) for relative in conditions.paths if _is_original(relative)}
     for relative, path in sorted(conditions.paths.items()):

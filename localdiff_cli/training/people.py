@@ -1,7 +1,7 @@
-"""The people of a cohort, of whatever kind: their files, what they suffer from, and their slices made ready once.
+"""The people of a cohort, of whatever kind: their files, what they suffer from, and their slices, prepared once.
 
-Unlike the pairs of ``fit`` nobody needs a target or a mask. Beside ``sub-*_<condition>`` may lie ``_<target>``, ``_mask`` or ``_wmhauto``
-(lesions), ``_ventricles`` and ``_brain``; ``participants.tsv`` names the split and the disease.
+Unlike the pairs of ``fit`` nobody needs a target or a mask. Beside ``sub-*_<condition>`` may lie ``_<target>``, ``_mask``
+or ``_wmhauto`` (lesions), ``_ventricles`` and ``_brain``; ``participants.tsv`` names the split and the disease.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ class Person:
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """A person's slices with brain on the network's grid: their canonical ``numbers``, ``thickness`` in mm and the volume's fingerprint.
+    """A person's slices with brain on the network's grid: their canonical ``numbers``, ``thickness`` in mm and the volume's
+    fingerprint.
 
-    ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``lesions`` as in evaluation/metrics/harm.py; ``ventricles`` None where
-    not known.
+    ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``lesions`` as in evaluation/metrics/harm.py;
+    ``ventricles`` None where not known.
     """
 
     numbers: NDArray[np.int64]
@@ -72,7 +73,7 @@ class Slices:
 
 
 def people(data: Iterable[Path], condition: str, target: str, split: str | None) -> list[Person]:
-    """Everybody (of a split, where it is given) who has the condition. Raise as :func:`read_pairs` does."""
+    """Return everybody (of a split, where it is given) who has the condition. Raise as :func:`read_pairs` does."""
     sources = list(data)
     rows = [row for source in sources if source.is_dir() for row in _participants(source)]
     kinds = {row["participant_id"]: kind_of(row) for row in rows}
@@ -81,7 +82,7 @@ def people(data: Iterable[Path], condition: str, target: str, split: str | None)
 
 
 def spread(everybody: Sequence[Person], most: int) -> list[Person]:
-    """At most so many of them, evenly over the list."""
+    """Return at most so many of them, evenly spread over the list."""
     step = max(1, -(-len(everybody) // most))
     return list(everybody[::step])
 
@@ -115,14 +116,14 @@ def _person(pair: Pair, condition: str, kind: str) -> Person:
 
 @dataclass(frozen=True)
 class Ready:
-    """How condition and target are made ready."""
+    """How condition and target are prepared."""
 
     condition: PrepareSettings
     target: PrepareSettings
 
 
 def slices_of(person: Person, ready: Ready, cache: Path, report: Callable[[str], None]) -> Slices | None:
-    """Return a person's slices, from ``cache`` if they were made ready before; None, and a report, for files that cannot be
+    """Return a person's slices, from ``cache`` if they were prepared before; None, and a report, for files that cannot be
     used."""
     path = cache / f"{person.name}-{digest([CACHE_VERSION, stamps(person), asdict(ready)])}.npz"
     try:
@@ -139,7 +140,7 @@ def slices_of(person: Person, ready: Ready, cache: Path, report: Callable[[str],
 
 
 def stamps(person: Person) -> list[tuple[str, int, int] | None]:
-    """Name, size and time of each file: another file is another person's."""
+    """Return name, size and time of each file: another file is another person's."""
     return [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p else None for p in person.files]
 
 

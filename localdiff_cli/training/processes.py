@@ -1,7 +1,9 @@
-"""The processes that train one network together: this one alone, or those that ``torchrun`` started, joined by Hugging Face accelerate.
+"""The processes that train one network together: this one alone, or those that ``torchrun`` started, joined by Hugging Face
+accelerate.
 
-A step's batch is ``--accumulate`` times as many parts as there are processes. What a part holds depends on (seed, step, its number) alone,
-so two processes of one part each see what one process of two parts sees, and the loss curve is the same to rounding.
+A step's batch is ``--accumulate`` times as many parts as there are processes. What a part holds depends on (seed, step, its
+number) alone, so two processes of one part each see what one process of two parts sees, and the loss curve is the same to
+rounding.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class Processes(Protocol):
         """Return the network whose gradients are the mean over all processes."""
 
     def without_exchange(self) -> AbstractContextManager[None]:
-        """Within the block gradients are gathered here only, for a later part of the step to share."""
+        """Keep gradients in this process within the block, for a later part of the step to share."""
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum of ``values`` over all processes."""
@@ -85,7 +87,7 @@ class Together:
         return self._engine.no_sync(self._joined)
 
     def total(self, values: Tensor) -> Tensor:
-        """Summed over the processes."""
+        """Return the sum over the processes."""
         return self._engine.reduce(values.to(self._engine.device), "sum").cpu()
 
     def wait(self) -> None:
@@ -106,14 +108,15 @@ def local_device(name: str) -> str:
 
 
 def processes(device: torch.device) -> Processes:
-    """Those that ``torchrun`` started, or this one alone."""
+    """Return the processes that ``torchrun`` started, or this one alone."""
     return Together(device) if world_size() > 1 else Alone()
 
 
 class StopSignals:
-    """Within the block SIGTERM and SIGUSR1 are remembered in ``received``, not obeyed: a step is finished, a checkpoint written first.
+    """Within the block SIGTERM and SIGUSR1 are remembered in ``received``, not obeyed: a step is finished, a checkpoint
+    written first.
 
-    Elsewhere than in the main thread the caller owns the signals.
+    Outside the main thread the caller owns the signals.
     """
 
     def __init__(self) -> None:

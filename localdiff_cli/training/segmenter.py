@@ -1,6 +1,7 @@
 """Fit the lesion network on expert masks: all slices of masked patients, two thirds of those drawn bearing a lesion.
 
-Patients known to bear no lesion at all are a share of their own: a network that has seen sick brains only takes much for a lesion.
+Patients known to bear no lesion at all have a share of their own: a network that has seen only sick brains takes too much
+for a lesion.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ from localdiff_cli.training.widen import fits_into, widened
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 
 WATCHED = 8
-"""Slices of a held-out patient that a training is watched by."""
+"""How many slices of a held-out patient are used to watch a training."""
 
 
 @dataclass(frozen=True)
 class LesionDraw:
     """What the lesion network is shown.
 
-    ``healthy_share``: share of the slices drawn from people without any lesion, where there are some. ``doubt``: robust z of the target
-    contrast from which a pixel outside the mask counts neither as lesion nor as healthy (None: every pixel outside the mask is healthy);
-    automatic masks miss things. ``hard_negatives``: how slices are changed so that what is dark, flat or blurred is not enough to be a
-    lesion; None leaves them.
+    ``healthy_share``: share of the slices drawn from people without any lesion, where there are some. ``doubt``: robust z
+    of the target contrast from which a pixel outside the mask counts neither as lesion nor as healthy (None: every pixel
+    outside the mask is healthy); automatic masks miss things. ``hard_negatives``: how slices are changed so that what is
+    dark, flat or blurred is not enough to be a lesion; None leaves them.
     """
 
     healthy_share: float = 0.2
@@ -58,11 +59,11 @@ class LesionDraw:
 
 @dataclass(frozen=True)
 class LesionLoss:
-    """What the overlap part of the loss is after.
+    """What the overlap part of the loss aims at.
 
-    ``missed``: weight of missed against invented pixels, 0 to 1 (Tversky's index; 0.5 is Dice). ``by_slice``: share of the overlap that is
-    taken slice by slice, of those with a lesion, and averaged, so that a small lesion counts as much as a large one; the rest is taken
-    over the batch as a whole.
+    ``missed``: weight of missed against invented pixels, 0 to 1 (Tversky's index; 0.5 is Dice). ``by_slice``: share of the
+    overlap that is taken slice by slice, of those with a lesion, and averaged, so that a small lesion counts as much as a
+    large one; the rest is taken over the batch as a whole.
     """
 
     missed: float = 0.5
@@ -139,7 +140,8 @@ def loss_of_drawn(
 
 
 def lesion_loss(logits: Tensor, lesion: Tensor, kept: Tensor, aim: LesionLoss) -> Tensor:
-    """1 − overlap (MONAI's Tversky loss) plus the mean cross-entropy, both over the pixels where ``kept`` is 1; all ``(N, 1, H, W)``."""
+    """Return 1 − overlap (MONAI's Tversky loss) plus the mean cross-entropy, both over the pixels where ``kept`` is 1; all
+    ``(N, 1, H, W)``."""
     load_monai()
     from monai.losses import TverskyLoss
 
@@ -166,14 +168,14 @@ def _found(network: LesionNetwork, patient: PatientSlices, threshold: float) -> 
 
 
 def watched(patient: PatientSlices, most: int = WATCHED) -> PatientSlices:
-    """At most so many of a patient's slices, evenly spread: enough to watch a training by."""
+    """Return at most so many of a patient's slices, evenly spread: enough to watch a training."""
     rows = np.unique(np.linspace(0, len(patient.condition) - 1, min(most, len(patient.condition))).astype(int))
     planes = {name: plane[rows] for name in PLANES if (plane := getattr(patient, name)) is not None}
     return replace(patient, **planes)
 
 
 def patient_dice(network: LesionNetwork, patient: PatientSlices, threshold: float = 0.5) -> float:
-    """Dice over all slices of one patient on the network's grid; 1 where both are empty."""
+    """Return the Dice over all slices of one patient on the network's grid; 1 where both are empty."""
     found = _found(network, patient, threshold)
     total = found.sum() + patient.lesion.sum()
     return 1.0 if total == 0 else float(2 * (found & patient.lesion).sum() / total)

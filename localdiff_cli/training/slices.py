@@ -49,9 +49,10 @@ class SliceIndex:
 class PatientSlices:
     """One patient's usable slices on the network's grid.
 
-    ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``brain`` and ``lesion`` ``(S, H, W)`` bool. ``masked`` says
-    whether an expert mask was given, or the patient is known to be healthy: else no slice is known to be healthy. From the cache they are
-    views of a memory map, read where they are used; ``kept`` is its index, which a copy by ``dataclasses.replace`` does not take along.
+    ``condition`` and ``target`` ``(S, H, W)`` uint16, 65535 = 1.0; ``brain`` and ``lesion`` ``(S, H, W)`` bool. ``masked``
+    says whether an expert mask was given, or the patient is known to be healthy: else no slice is known to be healthy. From
+    the cache they are views of a memory map, read where they are used; ``kept`` is its index, which a copy by
+    ``dataclasses.replace`` does not take along.
     """
 
     name: str
@@ -79,7 +80,7 @@ class PatientSlices:
         return self.lesion_pixels == 0
 
     def known_healthy(self) -> PatientSlices:
-        """Return the same slices of a patient of whom it is known that they show no lesion."""
+        """Return the same slices, of a patient known to bear no lesion."""
         return _with_index(replace(self, masked=True), self.kept)
 
 
@@ -89,7 +90,7 @@ def _with_index(patient: PatientSlices, index: SliceIndex | None) -> PatientSlic
 
 
 def digest_of(planes: Iterable[NDArray[Any] | None]) -> str:
-    """SHA-256 of shapes and voxels."""
+    """Return the SHA-256 of shapes and voxels."""
     digest = hashlib.sha256()
     for array in planes:
         digest.update(b"none" if array is None else json.dumps(array.shape).encode())
@@ -164,7 +165,7 @@ def _cached(pair: Pair, contrasts: tuple[str, str | None], settings: PrepareSett
 
 
 def beside(stem: Path, suffix: str) -> Path:
-    """``stem`` with a suffix, whatever dots its name has."""
+    """Return ``stem`` with a suffix, whatever dots its name has."""
     return stem.with_name(stem.name + suffix)
 
 
@@ -182,7 +183,7 @@ def record_type(arrays: Mapping[str, NDArray[Any]]) -> np.dtype:
 
 
 def write_slices(stem: Path, arrays: Mapping[str, NDArray[Any]], cut: float = 0.0) -> None:
-    """``<stem>.npy`` with the slices, then ``<stem>.json`` with their index: where that is, both are whole."""
+    """Write ``<stem>.npy`` with the slices, then ``<stem>.json`` with their index: where that exists, both are whole."""
     records = np.empty(len(arrays["condition"]), record_type(arrays))
     for name in records.dtype.names or ():
         records[name] = arrays[name]

@@ -1,8 +1,8 @@
 """Fit an OOD expert that is told where it draws: it sees x_t, the whole condition and the soft OOD map M.
 
-Half of the maps are what a lesion network finds on the slice as it was augmented, with its real errors; the others are made from the
-expert masks, grown, shrunk, shifted, with islands that are no lesion. Every region a map points at counts in the loss, whatever it holds:
-told a ventricle, the expert learns to draw a ventricle.
+Half of the maps are what a lesion network finds on the slice as it was augmented, with its real errors; the others are made
+from the expert masks, grown, shrunk, shifted, with islands that are no lesion. Every region a map points at counts in the
+loss, whatever it holds: told a ventricle, the expert learns to draw a ventricle.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Finder = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ToldSettings:
-    """``healthy_share`` of the slices show no lesion. ``found``: share of the maps that the lesion network makes. ``reach``: pixels
-    around a map that count fully; the rest of the brain counts ``elsewhere``, a lesion ``lesion`` times as much. ``first``: share of the
-    timesteps that are the last one, T − 1, where it is decided whether there is a lesion."""
+    """``healthy_share`` of the slices show no lesion. ``found``: share of the maps that the lesion network makes.
+    ``reach``: pixels around a map that count fully; the rest of the brain counts ``elsewhere``, a lesion ``lesion`` times
+    as much. ``first``: share of the timesteps that are the last one, T − 1, where it is decided whether there is a lesion."""
 
     healthy_share: float = 0.35
     found: float = 0.5

@@ -126,7 +126,8 @@ def denoising_loss(
     network: nn.Module, schedule: Schedule, condition: Tensor, target: Tensor, inside: Tensor, generator: torch.Generator,
     counted: Tensor | None = None, first: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """Squared error of the prediction at random timesteps; images ``(N, 1, H, W)`` in [0, 1], little weight off ``inside``.
+    """Return the squared error of the prediction at random timesteps; images ``(N, 1, H, W)`` in [0, 1], little weight off
+    ``inside``.
 
     ``counted``: weights from 0 to 1 of the same shape; None counts every pixel. ``first``: see :func:`first_or_any`.
     """
@@ -149,7 +150,7 @@ def stratified_times(n: int, timesteps: int, generator: torch.Generator) -> Tens
 
 
 def first_or_any(n: int, timesteps: int, first: float, generator: torch.Generator) -> Tensor:
-    """Timesteps of a batch ``(n,)``: the last one with probability ``first``, else stratified over all."""
+    """Return the timesteps of a batch ``(n,)``: the last one with probability ``first``, else stratified over all."""
     times = stratified_times(n, timesteps, generator)
     return torch.where(torch.rand(n, generator=generator) < first, timesteps - 1, times) if first else times
 
@@ -169,7 +170,7 @@ def mean_prediction(predict: Callable[[Tensor, Tensor, Tensor], Tensor], schedul
 
 
 def psnr(a: NDArray[Any], b: NDArray[Any], mask: NDArray[np.bool_]) -> float:
-    """PSNR (dB) over ``mask``, data range 1."""
+    """Return the PSNR (dB) over ``mask``, data range 1."""
     return float(10 * np.log10(1 / np.mean((a[mask] - b[mask]) ** 2, dtype=np.float64)))
 
 
@@ -231,7 +232,8 @@ def fit_translator(
     """Train the conditional diffusion network on lesion-free slices and write it into the bundle; random weights without
     ``start``.
 
-    ``around_lesions``: on the other slices too, their lesions left out of the loss. ``first``: share of the timesteps that are the last.
+    ``around_lesions``: on the other slices too, their lesions left out of the loss. ``first``: share of the timesteps that are
+    the last.
 
     Raise :class:`UsageError` where the network or schedule of ``start`` is another.
     """

@@ -1,6 +1,7 @@
-"""A wider lesion network that computes what a narrower one does, to go on training with more room (Net2Net, Chen et al. 2016).
+"""A wider lesion network that computes what a narrower one does, to go on training with more room (Net2Net, Chen et al.
+2016).
 
-New channels begin at random, as in a new network; what is there already does not listen to them yet.
+New channels begin at random, as in a new network; the existing ones do not use them yet.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def fits_into(narrow: LesionNetworkSettings, wide: LesionNetworkSettings) -> boo
 
 @torch.no_grad()
 def widened(narrow: LesionNetwork, wide: LesionNetwork) -> LesionNetwork:
-    """``wide``, a new network, with the weights of ``narrow`` in it: the same logits for every slice."""
+    """Return ``wide``, a new network, with the weights of ``narrow`` in it: the same logits for every slice."""
     known, own = narrow.state_dict(), {name: value.clone() for name, value in wide.state_dict().items()}
     upwards = {f"{name}.weight" for name, module in wide.named_modules() if isinstance(module, nn.ConvTranspose2d)}
     for name, old in known.items():
@@ -43,7 +44,8 @@ def widened(narrow: LesionNetwork, wide: LesionNetwork) -> LesionNetwork:
 
 
 def _place(new: Tensor, old: Tensor, inputs: Sequence[int]) -> None:
-    """Put the weight ``old`` (outputs, inputs, …) into ``new``, where further inputs count nothing for the outputs that were there."""
+    """Put the weight ``old`` (outputs, inputs, …) into ``new``, where further inputs count nothing for the outputs that
+    were there."""
     new[: len(old)] = 0
     new[: len(old), list(inputs)] = old
 

@@ -1,1 +1,1 @@
-"""Volumes to turn the pages of, inside one HTML file that opens without a network."""
+"""Volumes to scroll through, inside one HTML file that opens without a network."""

@@ -1,4 +1,5 @@
-"""Volumes as a viewer needs them: 8 bits a voxel on one grid, cut to what they show, shrunk where they would not fit the budget."""
+"""Volumes as a viewer needs them: 8 bits per voxel on one grid, cut to what they show, shrunk where they would not fit the
+budget."""
 
 from __future__ import annotations
 
@@ -12,16 +13,18 @@ from isal import igzip
 from numpy.typing import NDArray
 
 IMAGE, HEAT, LABELS = "image", "heat", "labels"
-"""A grey picture with a panel of its own; a map in [0, 1] or a spread, laid over all panels; whole numbers, each with a colour."""
+"""A grey picture with a panel of its own; a map in [0, 1] or a spread, laid over all panels; whole numbers, each with a
+colour."""
 BUDGET_BYTES = 25_000_000
-"""What the volumes of one page may weigh together, as text; a page that opens from a mail."""
+"""How large the volumes of one page may be together, as text: a page should open from a mail."""
 MARGIN = 2
 IMAGE_PERCENTILES = (1.0, 99.9)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One volume: ``data`` uint8 ``(slices, rows, columns)``, canonical; 0 and 255 stand for the real values ``low`` and ``high``."""
+    """One volume: ``data`` uint8 ``(slices, rows, columns)``, canonical; 0 and 255 stand for the real values ``low`` and
+    ``high``."""
 
     name: str
     kind: str
@@ -32,9 +35,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class ViewCase:
-    """Layers of one person on one grid, the images first. ``spacing`` mm; ``start``: the voxel of the whole volume at index 0.
+    """Layers of one person on one grid, the images first. ``spacing`` mm; ``start``: the voxel of the whole volume at index
+    0.
 
-    ``shrunk``: how many voxels a side of each slice were averaged (of maps and labels: the greatest taken) to fit the budget.
+    ``shrunk``: how many voxels per side of each slice were averaged (for maps and labels: the greatest taken) to fit the
+    budget.
     """
 
     name: str
@@ -100,7 +105,7 @@ def shrink(case: ViewCase, factor: int) -> ViewCase:
 
 
 def packed(data: NDArray[np.uint8]) -> str:
-    """Voxels as text: gzip, then base64."""
+    """Return voxels as text: gzip, then base64."""
     return base64.b64encode(igzip.compress(data.tobytes(), compresslevel=3, mtime=0)).decode("ascii")
 
 

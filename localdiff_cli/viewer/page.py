@@ -1,4 +1,5 @@
-"""The viewer as HTML: a page of its own, or a part of another page; either is one file that asks nothing of a network."""
+"""The viewer as HTML: a page of its own, or a part of another page; either is one file that requests nothing from a
+network."""
 
 from __future__ import annotations
 

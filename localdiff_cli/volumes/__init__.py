@@ -1,1 +1,1 @@
-"""Volumes on disk: the only room that knows files, geometry and intensity."""
+"""Volumes on disk: the only package that knows about files, geometry and intensity."""

@@ -1,4 +1,4 @@
-"""What a command can do about a volume that cannot be used: a hint names only options that the command has."""
+"""What to do about a volume that cannot be used: a hint names only options that the command has."""
 
 from __future__ import annotations
 

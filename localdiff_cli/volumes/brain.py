@@ -62,7 +62,7 @@ def _extent_mm(volume: Volume) -> float:
 
 
 def is_slab(volume: Volume) -> bool:
-    """Too few centimetres from foot to head for a brain to be found in it."""
+    """Return whether there are too few centimetres from foot to head for a brain to be found in it."""
     return _extent_mm(volume) < SLAB_EXTENT_MM or volume.frame.shape[0] < SLAB_MIN_SLICES
 
 
@@ -123,7 +123,7 @@ def _size_doubts(mask: NDArray[Any], volume: Volume) -> tuple[str, ...]:
 
 
 def whole_image(reader: SliceReader, background: float, tolerance: float) -> Brain:
-    """``--brain none``: everything that is not background counts."""
+    """Return the brain of ``--brain none``: everything that is not background."""
     return Brain(support(reader, background, tolerance), "none: everything that is not background")
 
 
@@ -175,7 +175,8 @@ def _extract(reader: SliceReader, advice: Advice) -> NDArray[np.bool_]:
 
 
 def extract_brain(head: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Brain mask of a canonical head ``(slices, rows, columns)`` by deepbet, interpolated linearly at every step.
+    """Return the brain mask of a canonical head ``(slices, rows, columns)`` by deepbet, interpolated linearly at every
+    step.
 
     deepbet's own nearest-neighbour steps suffer on thick slices. Largest component, holes filled. Raise ``ValueError``
     where nothing is found.

@@ -21,8 +21,9 @@ MAX_SIDECAR_BYTES = 16 << 20
 class Content:
     """What a file says it holds: ``contrast`` (BIDS suffix, mask, map, or None), contrast-enhanced, made by localdiff.
 
-    An output of localdiff beside the main one that is no mask or map by name has its ending as ``contrast``, and so is never an image.
-    ``problem``: why its sidecar cannot be read, so that what stands there is not known; empty where all is well.
+    An output of localdiff beside the main one that is no mask or map by name has its ending as ``contrast``, and so is
+    never an image. ``problem``: why its sidecar cannot be read, so that what stands there is not known; empty where all is
+    well.
     """
 
     contrast: str | None

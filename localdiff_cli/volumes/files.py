@@ -1,4 +1,5 @@
-"""Files of volumes by name and bytes: suffix, stem, hash, and why a content is not here. Imports nothing heavy and opens no image."""
+"""Files of volumes by name and bytes: suffix, stem, hash, and why a content is not here. Imports nothing heavy and opens no
+image."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of the bytes of all files of a volume, as hex; of any other file its own."""
+    """Return the SHA-256 of the bytes of all files of a volume, as hex; for any other file, its own."""
     found = format_of(path)
     return hash_of((path,)) if found is None else found.hash(path)
 

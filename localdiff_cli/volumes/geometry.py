@@ -88,7 +88,7 @@ def _triangle(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def resampling_matrix(n_in: int, positions: NDArray[Any], step: float, *, cubic: bool) -> NDArray[np.float32]:
-    """Interpolation along one axis as a matrix ``(len(positions), n_in)``.
+    """Return the interpolation along one axis as a matrix ``(len(positions), n_in)``.
 
     ``positions`` are in input pixels; ``step`` is the output spacing in input pixels: above 1 the kernel widens, so that
     nothing aliases. Positions on input pixels with ``step ≤ 1`` give exact rows of the identity. Outside the input is 0.
@@ -107,7 +107,8 @@ def resampling_matrix(n_in: int, positions: NDArray[Any], step: float, *, cubic:
 
 
 def resampled(rows: NDArray[np.float32], image: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``rows @ image @ columns.T`` through sparse matrices: the last bits of a dense product depend on the number of threads."""
+    """Return ``rows @ image @ columns.T`` through sparse matrices: the last bits of a dense product depend on the number of
+    threads."""
     return (csr_array(columns) @ (csr_array(rows) @ image).T).T
 
 

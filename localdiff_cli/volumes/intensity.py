@@ -33,13 +33,13 @@ class Scale:
     window: tuple[float, float]
 
     def normalise(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """Input units → [0, 1], clipped."""
+        """Convert input units to [0, 1], clipped."""
         low, high = self.window
         z = (image - np.float32(self.median)) / np.float32(self.sd)
         return np.clip((z - np.float32(low)) / np.float32(high - low), 0, 1).astype(np.float32, copy=False)
 
     def denormalise(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """[0, 1] → units of the volume whose scale this is."""
+        """Convert [0, 1] to units of the volume whose scale this is."""
         low, high = self.window
         return ((image * (high - low) + low) * self.sd + self.median).astype(np.float32)
 
@@ -94,7 +94,7 @@ def _factor(spacing: float, n: int) -> int:
 
 
 def bias_steps(shape: tuple[int, ...], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Every how manieth slice, row and column of a sample of ``shape`` N4 sees; ``spacing`` in mm."""
+    """Return the steps between the slices, rows and columns of a sample of ``shape`` that N4 sees; ``spacing`` in mm."""
     slices, rows, columns = (_factor(spacing[axis], shape[axis]) for axis in range(3))
     return slices, rows, columns
 
@@ -103,8 +103,8 @@ def fit_bias(sample: NDArray[Any], brain: NDArray[Any], spacing: tuple[float, fl
     """Return the logarithm of the bias field by N4 (Tustison et al. 2010), fitted inside the brain on the grid of
     :func:`bias_steps`.
 
-    ``sample`` and ``brain`` are canonical ``(slices, rows, columns)``; ``spacing`` is theirs in mm. A single slice is corrected as a 2D
-    image. Single-threaded, so that equal input gives equal bytes.
+    ``sample`` and ``brain`` are canonical ``(slices, rows, columns)``; ``spacing`` is theirs in mm. A single slice is
+    corrected as a 2D image. Single-threaded, so that equal input gives equal bytes.
     """
     import SimpleITK as sitk
 

@@ -1,7 +1,7 @@
-"""What is slow to find in a volume, kept on disk from one command to the next: the brain of a head, and the bias field.
+"""What is slow to find in a volume is kept on disk from one command to the next: the brain of a head, and the bias field.
 
-A file is named by the SHA-256 of everything that decides what it holds: voxels, geometry, method, versions. So it is never out of date,
-and says nothing of whose it is.
+A file is named by the SHA-256 of everything that decides what it holds: voxels, geometry, method, versions. So it is never
+out of date, and does not say whose it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from localdiff_cli.errors import UsageError
 from localdiff_cli.volumes.whole import whole_file
 
 VERSION = 1
-"""Counted up when what is kept is found in another way."""
+"""Increased when the way of finding what is kept changes."""
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -35,7 +35,7 @@ class Kept:
     folder: Path | None = None
 
     def check(self) -> None:
-        """Raise :class:`UsageError` where the folder is none that can be written, or made; it is not made yet."""
+        """Raise :class:`UsageError` where the folder cannot be written or made; it is not made yet."""
         if self.folder is None:
             return
         there = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists() or path.is_symlink())
@@ -47,8 +47,8 @@ class Kept:
     def array(self, what: str, decided_by: Sequence[Any], find: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Return the array that ``find`` gives, from the folder if it is there.
 
-        ``decided_by``: all that the array depends on (JSON values). A file that cannot be read is found anew and replaced.
-        Raises what ``find`` raises, and :class:`VolumeError` where the folder cannot be written.
+        ``decided_by``: all that the array depends on (JSON values). What is in a file that cannot be read is found anew,
+        and the file replaced. Raises what ``find`` raises, and :class:`VolumeError` where the folder cannot be written.
         """
         if self.folder is None:
             return find()

@@ -1,7 +1,9 @@
-"""Is this input like those of training at all? A few quantiles of the brain's intensities against those of the training people.
+"""Is this input like those of training at all? A few quantiles of the brain's intensities against those of the training
+people.
 
-Contrast agent, another sequence or a damaged volume move the tails of the distribution; a lesion or wide ventricles hardly do. It is no
-test of exchangeability (``localdiff calibrate`` has one): it notices what is far off, before anything is drawn.
+Contrast agent, another sequence or a damaged volume move the tails of the distribution; a lesion or wide ventricles hardly
+do. It is no test of exchangeability (``localdiff calibrate`` has one): it notices what is far off, before anything is
+drawn.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ LEVELS = (0.01, 0.05, 0.25, 0.75, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Typical:
-    """What training looked like: ``mean`` and ``sd`` over people of z at each of :data:`LEVELS`; ``limit``: SDs beyond which an input is
-    unlike it."""
+    """What training looked like: ``mean`` and ``sd`` over people of z at each of :data:`LEVELS`; ``limit``: SDs beyond
+    which an input is unlike it."""
 
     mean: Annotated[tuple[float, float, float, float, float, float], Field(description="z over people at 1, 5, 25, 75, 95, 99 %")]
     sd: Annotated[tuple[Deviation, Deviation, Deviation, Deviation, Deviation, Deviation], Field(description="its SD over people")]
@@ -36,7 +38,7 @@ def quantiles_of(z: NDArray[Any]) -> tuple[float, ...]:
 
 
 def typical_of(people: Iterable[Sequence[float]], limit: float) -> Typical:
-    """Return the account of people's quantiles, one sequence a person. Raise ``ValueError`` for fewer than three people."""
+    """Return the account of people's quantiles, one sequence per person. Raise ``ValueError`` for fewer than three people."""
     table = np.array(list(people))
     if len(table) < 3:
         raise ValueError(f"{len(table)} people; expected three or more")

@@ -1,4 +1,4 @@
-"""The one reader of masks and maps: binary, labels or probability is decided from the values, and said."""
+"""The one reader of masks and maps: binary, labels or probability is decided from the values, and stated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ OVERSHOOT = 0.2
 SCALES = (100.0, 255.0)
 """Values other than 1 that stand for certainty: per cent, and bytes."""
 SIGNED_BYTES = (-1, -128)
-"""What 255 and 128 become where a mask of bytes is saved as signed ones; another negative value marks a background, not a mask."""
+"""What 255 and 128 become where a mask of bytes is saved as signed ones; another negative value marks a background, not a
+mask."""
 AT_THE_TOP, FEWEST_BETWEEN = 0.3, 4
 """Share of the marked voxels that a scaled soft mask has at its top at least, and how many values between."""
 WHOLE = 0.01
@@ -37,7 +38,8 @@ MOST_VALUES = 4096
 
 @dataclass(frozen=True)
 class MaskContent:
-    """What the values of a mask mean: its ``kind``, the value ``one`` that stands for certainty, and ``said``, a phrase for people."""
+    """What the values of a mask mean: its ``kind``, the value ``one`` that stands for certainty, and ``said``, a phrase for
+    people."""
 
     kind: str
     one: float
@@ -61,14 +63,15 @@ class MaskContent:
         return self
 
     def soft(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """Values in [0, 1]: of a binary mask or labels 0 and 1, of a probability itself. NaN counts as 0."""
+        """Return values in [0, 1]: 0 and 1 for a binary mask or labels, the probability itself for a probability. NaN
+        counts as 0."""
         image = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         if self.kind == PROBABILITY:
             return np.clip(image / np.float32(self.one), 0, 1)
         return self.hard(image).astype(np.float32)
 
     def hard(self, image: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return the mask: values of at least half of ``one``; of labels every one."""
+        """Return the mask: values of at least half of ``one``; for labels, every label."""
         image = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         if self.kind == EMPTY:
             return np.zeros(image.shape, dtype=bool)
@@ -110,7 +113,7 @@ class _Values:
 def mask_content(slices: Iterable[NDArray[Any]], what: str) -> MaskContent:
     """Return what the values of a mask mean, from one pass over its 2D ``slices``; ``what`` names it in the error.
 
-    Raise :class:`VolumeError` (``not-a-mask``) for values that are no mask's: an image, for instance.
+    Raise :class:`VolumeError` (``not-a-mask``) for values that no mask has: an image, for instance.
     """
     values = _Values()
     for image in slices:

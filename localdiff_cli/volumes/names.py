@@ -45,7 +45,8 @@ OTHER_SUFFIXES = frozenset(
     scans sessions bval bvec dir psir stir tof mra mrv pwi dsc dce perf eadc gre mip depth variance smoothwm dparc coverage
     """.lower().split()
 )
-"""Suffixes of BIDS (raw and derived) and words of common usage that name another kind of file than the four contrasts, lower case."""
+"""Suffixes of BIDS (raw and derived) and words of common usage that name another kind of file than the four contrasts,
+lower case."""
 
 OTHER_WORDS = frozenset(
     """
@@ -89,9 +90,9 @@ QUANTITIES = {"map": "map", "maps": "map", "mapping": "map", "star": "starw", "r
 class Name:
     """A file's name taken apart.
 
-    ``entities`` are BIDS key–value pairs, those of the folders ``sub-…/ses-…`` included; ``words`` what is left of a BIDS name, or all
-    words of another, lower case; ``spelt`` the same as written. ``bids`` names begin with ``sub-``. ``folder``: the folders it lies in,
-    below the searched one.
+    ``entities`` are BIDS key–value pairs, those of the folders ``sub-…/ses-…`` included; ``words`` what is left of a BIDS
+    name, or all words of another, lower case; ``spelt`` the same as written. ``bids`` names begin with ``sub-``.
+    ``folder``: the folders it lies in, below the searched one.
     """
 
     bids: bool
@@ -143,7 +144,7 @@ def _is_kind(word: str) -> bool:
 
 
 def unprefixed(word: str) -> str:
-    """``rflair`` → ``flair``: an image contrast without the letters that SPM puts before what it moved or smoothed."""
+    """Turn ``rflair`` into ``flair``: an image contrast without the letters that SPM puts before what it moved or smoothed."""
     short = re.sub(r"^[rwsmu]{1,3}(?=[tfp])", "", word)
     return short if ALIASES.get(short) in IMAGES else word
 

@@ -1,6 +1,7 @@
 """Which mask, map or image belongs to a volume: one answer for every command and role, never a guess.
 
-A partner agrees in every entity that it has, is of the asked kind by its name and by what it holds, and is the only one.
+A partner agrees in every entity that it has, is of the requested kind by its name and by what it holds, and is the only
+one.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ COMPANIONS = (LOW, HIGH, SOURCE)
 NO_PARTNER = "no partner"
 Owner = str | tuple[str, ...]
 EXACT, GENERIC, SECOND, SILENT, NOT = 4, 3, 2, 1, 0
-"""How well a name fits a role: says it; says mask; says something near it; says nothing, so that the voxels must; says something else."""
+"""How well a name fits a role: says it; says mask; says something near it; says nothing, so that the voxels must; says
+something else."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file or folder given for one role, the contrast that its images must have (None: any), and the option that named it.
+    """A file or folder given for one role, the contrast that its images must have (None: any), and the option that named
+    it.
 
-    ``exact``: only names that say the role itself; a plain ``mask`` is none of the brain where lesion masks lie in the same folder.
+    ``exact``: only names that say the role itself; a plain ``mask`` is no brain mask where lesion masks lie in the same
+    folder.
     """
 
     given: str
@@ -57,10 +61,11 @@ class Candidate:
 
 
 def agrees(partner: Name, volume: Name, role: str) -> bool:
-    """Return whether a partner belongs to the volume: it has no BIDS entity that the volume has not, or has otherwise.
+    """Return whether a partner belongs to the volume: it has no BIDS entity that the volume lacks or has with another
+    value.
 
-    Of a mask ``desc-`` and ``label-`` say what it shows, and ``space-T1w`` is where a T1w of no other ``space-`` lies. Names that are not
-    BIDS have the same words apart from those of contrast and role, in the same or the outermost folder.
+    Of a mask ``desc-`` and ``label-`` say what it shows, and ``space-T1w`` is where a T1w of no other ``space-`` lies.
+    Names that are not BIDS have the same words apart from those of contrast and role, in the same or the outermost folder.
     """
     own, its = (dict(name.entities if role == IMAGE else name.of_scan) for name in (partner, volume))
     if role != IMAGE and "space" not in its and own.get("space") in ("orig", shown_by(volume)):
@@ -75,7 +80,8 @@ def agrees(partner: Name, volume: Name, role: str) -> bool:
 
 
 def _same_place(partner: tuple[str, ...], volume: tuple[str, ...], *, alone: bool) -> bool:
-    """Whether the folders of two names allow them to belong together; without an owner in the name (``alone``) they must be the same."""
+    """Whether the folders of two names allow them to belong together; without an owner in the name (``alone``) they must be
+    the same."""
     if alone:
         return partner == volume
     short, long = sorted((partner, volume), key=len)
@@ -244,8 +250,8 @@ def _of_contrast(candidate: Candidate, volume: Name, role: str) -> bool:
 def _may_be(candidate: Candidate) -> bool:
     """Whether the voxels allow a mask or map, asked where the name does not say it.
 
-    Where the name says an image nothing but a mask will do: an image scaled to [0, 1] looks like a probability. A file that cannot be
-    read stays a candidate, so that its damage is reported.
+    Where the name says an image nothing but a mask will do: an image scaled to [0, 1] looks like a probability. A file that
+    cannot be read stays a candidate, so that its damage is reported.
     """
     content = candidate.content
     if content.contrast in ("mask", "map"):

@@ -1,4 +1,5 @@
-"""Bring a volume onto another volume's grid: the axes re-ordered where that is all it takes, else interpolated, never in silence."""
+"""Bring a volume onto another volume's grid: the axes re-ordered where that is all it takes, otherwise interpolated, never
+silently."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def onto_grid(array: Array, own: Placement, target: Placement) -> tuple[Array, N
 
 
 def image_onto_grid(array: Array, own: Placement, target: Placement) -> tuple[Array, NDArray[np.bool_]]:
-    """As :func:`onto_grid`, for an image in which 0 is air: air is not mixed into the values at its edge, which would darken them.
+    """Do as :func:`onto_grid`, for an image in which 0 is air: air is not mixed into the values at its edge, which would
+    darken them.
 
     The image reaches up to a voxel further into the air for it: a brain mask says where it ends.
     """
@@ -88,7 +90,8 @@ def image_onto_grid(array: Array, own: Placement, target: Placement) -> tuple[Ar
 
 
 def labels_onto_grid(array: Array, own: Placement, target: Placement) -> tuple[Array, NDArray[np.bool_]]:
-    """As :func:`onto_grid`, for numbers that are names, not amounts: a voxel gets the label that fills at least half of it, else 0."""
+    """Do as :func:`onto_grid`, for numbers that are names, not amounts: a voxel gets the label that fills at least half of
+    it, else 0."""
     found, covered = np.zeros(target.shape, np.float32), np.ones(target.shape, bool)
     for label in np.unique(array[array != 0]):
         share, covered = onto_grid((array == label).astype(np.float32), own, target)
@@ -120,7 +123,7 @@ class ArrayReader(SliceReader):
         self._array = array
 
     def read(self, k: int) -> Array:
-        """Canonical slice ``k`` as ``(rows, columns)`` float32."""
+        """Return canonical slice ``k`` as ``(rows, columns)`` float32."""
         return self._array[k]
 
 
@@ -146,8 +149,8 @@ class CaseGrid:
     resample: bool = False
 
     def bring(self, path: Path, what: str, values: Callable[[Array], Array] | None = None, move: Move = onto_grid) -> OnGrid:
-        """Any volume on this grid, canonical float32; ``values`` is applied to what was read before ``move`` interpolates
-        it.
+        """Bring any volume onto this grid, canonical float32; ``values`` is applied to what was read before ``move``
+        interpolates it.
 
         Raise :class:`VolumeError` for another grid where resampling is not allowed.
         """
@@ -206,7 +209,7 @@ class CaseGrid:
         return found.astype(np.uint8)
 
     def reader(self, image: OnGrid) -> ArrayReader:
-        """Slices of a volume brought onto this grid."""
+        """Return the slices of a volume brought onto this grid."""
         return ArrayReader(image.array, self.volume, image.path)
 
 

@@ -32,11 +32,12 @@ STANDARDISED_SHARE = 0.1
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """How volumes are made ready: ``brain`` is auto, none or a file or folder; ``bias`` n4 or none; ``nan`` refuse or zero.
+    """How volumes are prepared: ``brain`` is auto, none or a file or folder; ``bias`` n4 or none; ``nan`` refuse or zero.
 
     ``spacing`` (mm), ``shape`` (rows, columns) and ``multiple`` describe the network's grid; ``window`` is the contrast's.
-    ``affine_from``: which form of a NIfTI's header holds (see :func:`~localdiff_cli.volumes.reader.open_volume`). ``kept``: where brains
-    and bias fields that were found before lie, which decides nothing but the time. ``advice``: hints of the command.
+    ``affine_from``: which form of a NIfTI's header holds (see :func:`~localdiff_cli.volumes.reader.open_volume`). ``kept``:
+    where brains and bias fields that were found before lie, which decides nothing but the time. ``advice``: hints of the
+    command.
     """
 
     brain: str = "auto"
@@ -84,7 +85,8 @@ class Survey:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A volume ready to be read slice by slice for the network; ``quantiles`` of the brain's robust z are those of ``likeness.LEVELS``."""
+    """A volume ready to be read slice by slice for the network; ``quantiles`` of the brain's robust z are those of
+    ``likeness.LEVELS``."""
 
     volume: Volume
     reader: SliceReader
@@ -101,12 +103,12 @@ class Prepared:
         return self.brain.mask[k]
 
     def corrected(self, k: int) -> NDArray[np.float32]:
-        """Canonical slice ``k`` in input units, bias field divided out."""
+        """Return canonical slice ``k`` in input units, with the bias field divided out."""
         image = finite(self.reader.read(k))
         return image if self.bias is None else image / self.bias.slice(k, image.shape)
 
     def network_slice(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Condition in [0, 1] and brain mask of slice ``k`` on the network's grid."""
+        """Return the condition in [0, 1] and the brain mask of slice ``k`` on the network's grid."""
         brain = self.brain.mask[k]
         image = np.where(brain, self.scale.normalise(self.corrected(k)), np.float32(0))
         inside = self.grid.to_network(brain, cubic=False) > 0.5
@@ -232,7 +234,7 @@ def prepare(volume: Volume, settings: PrepareSettings, relative: Path | None = N
 
 
 def prepare_read(reader: SliceReader, settings: PrepareSettings, relative: Path | None = None, brain: Brain | None = None) -> Prepared:
-    """As :func:`prepare`, for slices that are already at hand."""
+    """Do as :func:`prepare`, for slices that are already at hand."""
     volume = reader.volume
     _check_plane(volume)
     found = survey(reader)

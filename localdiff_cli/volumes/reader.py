@@ -60,11 +60,11 @@ class SliceReader:
             raise damaged(volume.path, error) from error
 
     def order(self) -> list[int]:
-        """Canonical slice numbers in the order in which the file stores them."""
+        """Return the canonical slice numbers in the order in which the file stores them."""
         return [self.volume.frame.stored_index(i) for i in range(self.volume.frame.shape[0])]
 
     def read(self, k: int) -> NDArray[np.float32]:
-        """Canonical slice ``k`` as ``(rows, columns)`` float32. Raise :class:`VolumeError` for damaged data."""
+        """Return canonical slice ``k`` as ``(rows, columns)`` float32. Raise :class:`VolumeError` for damaged data."""
         frame = self.volume.frame
         # What overflows here is infinite, and refused as such when the volume is surveyed.
         with np.errstate(over="ignore", invalid="ignore"):

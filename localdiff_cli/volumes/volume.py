@@ -25,10 +25,10 @@ class Volume:
     """An image volume on disk.
 
     ``stored_shape`` is what the file says, ``shape`` its three spatial axes (a 2D image has one slice). ``affine`` maps
-    stored indices to RAS mm. ``frame`` leads to canonical slices. ``header`` is the format's own, as in the file. Of a DICOM series
-    ``path`` is its label, ``header`` that of the NIfTI files derived from it, and ``stack`` holds its planes. ``affine_from`` is which
-    form of the header the user trusts, ``doubts`` what contradicts itself in it; ``orientation_known`` is False where the header
-    leaves it open.
+    stored indices to RAS mm. ``frame`` leads to canonical slices. ``header`` is the format's own, as in the file. Of a
+    DICOM series ``path`` is its label, ``header`` that of the NIfTI files derived from it, and ``stack`` holds its planes.
+    ``affine_from`` is which form of the header the user trusts, ``doubts`` what contradicts itself in it;
+    ``orientation_known`` is False where the header leaves it open.
     """
 
     path: Path
@@ -62,7 +62,7 @@ class Held:
 
 
 def spatial_shape(path: Path, stored: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return the three spatial axes; refuses more than one frame and absurd sizes."""
+    """Return the three spatial axes; refuse more than one frame and absurd sizes."""
     if len(stored) < 2 or min(stored, default=0) < 1:
         raise VolumeError(
             f"{path}: found an image of shape {stored}; expected two or three axes of at least one voxel. Its header is damaged",

@@ -1,4 +1,4 @@
-"""The one walk through folders of every command: which images lie there, and what is left alone and why."""
+"""The one way in which every command walks through folders: which images lie there, what is left alone, and why."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ LEFT_ALONE = ("derivatives", "sourcedata")
 
 @dataclass(frozen=True)
 class Walk:
-    """The images of a file, folder or glob as (path, relative); ``named``: it was one file; ``aside``: what was left alone, and why."""
+    """The images of a file, folder or glob as (path, relative); ``named``: it was one file; ``aside``: what was left alone,
+    and why."""
 
     images: tuple[tuple[Path, Path], ...]
     named: bool = False

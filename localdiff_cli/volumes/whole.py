@@ -25,8 +25,8 @@ def _prefix(path: Path) -> str:
 def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a path to write to, beside ``path``; it takes the final name only when the block ends without an error.
 
-    Each call has a folder of its own: two writers of the same file do not meet, the last one wins. ``durable``: what is written has
-    reached the disk before it takes the name, so that even a power cut leaves the old file or the new one.
+    Each call has a folder of its own: two writers of the same file do not meet, the last one wins. ``durable``: what is
+    written has reached the disk before it takes the name, so that even a power cut leaves the old file or the new one.
     """
     folder: Path | None = None
     try:
@@ -43,8 +43,8 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to fill, beside ``path``; it takes the final name, and the place of what is there, only when the block ends without an
-    error."""
+    """Give a folder to fill, beside ``path``; it takes the final name, and the place of what is there, only when the block
+    ends without an error."""
     partial: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

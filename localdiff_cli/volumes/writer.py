@@ -19,8 +19,8 @@ from localdiff_cli.volumes.whole import unwritable, whole_file
 class SliceWriter:
     """Takes canonical slices in the input's stored order and writes a volume of the input's geometry and kind.
 
-    A format that streams is written as it comes where slices are stored last; others are gathered first. Used as a context: leaving
-    it without an error puts the whole file in place, leaving it with one leaves nothing behind.
+    A format that streams is written as it comes where slices are stored last; others are gathered first. Used as a context:
+    leaving it without an error puts the whole file in place, leaving it with one leaves nothing behind.
     """
 
     def __init__(self, path: Path, volume: Volume, *, dtype: str, description: str, scale: tuple[float, float] = (1.0, 0.0)) -> None:

@@ -37,7 +37,7 @@ class Copy:
     def smaller(self):
         return None
 
-    def companions(self, item):
+    def companions(self, item, *, strict=False):
         return []
 
     def outputs(self, item):

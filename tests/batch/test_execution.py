@@ -22,6 +22,7 @@ from localdiff_cli.batch.report import Reporter
 from localdiff_cli.commands.run import execution
 from localdiff_cli.errors import UsageError
 from localdiff_cli.options import Asked
+from tests.brains import write_brain
 
 from .test_claims import dead_process, hold
 from .toys import CopyRecipe
@@ -304,6 +305,17 @@ def test_a_dry_run_shows_states_shapes_and_cost_and_writes_nothing(cli, folder, 
         line.split("\t")[1] for line in cli("translate", "--in", folder, "--out", tmp_path / "out", "--dry-run").stdout.splitlines()[1:]
     ]
     assert states == ["refused", "done"]
+
+
+def test_a_dry_run_says_which_volumes_lack_a_mask_that_the_run_would_need(cli, folder, tmp_path):
+    (tmp_path / "brain").mkdir()
+    write_brain(tmp_path / "brain" / "sub-01_brain.nii.gz", seed=1)
+    given = ("translate", "--in", folder, "--out", tmp_path / "out", "--brain", tmp_path / "brain")
+    rows = [line.split("\t") for line in cli(*given, "--dry-run").stdout.splitlines()[1:]]
+    assert [row[1] for row in rows] == ["open", "refused"]
+    assert "sub-02_T1w.nii.gz: found in --brain" in rows[1][-1]
+    one = (*given[:2], folder / "sub-02", *given[3:6], tmp_path / "brain" / "sub-01_brain.nii.gz")
+    assert cli(*one, "--dry-run").stdout.splitlines()[1].split("\t")[1] == "refused"
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

@@ -89,7 +89,7 @@ class CopyRecipe:
     def settings(self):
         return {"Command": "copy", "Parameter": self.parameter}
 
-    def companions(self, item):
+    def companions(self, item, *, strict=False):
         return []
 
     def smaller(self):

@@ -1,4 +1,5 @@
-"""Misdiagnosis over all patients: pooled shares with intervals over patients, reduction against the baseline, the sweep of delta."""
+"""Misdiagnosis over all patients: pooled shares with intervals over patients, reduction against the baseline, the sweep of
+delta."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ WAYS_OUT = (
 
 @dataclass(frozen=True)
 class Judge:
-    """The segmenter's mean ``dice`` with the expert masks on the true contrast over ``n`` patients with a lesion; ``least`` is needed."""
+    """The segmenter's mean ``dice`` with the expert masks on the true contrast over ``n`` patients with a lesion; ``least``
+    is needed."""
 
     dice: float
     n: int

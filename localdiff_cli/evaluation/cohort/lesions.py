@@ -19,8 +19,9 @@ ALL_SIZES = "all sizes"
 class LesionRow:
     """Lesions of one ``size`` on the image of one ``arm``.
 
-    ``missed`` of ``total`` lesions with their ``share`` (resampled by patient): of those found on the true contrast where a segmenter was
-    run on it, else of all. ``invented``: marked components that touch no lesion. ``kept``: median over lesions of the contrast kept.
+    ``missed`` of ``total`` lesions with their ``share`` (resampled by patient): of those found on the true contrast where a
+    segmenter was run on it, else of all. ``invented``: marked components that touch no lesion. ``kept``: median over
+    lesions of the contrast kept.
     """
 
     size: str

@@ -14,7 +14,7 @@ from localdiff_cli.evaluation.metrics.image import IDENTICAL
 
 @dataclass(frozen=True)
 class Limit:
-    """The worst value of a figure that passes: a least one where higher is better, a largest one where lower is."""
+    """The worst value of a figure that passes: a minimum where higher is better, a maximum where lower is."""
 
     key: str
     value: float
@@ -27,8 +27,8 @@ def known_limits() -> dict[str, Better]:
 
 
 def parse_limits(texts: str | Sequence[str]) -> tuple[Limit, ...]:
-    """Limits from ``"dice=0.7"``, ``"dice=0.7,missed=0.2"`` or a list of such. Raise :class:`UsageError` naming what is
-    wrong.
+    """Return the limits from ``"dice=0.7"``, ``"dice=0.7,missed=0.2"`` or a list of such. Raise :class:`UsageError` naming
+    what is wrong.
 
     Needs no data: call it before the work begins.
     """
@@ -39,10 +39,11 @@ def parse_limits(texts: str | Sequence[str]) -> tuple[Limit, ...]:
 def check_fail_under(limits: str | Sequence[str], summary: Summary, *, allow_missing: bool = False) -> None:
     """Raise :class:`LimitMissedError`, naming value and limit, where a figure is worse than its limit or has no number.
 
-    A case without the figure, or one that could not be evaluated at all, misses every limit unless ``allow_missing``: a gate over what is
-    left would pass with the worst cases gone. An infinite PSNR, of identical images, misses none; the mean is that of the others.
+    A case without the figure, or one that could not be evaluated at all, misses every limit unless ``allow_missing``: a
+    gate over what is left would pass with the worst cases gone. An infinite PSNR, of identical images, misses none; the
+    mean is that of the others.
 
-    A figure that lower is better for (``missed``, ``mae_brain``) fails above its limit. Raise :class:`UsageError` for a
+    A figure for which lower is better (``missed``, ``mae_brain``) fails above its limit. Raise :class:`UsageError` for a
     figure that is unknown or was not computed.
     """
     found = parse_limits(limits)

@@ -1,7 +1,7 @@
 """FID and KID: how far the slices of an image set lie from the true ones, in the features of an ImageNet network.
 
-Both say whether images look alike as a set, nothing of whether a lesion survived.
-Sources: Heusel et al., NeurIPS 2017 (FID); Bińkowski et al., ICLR 2018 (KID: unbiased MMD² with a cubic kernel, mean over subsets).
+Both say whether images look alike as a set, and nothing about whether a lesion survived. Sources: Heusel et al., NeurIPS
+2017 (FID); Bińkowski et al., ICLR 2018 (KID: unbiased MMD² with a cubic kernel, mean over subsets).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Realism:
 
 
 def realism(volumes: Sequence[CaseResult], seed: int) -> tuple[Realism, ...]:
-    """FID and KID of translation and baseline; empty where no volume has features."""
+    """Return FID and KID of translation and baseline; empty where no volume has features."""
     found = []
     for arm in ("", "baseline_"):
         both = [case.features for case in volumes if arm in case.features and "reference_" in case.features]
@@ -45,7 +45,8 @@ def realism(volumes: Sequence[CaseResult], seed: int) -> tuple[Realism, ...]:
 
 
 def fid(a: Features, b: Features) -> Measure:
-    """Fréchet distance of two sets of feature rows ``(n, d)``; missing with fewer rows than make a full covariance."""
+    """Return the Fréchet distance of two sets of feature rows ``(n, d)``; missing with fewer rows than make a full
+    covariance."""
     fewest, need = min(len(a), len(b)), a.shape[1] + 1
     if fewest < need:
         return missing(f"needs at least {need} slices, found {fewest}")
@@ -57,7 +58,8 @@ def fid(a: Features, b: Features) -> Measure:
 
 
 def kid(a: Features, b: Features, seed: int, subsets: int = SUBSETS, size: int = SUBSET_SIZE) -> Measure:
-    """Mean over random ``subsets`` of ``size`` rows (all rows at once where there are no more) of the unbiased MMD²; may be below 0."""
+    """Return the mean over random ``subsets`` of ``size`` rows (all rows at once where there are no more) of the unbiased
+    MMD²; may be below 0."""
     fewest = min(len(a), len(b))
     if fewest < 2:
         return missing(f"needs at least 2 slices, found {fewest}")

@@ -1,4 +1,5 @@
-"""Statistics with the patient as the unit: bootstrap intervals over patients, and paired tests that never come without an effect size."""
+"""Statistics with the patient as the unit: bootstrap intervals over patients, and paired tests that never come without an
+effect size."""
 
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ class Interval:
 class Bootstrap:
     """BCa bootstrap over patients: ``level`` of confidence, number of ``resamples``, ``seed``.
 
-    BCa (Efron 1987: bias-corrected and accelerated) holds the true value of skewed figures more often than percentiles do with 14 patients,
-    and as often otherwise: ``examples/benchmarks/coverage.py``.
+    BCa (Efron 1987: bias-corrected and accelerated) holds the true value of skewed figures more often than percentiles do
+    with 14 patients, and as often otherwise: ``examples/benchmarks/coverage.py``.
     """
 
     level: float = 0.95
@@ -50,10 +51,11 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Translation minus baseline over ``n`` patients: mean ``difference``, two-sided ``p_value`` and ``effect_size`` in [−1, 1].
+    """Translation minus baseline over ``n`` patients: mean ``difference``, two-sided ``p_value`` and ``effect_size`` in
+    [−1, 1].
 
-    The effect is the matched-pairs rank-biserial correlation: the rank sum of patients in which the translation is larger minus that of
-    patients in which it is smaller, over their total. Where there is no test, ``reason``.
+    The effect is the matched-pairs rank-biserial correlation: the rank sum of patients in which the translation is larger
+    minus that of patients in which it is smaller, over their total. Where there is no test, ``reason`` says why.
     """
 
     n: int
@@ -65,13 +67,14 @@ class PairedTest:
 
 
 def bootstrap_mean(values: Sequence[float], bootstrap: Bootstrap) -> Interval:
-    """Mean over patients of one value each."""
+    """Return the mean over patients of one value each."""
     rows = np.column_stack((np.asarray(values, np.float64), np.ones(len(values))))
     return bootstrap_sums(rows, lambda sums: sums[:, 0] / sums[:, 1], bootstrap)
 
 
 def bootstrap_ratio(numerators: Sequence[float], denominators: Sequence[float], bootstrap: Bootstrap, empty: str) -> Interval:
-    """Σ numerators / Σ denominators, whole patients resampled (their slices are not independent); ``empty``: why if Σ is 0."""
+    """Return Σ numerators / Σ denominators, with whole patients resampled (their slices are not independent); ``empty``:
+    why if Σ is 0."""
     rows = np.column_stack((np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)))
     return bootstrap_sums(rows, lambda sums: _divide(sums[:, 0], sums[:, 1]), bootstrap, empty)
 
@@ -79,9 +82,9 @@ def bootstrap_ratio(numerators: Sequence[float], denominators: Sequence[float], 
 def bootstrap_sums(rows: NDArray[np.float64], statistic: Statistic, bootstrap: Bootstrap, empty: str = "") -> Interval:
     """Return a statistic of sums over patients, with an interval over resampled patients, whose columns stay together.
 
-    ``rows`` ``(patients, k)``; ``statistic`` maps sums ``(resamples, k)`` to ``(resamples,)`` and gives NaN where it is undefined. Where
-    that happens there is no BCa interval: it is that of the percentiles of the other resamples. Fewer than 3 patients, or patients that
-    do not differ, give the estimate without an interval: a width of 0 would claim certainty.
+    ``rows`` ``(patients, k)``; ``statistic`` maps sums ``(resamples, k)`` to ``(resamples,)`` and gives NaN where it is
+    undefined. Where that happens there is no BCa interval: it is that of the percentiles of the other resamples. Fewer than
+    3 patients, or patients that do not differ, give the estimate without an interval: a width of 0 would claim certainty.
     """
     n = len(rows)
     estimate = float(statistic(rows.sum(axis=0, keepdims=True))[0]) if n else np.nan
@@ -117,10 +120,10 @@ def _bounds(rows: NDArray[np.float64], statistic: Statistic, bootstrap: Bootstra
 
 
 def paired_test(translation: Sequence[float], baseline: Sequence[float], bootstrap: Bootstrap) -> PairedTest:
-    """Wilcoxon signed-rank test of one pair a patient, two-sided, with the rank-biserial effect size.
+    """Run a Wilcoxon signed-rank test of one pair per patient, two-sided, with the rank-biserial effect size.
 
-    Up to 13 differing pairs the p-value is exact (all sign flips, right with ties too), beyond scipy's own choice. Pairs that are equal
-    tell nothing and are left out of the ranks, not of ``n``.
+    Up to 13 differing pairs the p-value is exact (all sign flips, right with ties too), beyond scipy's own choice. Pairs
+    that are equal tell nothing and are left out of the ranks, not of ``n``.
     """
     differences = np.asarray(translation, np.float64) - np.asarray(baseline, np.float64)
     n, mean = len(differences), bootstrap_mean(list(differences), bootstrap)

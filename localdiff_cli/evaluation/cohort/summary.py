@@ -55,9 +55,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Summary:
-    """An evaluation. ``volumes`` sorted by name; ``run`` what was run (versions, bundles, hashes); ``contrast`` by arm, over patients.
+    """An evaluation. ``volumes`` sorted by name; ``run`` what was run (versions, bundles, hashes); ``contrast`` by arm,
+    over patients.
 
-    Where the ``judge`` is not usable, no figure over patients is built on the segmenter: they are withheld, with the reason.
+    Where the ``judge`` is not usable, no figure over patients is built on the segmenter: they are withheld, with the
+    reason.
     """
 
     volumes: tuple[CaseResult, ...]
@@ -121,13 +123,13 @@ def measure_of(case: CaseResult, key: str) -> Measure:
 
 
 def patient_values(patients: Mapping[str, Sequence[CaseResult]], key: str) -> dict[str, float]:
-    """Patient → mean of the figure over its volumes; patients without a number are left out."""
+    """Return the mean of the figure over each patient's volumes; patients without a number are left out."""
     values = {patient: values_of(measure_of(case, key) for case in cases) for patient, cases in patients.items()}
     return {patient: float(np.mean(numbers)) for patient, numbers in values.items() if numbers}
 
 
 def by_patient(summary: Summary) -> dict[str, list[CaseResult]]:
-    """Patient → volumes."""
+    """Return the volumes of each patient."""
     return _by_patient(summary.volumes)
 
 

@@ -1,4 +1,5 @@
-"""One volume judged: arrays in, a frozen, picklable result out, so that a process pool can judge one case a worker in flat memory."""
+"""One volume judged: arrays in, a frozen, picklable result out, so that a process pool can judge one case per worker in
+constant memory."""
 
 from __future__ import annotations
 
@@ -32,11 +33,12 @@ MIRROR_MARGIN = 0.05
 class Case:
     """The arrays of one volume, all canonical ``(slices, rows, columns)`` of one grid, ``spacing`` in mm in that order.
 
-    ``translation``, ``reference`` (true target contrast) and ``baseline`` share intensity units, whose span is ``data_range``. Masks are
-    bool. ``intensities``: translation, reference and baseline by the prefix of their figures, in units in which air is 0 (as stored, or
-    the reference's). ``truth``: the lesion; without it ``reference_segmentation`` stands in and is named so. ``ood_map`` in [0, 1].
-    ``low`` and ``high``: limits of the true value, in units of the images; ``source``: labels of who made each voxel.
-    ``name`` and ``patient`` (default: the name) are the only words that reach tables and report.
+    ``translation``, ``reference`` (true target contrast) and ``baseline`` share intensity units, whose span is
+    ``data_range``. Masks are bool. ``intensities``: translation, reference and baseline by the prefix of their figures, in
+    units in which air is 0 (as stored, or the reference's). ``truth``: the lesion; without it ``reference_segmentation``
+    stands in and is named so. ``ood_map`` in [0, 1]. ``low`` and ``high``: limits of the true value, in units of the
+    images; ``source``: labels of what made each voxel. ``name`` and ``patient`` (default: the name) are the only words that
+    reach tables and report.
     """
 
     name: str
@@ -64,12 +66,13 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """All figures of one volume: ``metrics`` by key (see catalogue.py), ``slices`` that show brain, ``evidence`` by arm, ``pictures``.
+    """All figures of one volume: ``metrics`` by key (see catalogue.py), ``slices`` that show brain, ``evidence`` by arm,
+    ``pictures``.
 
     ``lesion_name`` says whose mask the lesion is (empty: none was given); ``notes`` are warnings a reader must see;
-    ``features`` of the slices that show brain by arm, ``(slices, d)``, where they were asked for. ``used``: by image, how it came onto the
-    grid and the scale on which it was compared. ``lesions``: those of the truth and those invented, one by one. ``promised``: what the
-    translation's sidecar says of a certificate.
+    ``features`` of the slices that show brain by arm, ``(slices, d)``, where they were asked for. ``used``: by image, how
+    it came onto the grid and the scale on which it was compared. ``lesions``: those of the truth and those invented, one by
+    one. ``promised``: what the translation's sidecar says of a certificate.
     """
 
     name: str

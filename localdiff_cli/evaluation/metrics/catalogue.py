@@ -1,4 +1,5 @@
-"""The one list of all figures: key, label, unit, which way is better, what it means. Tables, limits and the report read it here."""
+"""The one list of all figures: key, label, unit, which way is better, what it means. Tables, limits and the report read it
+here."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ ARMS: Mapping[str, str] = {"": "translation", "baseline_": "baseline", "referenc
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of one volume. ``better`` is empty where neither way is better; ``decimals`` is for people, tables hold 6 digits."""
+    """A figure of one volume. ``better`` is empty where neither way is better; ``decimals`` is for people, tables hold 6
+    digits."""
 
     key: str
     label: str
@@ -121,5 +123,5 @@ def split_arm(key: str) -> tuple[str, Metric]:
 
 
 def in_table_order(keys: set[str]) -> list[str]:
-    """Keys sorted as :data:`METRICS` lists them, the arms of one figure side by side."""
+    """Return the keys sorted as :data:`METRICS` lists them, the arms of one figure side by side."""
     return [prefix + key for key in METRICS for prefix in ARMS if prefix + key in keys]

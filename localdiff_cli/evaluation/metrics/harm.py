@@ -1,7 +1,8 @@
-"""Harm in figures: what was drawn that is not there, what came out of the lesions that are, in one person's slices.
+"""Harm in figures: what was drawn that is not there, and what became of the lesions that are, in one person's slices.
 
-All images are ``(N, H, W)`` in [0, 1] on the network's grid, all masks bool of that shape. A lesion is *hyperintense* on FLAIR and T2w;
-on T1w it is dark, and every comparison is turned round. z is in robust SDs about the brain's median, as the contrast's window has it.
+All images are ``(N, H, W)`` in [0, 1] on the network's grid, all masks bool of that shape. A lesion is *hyperintense* on
+FLAIR and T2w; on T1w it is dark, and every comparison is reversed. z is in robust SDs about the brain's median, as the
+contrast's window has it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from localdiff_cli.evaluation.metrics.image import DataRange
 from localdiff_cli.evaluation.metrics.lesion import lesion_contrast, ring_around
 
 MARGIN = 0.08
-"""Share of the data range by which an image differs from another, or a lesion from its ring, where it is said to show."""
+"""Share of the data range by which an image must differ from another, or a lesion from its ring, to count as showing."""
 NORMAL_Z = 1.5
 BRIGHT_Z = 2.5
 HALF = 0.5
@@ -35,7 +36,8 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Look:
-    """How a contrast shows disease: ``sign`` +1 bright, −1 dark; ``fluid``: whether fluid looks the same, so that z alone says nothing."""
+    """How a contrast shows disease: ``sign`` +1 bright, −1 dark; ``fluid``: whether fluid looks the same, so that z alone
+    says nothing."""
 
     sign: int
     fluid: bool
@@ -46,7 +48,8 @@ LOOKS = {"FLAIR": Look(1, fluid=False), "T2w": Look(1, fluid=True), "T1w": Look(
 
 @dataclass(frozen=True)
 class Scene:
-    """What decides the figures: the target's ``look`` and ``window`` (z), ``tau`` of the map, pixel ``spacing`` in mm, ``ml`` a pixel."""
+    """What decides the figures: the target's ``look`` and ``window`` (z), ``tau`` of the map, pixel ``spacing`` in mm,
+    ``ml`` a pixel."""
 
     look: Look
     window: tuple[float, float]
@@ -55,17 +58,18 @@ class Scene:
     ml: float
 
     def z(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Robust z, turned round where disease is dark."""
+        """Return the robust z, reversed where disease is dark."""
         low, high = self.window
         return self.look.sign * (low + image * (high - low))
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One person's slices: the ``true`` target (None without one), ``plain`` and ``local`` translations, M, and what is known of them.
+    """One person's slices: the ``true`` target (None without one), ``plain`` and ``local`` translations, M, and what is
+    known of them.
 
-    ``lesions`` int: 0 none, from 1 the lesions of at least ``LEAST_ML``, ``IGNORED`` the smaller ones. ``ventricles`` None where not known.
-    ``source``: the labels of the source map.
+    ``lesions`` int: 0 none, from 1 the lesions of at least ``LEAST_ML``, ``IGNORED`` the smaller ones. ``ventricles`` None
+    where not known. ``source``: the labels of the source map.
     """
 
     true: Image | None
@@ -81,7 +85,8 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A true lesion's contrast to its ring (share of the range, positive as disease shows) and whether most of it is called unknown."""
+    """A true lesion's contrast to its ring (share of the range, positive as disease shows) and whether most of it is called
+    unknown."""
 
     true: float
     plain: float
@@ -99,7 +104,8 @@ class Lesion:
 
 
 def unremarkable(drawn: Drawn, scene: Scene) -> Mask:
-    """Brain in which the true target shows no disease; all of it without a target. What is called unknown is left out."""
+    """Return the brain in which the true target shows no disease; all of it without a target. What is called unknown is
+    left out."""
     known = drawn.brain & ~drawn.unknown
     return known if drawn.true is None else known & (scene.z(drawn.true) < NORMAL_Z)
 
@@ -110,14 +116,15 @@ def falsely_drawn(drawn: Drawn, scene: Scene) -> Mask:
 
 
 def false_ml(drawn: Drawn, scene: Scene) -> float:
-    """Millilitres falsely drawn."""
+    """Return the millilitres falsely drawn."""
     return float(np.count_nonzero(falsely_drawn(drawn, scene))) * scene.ml
 
 
 def farther_ml(drawn: Drawn, scene: Scene) -> float:
-    """Of what is falsely drawn the millilitres where local is farther from the truth than plain; all of it without a true target.
+    """Return the falsely drawn millilitres where local is farther from the truth than plain; all of them without a true
+    target.
 
-    Elsewhere plain was wrong the other way, and local mends it without reaching the truth.
+    Elsewhere plain was wrong the other way, and local corrects it without reaching the truth.
     """
     false = falsely_drawn(drawn, scene)
     if drawn.true is not None:
@@ -139,20 +146,23 @@ def _largest_piece(mask: Mask) -> int:
 
 
 def covered_up_to(drawn: Drawn) -> list[float]:
-    """Of each lesion of at least ``LEAST_ML`` on these slices the largest τ at which at least half of it has M ≥ τ."""
+    """Return, for each lesion of at least ``LEAST_ML`` on these slices, the largest τ at which at least half of it has M ≥
+    τ."""
     inside = (drawn.ood_map[(drawn.lesions == label) & drawn.brain] for label in range(1, int(drawn.lesions.max(initial=0)) + 1))
     return [float(np.sort(values)[::-1][(len(values) + 1) // 2 - 1]) for values in inside if len(values)]
 
 
 def invented_ml(image: Image, drawn: Drawn, scene: Scene) -> float | None:
-    """Millilitres where ``image`` shows disease by itself and the truth does not; None where only a target could tell it from fluid."""
+    """Return the millilitres where ``image`` shows disease by itself and the truth does not; None where only a target could
+    tell it from fluid."""
     if drawn.true is None and scene.look.fluid:
         return None
     return float(np.count_nonzero((scene.z(image) >= BRIGHT_Z) & unremarkable(drawn, scene))) * scene.ml
 
 
 def ventricle_change(drawn: Drawn) -> float | None:
-    """Mean of local minus mean of plain in the ventricles; None where they are not known or not on these slices."""
+    """Return the mean of local minus the mean of plain in the ventricles; None where they are not known or not on these
+    slices."""
     inside = None if drawn.ventricles is None else drawn.ventricles & drawn.brain
     if inside is None or not inside.any():
         return None
@@ -160,12 +170,12 @@ def ventricle_change(drawn: Drawn) -> float | None:
 
 
 def flagged_ml(drawn: Drawn, scene: Scene) -> float:
-    """Millilitres of brain with M ≥ τ."""
+    """Return the millilitres of brain with M ≥ τ."""
     return float(np.count_nonzero((drawn.ood_map >= scene.tau) & drawn.brain)) * scene.ml
 
 
 def unknown_ml(drawn: Drawn, scene: Scene) -> float:
-    """Millilitres that the translation calls unknown."""
+    """Return the millilitres that the translation calls unknown."""
     return float(np.count_nonzero(drawn.unknown & drawn.brain)) * scene.ml
 
 

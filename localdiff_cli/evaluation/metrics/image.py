@@ -10,8 +10,8 @@ scikit-image does the arithmetic; here images are only cropped, masked and avera
 * **MAE** = mean |translation − reference|, in units of the images.
 * **NRMSE** = root of Σ (translation − reference)² / Σ reference², over the voxels of the mask.
 
-Only the box in which either image is not 0, grown by the window's radius, enters the SSIM: beyond it 0 is compared with 0 and SSIM is
-exactly 1, which the average over the whole volume counts.
+Only the box in which either image is not 0, grown by the window's radius, enters the SSIM: beyond it 0 is compared with 0
+and SSIM is exactly 1, which the average over the whole volume counts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ SSIM_WIDTH = 2 * SSIM_RADIUS + 1
 
 @dataclass(frozen=True)
 class DataRange:
-    """The span of possible intensities (units of the images), which PSNR, SSIM and contrast are relative to, and where it is from."""
+    """The span of possible intensities (units of the images), which PSNR, SSIM and contrast are relative to, and where it
+    is from."""
 
     value: float
     source: str
@@ -46,7 +47,8 @@ class DataRange:
 
 @dataclass(frozen=True)
 class Compartment:
-    """A named part of the volume: ``mask`` bool of the volume's shape, ``mask_name`` says whose mask. Without a mask: ``reason``."""
+    """A named part of the volume: ``mask`` bool of the volume's shape, ``mask_name`` says whose mask. Without a mask:
+    ``reason``."""
 
     name: str
     mask: NDArray[np.bool_] | None
@@ -81,7 +83,8 @@ class SsimMaps:
 
 
 def ssim_maps(translation: NDArray[Any], reference: NDArray[Any], data_range: DataRange, *, volume: bool = True) -> SsimMaps:
-    """Slice-wise SSIM maps of two volumes ``(slices, rows, columns)`` of the same shape, and the 3D one where ``volume`` asks for it."""
+    """Return slice-wise SSIM maps of two volumes ``(slices, rows, columns)`` of the same shape, and the 3D one where
+    ``volume`` asks for it."""
     box = bounding_box((translation != 0) | (reference != 0), (SSIM_RADIUS,) * 3) or (slice(0, 0),) * 3
     if data_range.value <= 0:
         reason = _no_range(data_range)
@@ -97,7 +100,8 @@ def ssim_maps(translation: NDArray[Any], reference: NDArray[Any], data_range: Da
 
 
 def ssim_of_slices(maps: SsimMaps, mask: NDArray[np.bool_] | None, shape: Sequence[int]) -> NDArray[np.float64]:
-    """SSIM of each slice inside ``mask`` (None: the whole slice); NaN where the mask does not touch it or there is no map."""
+    """Return the SSIM of each slice inside ``mask`` (None: the whole slice); NaN where the mask does not touch it or there
+    is no map."""
     if maps.slices is None:
         return np.full(shape[0], np.nan)
     # Beyond the box SSIM is 1: sum the shortfall 1 − SSIM inside it and divide by the voxels of the whole mask.
@@ -111,7 +115,8 @@ def ssim_of_slices(maps: SsimMaps, mask: NDArray[np.bool_] | None, shape: Sequen
 def region_figures(
     translation: NDArray[Any], reference: NDArray[Any], region: Compartment, data_range: DataRange, maps: SsimMaps
 ) -> RegionFigures:
-    """PSNR, SSIM, MAE and NRMSE of one region; an empty or absent mask, or a constant image, gives a reason instead of a number."""
+    """Return PSNR, SSIM, MAE and NRMSE of one region; an empty or absent mask, or a constant image, gives a reason instead
+    of a number."""
     absent = region.reason or ("" if region.mask is None or region.mask.any() else f"the mask is empty: no voxel of {region.mask_name}")
     if absent:
         return RegionFigures(region.name, region.mask_name, data_range, 0, *(missing(absent),) * 5)
@@ -130,7 +135,7 @@ def region_figures(
 
 
 def psnr(translation: NDArray[Any], reference: NDArray[Any], data_range: DataRange) -> Measure:
-    """PSNR in dB of two arrays of voxels; a reason where they are identical (infinite) or the data range is 0."""
+    """Return the PSNR in dB of two arrays of voxels; a reason where they are identical (infinite) or the data range is 0."""
     if data_range.value <= 0:
         return missing(_no_range(data_range))
     if mean_squared_error(reference, translation) == 0:
@@ -139,7 +144,8 @@ def psnr(translation: NDArray[Any], reference: NDArray[Any], data_range: DataRan
 
 
 def nrmse(translation: NDArray[Any], reference: NDArray[Any]) -> Measure:
-    """Root mean square error over the reference's root mean square; a reason where the reference is 0 everywhere."""
+    """Return the root mean square error over the reference's root mean square; a reason where the reference is 0
+    everywhere."""
     if not np.any(reference):
         return missing("the reference is 0 everywhere in the mask: no norm to divide by")
     return measured(normalized_root_mse(reference, translation, normalization="euclidean"))

@@ -1,4 +1,5 @@
-"""Does the true value lie between the limits that were given? Share of voxels covered, and how wide the band is, region by region."""
+"""Does the true value lie between the limits that were given? Share of voxels covered, and how wide the band is, region by
+region."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from localdiff_cli.evaluation.metrics.image import DataRange
 from localdiff_cli.evaluation.metrics.measure import Measure, measured, missing
 
 PARTS: Mapping[str, tuple[int, ...]] = {"ordinary": (1,), "drawn": (2, 3), "unknown": (4,)}
-"""Who made a voxel, by the labels of the source map: the ordinary process, the OOD branch, or nobody who knows."""
+"""What made a voxel, by the labels of the source map: the ordinary process, the OOD branch, or unknown."""
 INTERVAL_REGIONS: Mapping[str, str] = {
     "brain": "brain", "lesion": "inside the lesion", "ordinary": "ordinary voxels", "drawn": "drawn by the OOD branch",
     "unknown": "called unknown",
@@ -42,7 +43,8 @@ def interval_regions(
 def interval_figures(
     low: NDArray[Any], high: NDArray[Any], reference: NDArray[Any], regions: Mapping[str, NDArray[np.bool_]], data_range: DataRange
 ) -> dict[str, Measure]:
-    """``coverage_<region>``: share of voxels with low ≤ reference ≤ high; ``width_<region>``: mean of high − low over the data range."""
+    """Return ``coverage_<region>``, the share of voxels with low ≤ reference ≤ high, and ``width_<region>``, the mean of
+    high − low over the data range."""
     figures: dict[str, Measure] = {}
     for region, mask in regions.items():
         if not mask.any():

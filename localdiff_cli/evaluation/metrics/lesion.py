@@ -1,4 +1,5 @@
-"""Lesion fidelity: does the lesion stand out from its surroundings as much as on the true contrast? PSNR hides an erased lesion."""
+"""Lesion fidelity: does the lesion stand out from its surroundings as much as on the true contrast? PSNR hides an erased
+lesion."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ MIN_PAIRS = 3
 class ContrastAgreement:
     """Lesion contrast in the translation against that in the reference, over ``n`` pairs.
 
-    ``slope`` and ``correlation`` of the least-squares line (a faithful translation has slope 1, an erased lesion 0); ``bias``: mean
-    of translation minus reference, as a share of the data range.
+    ``slope`` and ``correlation`` of the least-squares line (a faithful translation has slope 1, an erased lesion 0);
+    ``bias``: mean of translation minus reference, as a share of the data range.
     """
 
     n: int
@@ -34,10 +35,11 @@ class ContrastAgreement:
 def ring_around(
     lesion: NDArray[np.bool_], brain: NDArray[np.bool_], spacing: tuple[float, float, float], gap_mm: float, width_mm: float
 ) -> NDArray[np.bool_]:
-    """Brain voxels whose centre lies more than ``gap_mm`` and at most ``gap_mm + width_mm`` from the nearest lesion voxel's.
+    """Return the brain voxels whose centre lies more than ``gap_mm`` and at most ``gap_mm + width_mm`` from the nearest
+    lesion voxel's.
 
-    ``lesion`` and ``brain`` bool ``(slices, rows, columns)``, ``spacing`` in mm in that order. The gap leaves out the voxels in which
-    lesion and surroundings mix. Returns bool of the same shape, empty for an empty lesion.
+    ``lesion`` and ``brain`` bool ``(slices, rows, columns)``, ``spacing`` in mm in that order. The gap leaves out the
+    voxels in which lesion and surroundings mix. Return bool of the same shape, empty for an empty lesion.
     """
     ring = np.zeros(lesion.shape, bool)
     reach = gap_mm + width_mm
@@ -51,7 +53,8 @@ def ring_around(
 
 
 def lesion_contrast(image: NDArray[Any], lesion: NDArray[np.bool_], ring: NDArray[np.bool_], data_range: DataRange) -> Measure:
-    """Mean intensity of the lesion minus that of its ring, as a share of the data range; a reason where either is empty."""
+    """Return the mean intensity of the lesion minus that of its ring, as a share of the data range; a reason where either
+    is empty."""
     if not lesion.any():
         return missing("no lesion voxel: no contrast")
     if not ring.any():

@@ -1,8 +1,9 @@
-"""Lesions one by one: each connected component of the truth, found or missed, and what of its contrast is kept; and those invented.
+"""Lesions one by one: each connected component of the truth, found or missed, and what of its contrast is kept; and those
+invented.
 
-A lesion is a 3D component (26 neighbours). It is *found* when the segmenter's mask touches it by a voxel, *missed* when that is so on the
-true contrast and not on the image. A marked component is *invented* when it touches no lesion. *Contrast kept* is the lesion's contrast
-to its ring over that on the true contrast: 1 is faithful, 0 erased, below 0 inverted.
+A lesion is a 3D component (26 neighbours). It is *found* when the segmenter's mask touches it by a voxel, *missed* when
+that is so on the true contrast and not on the image. A marked component is *invented* when it touches no lesion. *Contrast
+kept* is the lesion's contrast to its ring over that on the true contrast: 1 is faithful, 0 erased, below 0 inverted.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ LEAST_CONTRAST = 0.02
 
 @dataclass(frozen=True, slots=True)
 class LesionResult:
-    """One component. ``image``: the prefix of the image on which it was marked though no lesion is there, None for a true lesion.
+    """One component. ``image``: the prefix of the image on which it was marked though no lesion is there, None for a true
+    lesion.
 
-    ``number`` counts from 1 within its kind; ``slice_index`` is that of its centre. ``found`` by arm, 1 or 0: whether that image's mask
-    touches it; ``contrast`` by arm, and ``kept`` by arm, of true lesions only.
+    ``number`` counts from 1 within its kind; ``slice_index`` is that of its centre. ``found`` by arm, 1 or 0: whether that
+    image's mask touches it; ``contrast`` by arm, and ``kept`` by arm, of true lesions only.
     """
 
     number: int
@@ -70,7 +72,8 @@ def single_lesions(
 ) -> tuple[LesionResult, ...]:
     """Return all true lesions, then all invented ones by image.
 
-    ``marked``: the segmenter's masks by the prefix of their image; ``images`` likewise, all ``(slices, rows, columns)`` of one grid.
+    ``marked``: the segmenter's masks by the prefix of their image; ``images`` likewise, all ``(slices, rows, columns)`` of
+    one grid.
     """
     labels, _ = components(truth)
     touched = {arm: _labels_in(labels, mask) for arm, mask in marked.items()}

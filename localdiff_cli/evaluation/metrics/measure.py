@@ -31,12 +31,12 @@ def measured(value: SupportsFloat) -> Measure:
 
 
 def missing(reason: str) -> Measure:
-    """No number, and why."""
+    """Return a missing number, with the reason."""
     return Measure(None, reason)
 
 
 def rounded(value: SupportsFloat) -> float:
-    """``value`` to 6 significant digits."""
+    """Return ``value`` to 6 significant digits."""
     return float(f"{float(value):.{SIGNIFICANT_DIGITS}g}")
 
 

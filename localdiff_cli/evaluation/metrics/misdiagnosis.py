@@ -1,10 +1,11 @@
 """Misdiagnosis, as Kim et al. (ECCV 2024) count it: lesions that a frozen segmenter misses, and lesions that are not there.
 
-* A slice is **lesion-bearing** when the truth covers more than ``lesion_share`` of its brain pixels, **lesion-free** when the truth is
-  empty on it and it shows brain. A slice with less lesion than that counts in neither.
+* A slice is **lesion-bearing** when the truth covers more than ``lesion_share`` of its brain pixels, **lesion-free** when
+  the truth is empty on it and it shows brain. A slice with less lesion than that counts in neither.
 * The segmenter **finds** a lesion when the Dice of its mask with the truth is at least ``delta``.
-* **Missed**: among the lesion-bearing slices in which it finds the lesion on the *true* target contrast, the share in which it does not
-  on the translation. For patients likewise, with the Dice of the whole volume; a patient is lesion-bearing with one such slice.
+* **Missed**: among the lesion-bearing slices in which it finds the lesion on the *true* target contrast, the share in which
+  it does not on the translation. For patients likewise, with the Dice of the whole volume; a patient is lesion-bearing with
+  one such slice.
 * **Invented**: among the lesion-free slices, the share in which it marks more than ``invented_pixels`` pixels of the translation.
 * **Relative reduction** against a baseline: 1 − share / baseline's share.
 
@@ -24,7 +25,8 @@ from localdiff_cli.evaluation.metrics.segmentation import slice_dice
 
 @dataclass(frozen=True)
 class MisdiagnosisSettings:
-    """``delta``: least Dice of a found lesion; ``lesion_share``: of the slice's brain; ``invented_pixels``; ``sweep``: further deltas.
+    """``delta``: least Dice of a found lesion; ``lesion_share``: of the slice's brain; ``invented_pixels``; ``sweep``:
+    further deltas.
 
     Raises :class:`UsageError` for a share outside [0, 1] or a negative number of pixels.
     """
@@ -56,7 +58,8 @@ class SliceEvidence:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Per slice, bool ``(slices,)``: which it is and what happened to it. ``found``: on the true contrast; ``missed``: of those."""
+    """Per slice, bool ``(slices,)``: which it is and what happened to it. ``found``: on the true contrast; ``missed``: of
+    those."""
 
     lesion_bearing: NDArray[np.bool_]
     lesion_free: NDArray[np.bool_]
@@ -113,5 +116,5 @@ def patient_missed(tally_: SliceCounts, dice: float, reference_dice: float, delt
 
 
 def relative_reduction(share: float, baseline_share: float) -> float | None:
-    """1 − ``share`` / ``baseline_share``; None where the baseline's share is 0 and nothing is left to reduce."""
+    """Return 1 − ``share`` / ``baseline_share``; None where the baseline's share is 0 and nothing is left to reduce."""
     return None if baseline_share == 0 else 1 - share / baseline_share

@@ -1,11 +1,12 @@
 """OOD maps against the truth, inside the brain: AUROC, AUPRO, average precision, Dice at the calibrated threshold.
 
-All exact, by sorting the negatives once and looking the positives up: no threshold grid, ties counted half. For a volume of 9 million
-voxels the peak is about twice the score array.
+All exact, by sorting the negatives once and looking the positives up: no threshold grid, ties counted half. For a volume of
+9 million voxels the peak is about twice the score array.
 
-AUPRO is the per-region overlap of MVTec AD (Bergmann et al. 2021), as PatchCore (Roth et al. 2022) reports it: for each threshold the
-mean over the truth's connected components (here 3D, 26 neighbours) of the share that is found, integrated over the false-positive rate
-up to ``limit`` (30 %) by trapezoids between thresholds, divided by ``limit``: 1 is perfect, a random map has limit / 2.
+AUPRO is the per-region overlap of MVTec AD (Bergmann et al. 2021), as PatchCore (Roth et al. 2022) reports it: for each
+threshold the mean over the truth's connected components (here 3D, 26 neighbours) of the share that is found, integrated
+over the false-positive rate up to ``limit`` (30 %) by trapezoids between thresholds, divided by ``limit``: 1 is perfect, a
+random map has limit / 2.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def auroc(positives: NDArray[Any], sorted_negatives: NDArray[Any]) -> float:
 
 
 def average_precision(positives: NDArray[Any], sorted_negatives: NDArray[Any]) -> float:
-    """Σ (recall_k − recall_{k−1}) · precision_k over falling thresholds; recall moves only at scores of positives."""
+    """Return Σ (recall_k − recall_{k−1}) · precision_k over falling thresholds; recall moves only at scores of positives."""
     thresholds, counts = np.unique(positives, return_counts=True)
     true_positives = np.cumsum(counts[::-1])[::-1]
     false_positives = sorted_negatives.size - np.searchsorted(sorted_negatives, thresholds, "left")
@@ -69,7 +70,7 @@ def average_precision(positives: NDArray[Any], sorted_negatives: NDArray[Any]) -
 
 
 def aupro(positives: NDArray[Any], weights: NDArray[Any], sorted_negatives: NDArray[Any], limit: float) -> float:
-    """Per-region overlap integrated to the false-positive rate ``limit`` and divided by it.
+    """Return the per-region overlap integrated to the false-positive rate ``limit`` and divided by it.
 
     ``weights`` ``(positives,)``: each positive's share of its component, over the number of components; they sum to 1.
     """

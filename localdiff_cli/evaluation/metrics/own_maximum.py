@@ -1,7 +1,7 @@
-"""Figures in the currency of most translation papers: the whole volume, each image over its own maximum, data range 1.
+"""Figures as most translation papers compute them: the whole volume, each image over its own maximum, data range 1.
 
-Air counts as a hit, and one hot voxel rescales an image: such figures are for a comparison with papers, never with figures inside the
-brain. Images are 0 outside the brain, in units in which air is 0.
+Air counts as a hit, and one hot voxel rescales an image: such figures are for a comparison with papers, never with figures
+inside the brain. Images are 0 outside the brain, in units in which air is 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ NAMES = ("psnr_own_max", "ssim_slices_own_max", "mae_own_max")
 
 
 def own_maximum_figures(image: NDArray[Any], reference: NDArray[Any]) -> dict[str, Measure]:
-    """PSNR (dB), mean SSIM of whole slices and mean absolute error of ``(slices, rows, columns)``, each image over its own maximum.
+    """Return the PSNR (dB), mean SSIM of whole slices and mean absolute error of ``(slices, rows, columns)``, each image
+    over its own maximum.
 
     An image that holds values below 0 (a z-score) or nothing above 0 has no maximum to go by: a reason instead of numbers.
     """

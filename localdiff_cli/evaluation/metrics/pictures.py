@@ -58,10 +58,11 @@ def take_pictures(
     error_top: float,
     longest_px: int,
 ) -> Pictures | None:
-    """Pictures of the telling slice, cut to the brain; None for an empty brain.
+    """Return pictures of the telling slice, cut to the brain; None for an empty brain.
 
-    ``images``: condition, ood, plain, local, reference, frc (ood and frc in [0, 1]) → volume ``(slices, rows, columns)`` or None. The
-    window is the reference's 0.5th to 99.5th percentile inside the brain. The condition is another contrast and gets its own.
+    ``images``: condition, ood, plain, local, reference, frc (ood and frc in [0, 1]) → volume ``(slices, rows, columns)`` or
+    None. The window is the reference's 0.5th to 99.5th percentile inside the brain. The condition is another contrast and
+    gets its own.
     """
     box = bounding_box(brain, (0, MARGIN_PX, MARGIN_PX))
     if box is None:

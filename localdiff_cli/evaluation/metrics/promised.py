@@ -1,4 +1,4 @@
-"""What a translation's sidecar says was promised for it: read for the report, never trusted to be whole."""
+"""What a translation's sidecar says was promised for it: read for the report, never trusted to be complete."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 class Promised:
     """A certificate as one translation names it.
 
-    ``certificate``: the first letters of its hash. ``promises`` and ``whom``: sentences. ``void``: whether it fails for this volume,
-    whose conformal ``p_value`` is given. ``interval``: level of the bands, None without. ``drawn_ml``, ``unknown_ml``: None where not said.
+    ``certificate``: the first letters of its hash. ``promises`` and ``whom``: sentences. ``void``: whether it fails for
+    this volume, whose conformal ``p_value`` is given. ``interval``: level of the bands, None without. ``drawn_ml``,
+    ``unknown_ml``: None where not said.
     """
 
     certificate: str

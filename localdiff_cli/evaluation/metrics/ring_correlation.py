@@ -1,12 +1,14 @@
 """sFRC: a scanning Fourier ring correlation. Where does an image show structure that the reference does not support?
 
-Source: Kc et al., sFRC (arXiv 2603.04673; code DIDSR/sfrc). Small patches are scanned over both images. In each, the correlation of the two
-spectra over rings of equal frequency falls from 1 towards 0; the frequency at which it first falls below ``threshold`` says down to which
-detail the reference supports the patch, as a share of the Nyquist frequency. A patch that falls before ``frequency`` is *unsupported*: its
-coarse structure is not that of the reference, be it invented, erased or displaced.
+Source: Kc et al., sFRC (arXiv 2603.04673; code DIDSR/sfrc). Small patches are scanned over both images. In each, the
+correlation of the two spectra over rings of equal frequency falls from 1 towards 0; the frequency at which it first falls
+below ``threshold`` says down to which detail the reference supports the patch, as a share of the Nyquist frequency. A patch
+that falls before ``frequency`` is *unsupported*: its coarse structure is not that of the reference, be it invented, erased
+or displaced.
 
-Here: patches of 32 × 32 pixels of canonical slices, half of them overlapping, Hann window, mean taken out; only patches of which at least
-half is brain and in which the image itself shows structure (a standard deviation of at least 2 % of the data range).
+Here: patches of 32 × 32 pixels of canonical slices, half of them overlapping, Hann window, mean taken out; only patches of
+which at least half is brain and in which the image itself shows structure (a standard deviation of at least 2 % of the data
+range).
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ def _patches(
 
 
 def ring_correlation(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """Correlation of the spectra of patches ``(n, 32, 32)`` over rings: ``(n, 17)``, from frequency 0 (where it is 1) to Nyquist.
+    """Return the correlation of the spectra of patches ``(n, 32, 32)`` over rings: ``(n, 17)``, from frequency 0 (where it
+    is 1) to Nyquist.
 
     A ring without energy in either image agrees (1); with energy in one of them only it does not (0).
     """

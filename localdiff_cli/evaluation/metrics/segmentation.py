@@ -9,16 +9,17 @@ not empty / empty      0       none(c) 0          0             none (b)      < 
 not empty / not empty  as defined below
 ====================== ======= ======= ========== ============= ============= ============= ===================
 
-(a) no lesion that could be found; (b) no finding that could be right; (c) one mask has no surface, so no distance exists (an average of
-HD95 therefore leaves missed lesions out: read it beside the Dice). Nothing is NaN, nothing is dropped silently. MONAI's ``DiceMetric``
-differs on purpose: by default it makes an all-empty set 0 and drops false positives on an empty truth.
+(a) no lesion that could be found; (b) no finding that could be right; (c) one mask has no surface, so no distance exists
+(an average of HD95 therefore leaves missed lesions out: read it beside the Dice). Nothing is NaN, nothing is dropped
+silently. MONAI's ``DiceMetric`` differs on purpose: by default it makes an all-empty set 0 and drops false positives on an
+empty truth.
 
 * **Dice** = 2 |A ∩ B| / (|A| + |B|).
-* **HD95** (mm): the larger of the two directed 95th percentiles of surface distances. A surface voxel is a voxel of the mask with a
-  face neighbour outside it or outside the volume. A volume of one slice is judged in 2D.
+* **HD95** (mm): the larger of the two directed 95th percentiles of surface distances. A surface voxel is a voxel of the
+  mask with a face neighbour outside it or outside the volume. A volume of one slice is judged in 2D.
 * **Normalised surface Dice**: the share of both surfaces' voxels within the tolerance (mm) of the other surface.
-* **Lesion-wise**: components connected by face, edge or corner in 3D. A true lesion is found when the prediction touches it by a voxel
-  (sensitivity); a predicted component is right when it touches the truth by a voxel (precision).
+* **Lesion-wise**: components connected by face, edge or corner in 3D. A true lesion is found when the prediction touches it
+  by a voxel (sensitivity); a predicted component is right when it touches the truth by a voxel (precision).
 * **Volume difference** (mm³): prediction minus truth.
 """
 
@@ -64,13 +65,13 @@ def compare_masks(prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spaci
 
 
 def dice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """2 |A ∩ B| / (|A| + |B|); 1 where both are empty."""
+    """Return 2 |A ∩ B| / (|A| + |B|); 1 where both are empty."""
     total = np.count_nonzero(prediction) + np.count_nonzero(truth)
     return 2 * np.count_nonzero(prediction & truth) / total if total else 1.0
 
 
 def slice_dice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Dice of each slice of two ``(slices, rows, columns)`` masks; 1 where both are empty."""
+    """Return the Dice of each slice of two ``(slices, rows, columns)`` masks; 1 where both are empty."""
     total = np.count_nonzero(prediction, axis=(1, 2)) + np.count_nonzero(truth, axis=(1, 2))
     shared = np.count_nonzero(prediction & truth, axis=(1, 2))
     return np.where(total > 0, 2 * shared / np.maximum(total, 1), 1.0)
@@ -79,7 +80,7 @@ def slice_dice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArr
 def surface_figures(
     prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Spacing, tolerance_mm: float
 ) -> tuple[Measure, Measure]:
-    """95 % Hausdorff distance (mm) and normalised surface Dice at ``tolerance_mm``."""
+    """Return the 95 % Hausdorff distance (mm) and normalised surface Dice at ``tolerance_mm``."""
     if not prediction.any() and not truth.any():
         return measured(0.0), measured(1.0)
     if not prediction.any() or not truth.any():
@@ -94,7 +95,8 @@ def surface_figures(
 def surface_distances(
     prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Spacing
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distances (mm) from each surface voxel of the prediction to the truth's surface, and the other way round; neither mask empty."""
+    """Return the distances (mm) from each surface voxel of the prediction to the truth's surface, and the other way round;
+    neither mask empty."""
     box = bounding_box(prediction | truth, (0, 0, 0))
     a, b = prediction[box], truth[box]
     thick = tuple(axis for axis in range(3) if prediction.shape[axis] > 1) or (0,)
@@ -108,7 +110,7 @@ def surface_distances(
 
 
 def lesion_wise(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[Measure, Measure]:
-    """Lesion-wise sensitivity and precision over 3D connected components (26 neighbours)."""
+    """Return lesion-wise sensitivity and precision over 3D connected components (26 neighbours)."""
     sensitivity = _touched_share(truth, prediction)
     precision = _touched_share(prediction, truth)
     return (

@@ -119,8 +119,8 @@ SCHEMA: Mapping[str, Any] = {
 }
 """JSON schema of ``summary.json``. Numbers are rounded to 6 digits; null always has a reason beside it.
 
-``metrics``, ``comparisons`` and a volume's ``metrics`` are keyed as the columns of ``metrics.tsv``; ``contrast`` and ``rates`` by arm
-(translation, baseline, reference).
+``metrics``, ``comparisons`` and a volume's ``metrics`` are keyed as the columns of ``metrics.tsv``; ``contrast`` and
+``rates`` by arm (translation, baseline, reference).
 """
 
 

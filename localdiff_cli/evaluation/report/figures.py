@@ -61,19 +61,21 @@ class Plot:
 
 
 def paired_plots(summary: Summary) -> tuple[Plot, ...]:
-    """Return one dot a patient for baseline and translation, joined: who got better, who worse. Empty without a baseline."""
+    """Return plots with one joined pair of dots per patient, baseline and translation: who got better, who worse. Empty
+    without a baseline."""
     keys = [key for key in PAIRED if summary.comparison(key) is not None and _both(summary, key)]
     return tuple(_paired(summary, METRICS[key]) for key in keys[:MAX_PAIRED])
 
 
 def spread_plots(summary: Summary) -> tuple[Plot, ...]:
-    """Return how the figures spread over patients: a dot a patient, and a box of the quartiles where there are enough."""
+    """Return plots of how the figures spread over patients: a dot per patient, and a box of the quartiles where there are
+    enough."""
     keys = [key for key in SPREAD if _values(summary, key) and not (summary.withheld and METRICS[key].group in JUDGED)]
     return tuple(_spread(summary, METRICS[key]) for key in keys[:MAX_SPREAD])
 
 
 def contrast_plot(summary: Summary) -> Plot | None:
-    """Lesion contrast against the reference's, one dot a patient; None without lesions."""
+    """Return a plot of lesion contrast against the reference's, one dot per patient; None without lesions."""
     true = _values(summary, "reference_contrast")
     arms = {arm: _values(summary, f"{arm}contrast") for arm in summary.contrast}
     if not true or not any(arms.values()):
@@ -102,7 +104,7 @@ def contrast_plot(summary: Summary) -> Plot | None:
 
 
 def sweep_plot(summary: Summary) -> Plot | None:
-    """Missed share against delta; None without masks."""
+    """Return a plot of the missed share against delta; None without masks."""
     cohort = summary.misdiagnosis
     points = [point for point in cohort.sweep if point.rate.share.estimate is not None] if cohort else []
     if not points:
@@ -181,7 +183,8 @@ def _plot(draw: Callable[[Axes], None], alt: str) -> Plot:
 
 
 def _inline(svg: str) -> str:
-    """The ``<svg>`` element alone, sized by the page, in the page's colour and font, hidden from readers that get the alt text."""
+    """The ``<svg>`` element alone, sized by the page, in the page's colour and font, hidden from readers that get the alt
+    text."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)

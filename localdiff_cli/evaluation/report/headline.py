@@ -32,7 +32,7 @@ def headline(summary: Summary) -> Headline:
 
 
 def contrast_sentences(summary: Summary) -> tuple[str, ...]:
-    """Return how lesion contrast follows the reference's over patients, a sentence an arm, and how to read it; empty
+    """Return how lesion contrast follows the reference's over patients, one sentence per arm, and how to read it; empty
     without lesions."""
     labels = {"": summary.settings.translation_label, "baseline_": summary.settings.baseline_label}
     sentences = tuple(

@@ -230,7 +230,7 @@ def _path(pictures: Pictures) -> str:
 
 
 def flatten(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as (dotted name, text) rows."""
+    """Yield nested settings as (dotted name, text) rows."""
     for key, value in entries.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):

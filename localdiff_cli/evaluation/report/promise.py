@@ -1,4 +1,5 @@
-"""The report's panel on a certificate: what is promised, for whom, how sure, from how many patients, and how each patient here fared."""
+"""The report's panel on a certificate: what is promised, for whom, how sure, from how many patients, and how each patient
+here fared."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table shows: ``text``, the exact ``value``, its ``interval``, what was ``counted``, and ``reason`` for what is lacking."""
+    """What a table shows: ``text``, the exact ``value``, its ``interval``, what was ``counted``, and ``reason`` for what is
+    lacking."""
 
     text: str
     value: float | None = None
@@ -75,7 +76,7 @@ class LesionTableRow:
 
 
 def lesion_table(summary: Summary) -> list[LesionTableRow]:
-    """Lesions one by one, by size and image; empty where no segmenter's mask was compared with a truth."""
+    """Return the lesions one by one, by size and image; empty where no segmenter's mask was compared with a truth."""
     labels = {"": summary.settings.translation_label, "baseline_": summary.settings.baseline_label}
     return [
         LesionTableRow(
@@ -110,7 +111,7 @@ def _metric_row(summary: Summary, metric: Metric) -> TableRow:
 
 
 def words_of_test(test: PairedTest) -> tuple[str, ...]:
-    """p-value and effect size, always together, or why there is neither."""
+    """Return p-value and effect size, always together, or why there is neither."""
     if test.p_value is None or test.effect_size is None:
         return (test.reason,)
     p = "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"

@@ -1,4 +1,4 @@
-"""``metrics.tsv`` (one row a volume), ``slices.tsv`` (one row a slice) and ``lesions.tsv`` (one row a lesion).
+"""``metrics.tsv`` (one row per volume), ``slices.tsv`` (one row per slice) and ``lesions.tsv`` (one row per lesion).
 
 A cell without a number is ``n/a`` (as in BIDS). Every column in which a number is missing is followed by ``<column>_reason``.
 """
@@ -22,7 +22,7 @@ Row = tuple[Mapping[str, str], Mapping[str, Measure]]
 
 
 def metrics_tsv(summary: Summary) -> str:
-    """Return one row a volume: what it was measured with, then all figures (catalogue.py) of translation, baseline and
+    """Return one row per volume: what it was measured with, then all figures (catalogue.py) of translation, baseline and
     reference."""
     keys = in_table_order({key for case in summary.volumes for key in case.metrics})
     judge = _judge_cell(summary)
@@ -35,7 +35,8 @@ def _judge_cell(summary: Summary) -> str:
 
 
 def lesions_tsv(summary: Summary) -> str:
-    """Return one row a lesion of the truth, and one a marked component that touches none (kind: invented); found is 1 or 0."""
+    """Return one row per lesion of the truth, and one per marked component that touches none (kind: invented); found is 1
+    or 0."""
     rows = [
         (_lesion_context(case, each) | {"judge": _judge_cell(summary)}, _lesion_measures(each))
         for case in summary.volumes
@@ -64,7 +65,7 @@ def _lesion_measures(each: LesionResult) -> dict[str, Measure]:
 
 
 def slices_tsv(summary: Summary) -> str:
-    """Return one row a slice that shows brain; verdicts (lesion_bearing, found, missed, invented) are 1 or 0."""
+    """Return one row per slice that shows brain; verdicts (lesion_bearing, found, missed, invented) are 1 or 0."""
     rows = [
         ({"name": case.name, "patient": case.patient, "slice": str(each.index)}, each.metrics)
         for case in summary.volumes

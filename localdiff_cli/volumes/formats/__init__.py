@@ -1,4 +1,5 @@
-"""The file formats: every module of this folder that has a ``FORMAT`` is one. To ask which formats there are imports nothing heavy."""
+"""The file formats: every module of this folder that has a ``FORMAT`` is one. To ask which formats there are imports
+nothing heavy."""
 
 from __future__ import annotations
 

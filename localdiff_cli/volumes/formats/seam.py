@@ -1,4 +1,5 @@
-"""What a file format has to say and to do. A format is read and written through this, and nothing else asks which one a volume has."""
+"""What a file format must say and do. Formats are read and written through this, and nothing else asks which one a volume
+has."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ BLOCK_BYTES = 1 << 20
 
 
 def hash_of(files: Iterable[Path]) -> str:
-    """SHA-256 of the bytes of files, one after another, as hex."""
+    """Return the SHA-256 of the bytes of files, one after another, as hex."""
     digest = hashlib.sha256()
     for part in files:
         with part.open("rb") as handle:
@@ -42,7 +43,8 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class Content:
-    """What is written: the data type, a line for the header, slope and intercept of stored values (for formats that have them)."""
+    """What is written: the data type, a line for the header, slope and intercept of stored values (for formats that have
+    them)."""
 
     dtype: np.dtype
     description: str
@@ -53,7 +55,8 @@ class Format(ABC):
     """A file format. Asking what it is imports nothing heavy: numpy and libraries are imported where a file is opened.
 
     ``said`` stands in lists of what can be read, ``suffixes`` are lower case; ``scales``: slope and intercept are stored;
-    ``streams``: :meth:`stream` takes planes as they come. ``errors`` are what reading raises for files that are not what they claim.
+    ``streams``: :meth:`stream` takes planes as they come. ``errors`` are what reading raises for files that are not what
+    they claim.
     """
 
     said: ClassVar[str]
@@ -79,7 +82,7 @@ class Format(ABC):
         return (path,)
 
     def hash(self, path: Path) -> str:
-        """SHA-256 of the bytes of all files of a volume, as hex."""
+        """Return the SHA-256 of the bytes of all files of a volume, as hex."""
         return hash_of(self.files(path))
 
     @abstractmethod
@@ -88,7 +91,7 @@ class Format(ABC):
 
     @abstractmethod
     def read(self, volume: Volume) -> Stored:
-        """Its voxels. Raise one of ``errors``, or :class:`VolumeError`, where they are damaged."""
+        """Return its voxels. Raise one of ``errors``, or :class:`VolumeError`, where they are damaged."""
 
     @abstractmethod
     def write(self, path: Path, array: NDArray[Any], volume: Volume, content: Content) -> None:
@@ -96,5 +99,5 @@ class Format(ABC):
         ``OSError``."""
 
     def stream(self, path: Path, volume: Volume, content: Content) -> AbstractContextManager[Put]:
-        """As :meth:`write`, plane by plane; for formats that stream."""
+        """Write as :meth:`write` does, plane by plane; for formats that stream."""
         raise TypeError(f"{self.said} does not stream")

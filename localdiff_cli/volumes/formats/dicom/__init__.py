@@ -1,4 +1,5 @@
-"""DICOM series of MR images: read as volumes; what is made of one is written as NIfTI, and once more as DICOM by ``--dicom-out``."""
+"""DICOM series of MR images: read as volumes; what is made of one is written as NIfTI, and once more as DICOM by
+``--dicom-out``."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ class Dicom(Format):
         return is_dicom(path)
 
     def hash(self, path: Path) -> str:
-        """SHA-256 of all files of the series, in the order of their instances."""
+        """Return the SHA-256 of all files of the series, in the order of their instances."""
         from localdiff_cli.volumes.formats.dicom.series import series_hash
 
         return series_hash(path)

@@ -1,7 +1,8 @@
-"""A translation as a DICOM series of the source's patient and study: new UIDs, the source named, marked as synthetic and for research.
+"""A translation as a DICOM series of the source's patient and study: new UIDs, the source named, marked as synthetic and
+for research.
 
-Every file is an MR Image (PS3.3 A.4) on the place of one source plane. UIDs follow from the source's and from the content, so the same
-translation gives the same bytes.
+Every file is an MR Image (PS3.3 A.4) on the place of one source plane. UIDs follow from the source's and from the content,
+so the same translation gives the same bytes.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def new_uid(*parts: object) -> str:
 
 
 def stored(values: NDArray[np.float32]) -> tuple[NDArray[np.uint16], str, str]:
-    """Values as unsigned 16-bit with slope and intercept as DICOM writes them; [0, 1] is stored in steps of 1/32000."""
+    """Return values as unsigned 16-bit with slope and intercept as DICOM writes them; [0, 1] is stored in steps of 1/32000."""
     from pydicom.valuerep import format_number_as_ds
 
     low, high = float(values.min()), float(values.max())

@@ -1,7 +1,8 @@
-"""What the headers of DICOM files say: which series a file belongs to, and of each image plane its place, spacing and scale.
+"""What the headers of DICOM files say: which series a file belongs to, and of each image plane its place, spacing and
+scale.
 
-Needs pydicom. Nothing that identifies a person leaves this module: a series is known by a label made from hashes of its UIDs, messages
-name that label, and neither a library's words nor a path are quoted, for both may hold a patient's name.
+Needs pydicom. Nothing that identifies a person leaves this module: a series is known by a label made from hashes of its
+UIDs, messages name that label, and neither a library's words nor a path are quoted, for both may hold a patient's name.
 """
 
 from __future__ import annotations
@@ -42,10 +43,12 @@ OWNERS = {"PatientID": "patients", "PatientName": "patients", "PatientBirthDate"
 
 @dataclass(frozen=True)
 class Plane:
-    """One image plane: its ``file`` and, in a multi-frame file, its ``frame`` from 0; geometry in LPS mm as DICOM states it.
+    """One image plane: its ``file`` and, in a multi-frame file, its ``frame`` from 0; geometry in LPS mm as DICOM states
+    it.
 
-    ``position`` of the first pixel's centre; ``orientation`` the directions of a row and of a column; ``spacing`` between rows and
-    between columns; ``size`` rows and columns; ``thickness`` of a slice that has no neighbours; real value = slope · stored + intercept.
+    ``position`` of the first pixel's centre; ``orientation`` the directions of a row and of a column; ``spacing`` between
+    rows and between columns; ``size`` rows and columns; ``thickness`` of a slice that has no neighbours; real value = slope
+    · stored + intercept.
     """
 
     file: Path
@@ -65,8 +68,8 @@ class Plane:
 
 @dataclass(frozen=True)
 class Series:
-    """The MR images of one SeriesInstanceUID in one folder, and why they cannot be one volume (``fault``, empty where they may, and the
-    ``kind`` of fault, the last part of its code)."""
+    """The MR images of one SeriesInstanceUID in one folder, and why they cannot be one volume (``fault``, empty where they
+    may, and the ``kind`` of fault, the last part of its code)."""
 
     study: str = field(repr=False)
     uid: str = field(repr=False)
@@ -108,7 +111,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def need_pydicom(what: str) -> Any:
-    """pydicom. Raises :class:`UsageError` where it is not installed."""
+    """Return pydicom. Raise :class:`UsageError` where it is not installed."""
     try:
         import pydicom
     except ImportError as error:
@@ -119,7 +122,8 @@ def need_pydicom(what: str) -> Any:
 
 @contextmanager
 def discreet(label: str, doing: str = "its DICOM files cannot be read") -> Iterator[None]:
-    """Turn whatever a library raises into a :class:`VolumeError` that quotes neither a header nor a path; what it warns of is not shown."""
+    """Turn whatever a library raises into a :class:`VolumeError` that quotes neither a header nor a path; what it warns of
+    is not shown."""
     before = logging.root.manager.disable
     try:
         logging.disable(logging.CRITICAL)  # pydicom's and highdicom's loggers have children of their own
@@ -205,7 +209,8 @@ def _understood(files: list[tuple[Path, Any]]) -> Series:
 
 
 def _mixed(headers: list[Any]) -> str:
-    """That the images of one series are of several patients or studies; empty where they are not. An element left out says nothing."""
+    """That the images of one series are of several patients or studies; empty where they are not. An element left out says
+    nothing."""
     for name, of in OWNERS.items():
         said = {str(header.get(name)) for header in headers if header.get(name) not in (None, "")}
         if len(said) > 1:

@@ -18,7 +18,7 @@ SEGMENT_OFFSET = 500
 
 
 def need_highdicom() -> Any:
-    """highdicom. Raises :class:`UsageError` where it, or pydicom, is not installed."""
+    """Return highdicom. Raise :class:`UsageError` where it, or pydicom, is not installed."""
     need_pydicom("--dicom-out")
     try:
         import highdicom

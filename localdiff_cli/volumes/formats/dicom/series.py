@@ -109,7 +109,7 @@ def _packed(volume: Stack, file: Path, planes: list[Plane]) -> NDArray[Any]:
 
 
 def series_hash(path: Path) -> str:
-    """SHA-256 of the bytes of all files of a series, in the order of their instances, whatever they are called."""
+    """Return the SHA-256 of the bytes of all files of a series, in the order of their instances, whatever they are called."""
     series = series_of(path)
     files = [file for _, file in sorted({(plane.instance, plane.file) for plane in series.planes})]
     digest = hashlib.sha256()

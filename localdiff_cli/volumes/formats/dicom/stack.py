@@ -80,7 +80,8 @@ def _close(a: tuple[float, ...], b: tuple[float, ...], tolerance: float) -> bool
 
 
 def _step(series: Series, planes: list[Plane], at: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The way from one slice's first pixel to the next one's, LPS mm; doubled and missing slices and a tilted gantry are refused."""
+    """The way from one slice's first pixel to the next one's, LPS mm; doubled and missing slices and a tilted gantry are
+    refused."""
     if len(planes) == 1:
         return normal * planes[0].thickness
     gaps = np.diff(at)

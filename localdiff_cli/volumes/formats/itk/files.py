@@ -30,7 +30,7 @@ class ItkHeader:
     nrrd_space: tuple[tuple[str, str], ...] = ()
 
     def affine(self) -> NDArray[np.float64]:
-        """Stored indices → RAS mm, 4 × 4; a missing third axis has spacing 1."""
+        """Return the map from stored indices to RAS mm, 4 × 4; a missing third axis has spacing 1."""
         n = len(self.shape)
         direction = np.eye(max(n, 3))
         direction[:n, :n] = np.reshape(self.direction, (n, n))

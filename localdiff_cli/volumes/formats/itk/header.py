@@ -1,7 +1,7 @@
 """The text headers of MetaImage and NRRD: where the voxels lie, and whether SimpleITK can be trusted with the file.
 
-SimpleITK's readers overrun their buffers on lines or numbers of axes beyond what they expect, which takes the process down; nothing
-reaches them that they are known to fail on.
+SimpleITK's readers overrun their buffers on lines or numbers of axes beyond what they expect, which takes the process down;
+nothing reaches them that they are known to fail on.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def storage_of(path: Path) -> Storage:
 
 
 def checked_storage(path: Path) -> Storage:
-    """As :func:`storage_of`; raises :class:`VolumeError` also where the voxels are not there, or skip or claim what they cannot."""
+    """Do as :func:`storage_of`; raise :class:`VolumeError` also where the voxels are missing, or skip or claim what they
+    cannot."""
     storage = storage_of(path)
     if storage.file.parent != path.parent:
         raise _refused(path, "a header that places the voxels in another folder", "a file of voxels beside it, named without folders")

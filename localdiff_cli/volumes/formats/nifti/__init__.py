@@ -46,11 +46,11 @@ class Nifti(Format):
         return (*super().errors, *ERRORS)
 
     def stands_for_volume(self, path: Path) -> bool:
-        """Of a pair the header, where there is one."""
+        """Return whether this file names the volume: of a pair, the header does, where there is one."""
         return path.suffix.lower() != ".img" or not pair_of(path)[0].exists()
 
     def files(self, path: Path) -> tuple[Path, ...]:
-        """Image and header of a pair, or the one file."""
+        """Return image and header of a pair, or the one file."""
         return tuple(part for part in pair_of(path) if part.exists()) if is_pair(path) else (path,)
 
     def open(self, path: Path, affine_from: str | None) -> Volume:

@@ -1,4 +1,5 @@
-"""A NIfTI says twice where it lies, by its q-form and its s-form: which one holds, and what is done where they contradict each other."""
+"""A NIfTI states its position twice, by q-form and s-form: which one holds, and what is done where they contradict each
+other."""
 
 from __future__ import annotations
 

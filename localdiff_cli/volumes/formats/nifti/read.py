@@ -63,7 +63,8 @@ def _check_nifti_bytes(path: Path, image: Any, shape: tuple[int, int, int]) -> N
 
 
 def _check_gzip(path: Path, promised: int = 0) -> None:
-    """Decompress the whole stream once. Raises ``EOFError`` or ``OSError`` where it is cut, damaged or shorter than ``promised``."""
+    """Decompress the whole stream once. Raises ``EOFError`` or ``OSError`` where it is cut, damaged or shorter than
+    ``promised``."""
     size, packed = 0, path.stat().st_size
     with igzip.open(path, "rb") as stream:
         while block := stream.read(1 << 20):
@@ -76,7 +77,8 @@ def _check_gzip(path: Path, promised: int = 0) -> None:
 def _nifti_kind(path: Path) -> Any:
     """The nibabel class for the file by its suffix and its header, the header's extensions checked.
 
-    Raises ``ValueError`` for another kind of file, and for extensions that are absurd: nibabel reads them whole, whatever they claim.
+    Raises ``ValueError`` for another kind of file, and for extensions that are absurd: nibabel reads them whole, whatever
+    they claim.
     """
     pair = is_pair(path)
     kinds = (nib.Nifti1Pair, nib.Nifti2Pair) if pair else (nib.Nifti1Image, nib.Nifti2Image)
@@ -238,7 +240,8 @@ class _Streamed:
 
 
 class _Unpacking:
-    """A compressed file that is too large to hold: the first pass forward checks the stream to its end, later ones are nibabel's."""
+    """A compressed file that is too large to hold: the first pass forward checks the stream to its end, later ones are
+    nibabel's."""
 
     def __init__(self, volume: Volume, later: _Streamed) -> None:
         self._volume, self._later = volume, later
