@@ -12,8 +12,9 @@ from pathlib import Path
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=10000", "--dump-dom",
+    "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
 )  # fmt: skip
+DUMP = ("--virtual-time-budget=10000", "--dump-dom")
 CHECKER = """addEventListener("load", async () => {
   let found;
   try { found = await (async () => { SCRIPT })(); } catch (error) { found = {error: String(error.stack)}; }
@@ -26,7 +27,7 @@ def found_in(page: str, script: str, tmp_path: Path, *flags: str) -> tuple[dict,
     """What ``script``, the body of an asynchronous function in the page, returns once all is loaded; the lines of the console."""
     checker = CHECKER.replace("SCRIPT", script)
     (tmp_path / "page.html").write_text(page.replace("</body>", f"<script>{checker}</script></body>"), encoding="utf-8")
-    command = [BROWSER, *FLAGS, *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()]
+    command = [BROWSER, *FLAGS, *DUMP, *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r"FOUND(\{.*\})END", unescape(ran.stdout))
     assert found, ran.stderr[-2000:]
