@@ -124,13 +124,22 @@ def fitted(train: Sequence[Scan], path: Path, steps: int = STEPS) -> nn.Module:
 def _batches(train: Sequence[Scan], steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Random slices of random people, half of them mirrored: what the network sees, the truth, how much each pixel counts."""
     random = np.random.default_rng(SEED)
+    shape = tuple(min(scan.image.shape[axis] for scan in train) for axis in (1, 2))
     for _ in range(steps):
         chosen = [(scan, int(random.integers(len(scan.image)))) for scan in (train[k] for k in random.integers(len(train), size=BATCH))]
-        seen = torch.cat([scan.seen(row, row + 1) for scan, row in chosen])
-        true, source = (torch.from_numpy(np.stack([getattr(scan, name)[row] for scan, row in chosen])) for name in ("true", "source"))
+        seen = torch.cat([_middle(scan.seen(row, row + 1), shape) for scan, row in chosen])
+        true, source = (
+            torch.stack([_middle(torch.from_numpy(getattr(scan, name)[row]), shape) for scan, row in chosen]) for name in ("true", "source")
+        )
         weight = (source > 0).float() * (1 + (RARE - 1) * (source > 1).float())
         flip = torch.from_numpy(random.random(BATCH) < 0.5)
         yield tuple(torch.where(flip.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x) for x in (seen, true, weight))  # type: ignore[misc]
+
+
+def _middle(plane: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The middle of ``(…, H, W)``: large brains have larger grids."""
+    top, left = (plane.shape[-2] - shape[0]) // 2, (plane.shape[-1] - shape[1]) // 2
+    return plane[..., top : top + shape[0], left : left + shape[1]]
 
 
 def _limits(out: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
