@@ -7,11 +7,13 @@ with the whole translation, and nothing else is: that is the floor of any progra
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import nibabel as nib
@@ -23,6 +25,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from examples.benchmarks.table import Table
 from examples.benchmarks.timing import Timing, by_turns, clocked
 from localdiff_cli.bundle import Bundle
+from localdiff_cli.threads import apart
 from localdiff_cli.training.pairs import Pair
 
 SLICES = 155
@@ -41,15 +44,15 @@ class Call:
 def noted_calls() -> Iterator[list[Call]]:
     """All calls of networks within the block, each network's own layers apart; the arguments are kept, not copied."""
     calls: list[Call] = []
-    within: list[nn.Module] = []
+    depth = Counter[int]()  # of each thread: slices run side by side
 
     def before(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if not within:
+        if depth[get_ident()] == 0:
             calls.append(Call(module, arguments))
-        within.append(module)
+        depth[get_ident()] += 1
 
     def after(module: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
-        within.pop()
+        depth[get_ident()] -= 1
 
     hooks = (register_module_forward_pre_hook(before), register_module_forward_hook(after))
     try:
@@ -59,11 +62,14 @@ def noted_calls() -> Iterator[list[Call]]:
             hook.remove()
 
 
-@torch.inference_mode()
 def made_again(calls: list[Call]) -> None:
-    """Every call once more, in order."""
-    for call in calls:
-        call.network(*call.arguments)
+    """Every call once more, side by side on the cores as a translation makes them."""
+    apart(lambda k: _again(calls[k]), range(len(calls)))
+
+
+@torch.inference_mode()
+def _again(call: Call) -> None:
+    call.network(*call.arguments)
 
 
 def whole_volume(pair: Pair, folder: Path) -> Pair:
