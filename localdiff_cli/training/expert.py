@@ -107,12 +107,11 @@ def fit_expert(
     job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
     told: Told | None = None, start: Start | None = None,
 ) -> Bundle:  # fmt: skip
-    """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write it into
-    the bundle.
+    """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write the bundle.
 
     With ``told`` it sees the whole condition and the map instead (training/told.py). It begins as the expert of ``start``
-    where that is given, else as the base's translator. Raise :class:`UsageError` where the bundle to add to has another
-    translator than the base, or ``start`` an expert of another kind.
+    where that is given, else as the base's translator. Raise :class:`UsageError` for another translator than the base's in
+    the bundle to add to, or an expert of another kind in ``start``.
     """
     own, its = base.metadata["files"].get(TRANSLATOR), present(job).get("files", {}).get(TRANSLATOR)
     if job.out.exists() and its != own:

@@ -229,13 +229,10 @@ def fit_translator(
     job: FitJob, network: NetworkSettings, schedule: Schedule, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
     start: Start | None = None, *, around_lesions: bool = False, first: float = 0.0,
 ) -> Bundle:  # fmt: skip
-    """Train the conditional diffusion network on lesion-free slices and write it into the bundle; random weights without
-    ``start``.
+    """Train the conditional diffusion network on lesion-free slices and write the bundle; random weights without ``start``.
 
     ``around_lesions``: on the other slices too, their lesions left out of the loss. ``first``: share of the timesteps that are
-    the last.
-
-    Raise :class:`UsageError` where the network or schedule of ``start`` is another.
+    the last. Raise :class:`UsageError` where the network or schedule of ``start`` is another.
     """
     check_out(job, "translate")
     model = _first_network(network, schedule, loop.seed, start, job.device)
