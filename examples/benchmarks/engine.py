@@ -10,6 +10,7 @@ import argparse
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,13 @@ class Identity:
         """Nothing to load."""
         return self
 
-    def companions(self, item: Item, *, strict: bool = False) -> list[Path]:
+    def companions(self, item: Item) -> list[Path]:
         """None."""
         return []
+
+    def lacking(self, items: Sequence[Item]) -> dict[Path, str]:
+        """Nothing."""
+        return {}
 
     def smaller(self) -> None:
         """None: there is no batch."""

@@ -2,7 +2,7 @@
 
 ``npm pack @niivue/niivue@0.69.0 && tar xf niivue-niivue-0.69.0.tgz`` brings the library, which is not a part of this project;
 ``python -m examples.benchmarks.niivue --library package/dist/niivue.umd.js`` prints the table, and what it ran on. Chromium runs as in the
-tests (tests/browser.py), but by the clock on the wall. The memory is read from /proc, thus on Linux only.
+tests (chromium.py), but by the clock on the wall. The memory is read from /proc, thus on Linux only.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from examples.benchmarks.chromium import BROWSER, FLAGS
 from localdiff_cli.viewer.layers import HEAT, IMAGE, LABELS, Layer, ViewCase, fit, layer, packed
 from localdiff_cli.viewer.page import asset, page
-from tests.browser import BROWSER, FLAGS
 
 LIMIT_SECONDS = 900.0
 

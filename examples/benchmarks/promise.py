@@ -35,6 +35,7 @@ from localdiff_cli.training.people import NOT_SAID, Person, people, spread
 LEVEL, DELTA, VOID, HARM_ML = 0.9, 0.1, 0.05, 5.0
 UNIT = DataRange(1.0, "robust z window mapped to [0, 1]")
 GLIOMA, EVERYBODY = "glioma", "everybody"
+REGIONS = ("brain", "ordinary", "drawn", "unknown", "lesion")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,19 +125,23 @@ def coverage_of(person: Voxels, found: Bands) -> dict[str, float]:
     return {key: figure.value for key, figure in figures.items() if figure.value is not None}
 
 
+def region_lines(name: str, who: str, found: Sequence[Mapping[str, float]]) -> list[dict[str, str]]:
+    """One way to make bands: coverage and width over some people, by region; regions that none of them has are left out."""
+    lines = []
+    for region in REGIONS:
+        own = [figures for figures in found if f"coverage_{region}" in figures]
+        if own:
+            covered, wide = (bootstrap_mean([figures[f"{key}_{region}"] for figures in own], Bootstrap()) for key in ("coverage", "width"))
+            line = {"band": name, "people": who, "region": region, "n": str(len(own))}
+            lines.append(line | {"coverage %": percent(covered), "width": decimal(wide, 3)})
+    return lines
+
+
 def band_lines(name: str, found: Bands, test: Sequence[Measured]) -> list[dict[str, str]]:
     """One way to make bands: coverage and width over the people of each kind, by region."""
-    known = [(each, coverage_of(each.drawn, found)) for each in test if each.drawn.true.size]
-    lines = []
-    for kind in (EVERYBODY, *sorted({each.kind for each, _ in known})):
-        for region in ("brain", "ordinary", "drawn", "unknown", "lesion"):
-            own = [figures for each, figures in known if kind in (EVERYBODY, each.kind) and f"coverage_{region}" in figures]
-            if own:
-                shares, widths = ([figures[f"{key}_{region}"] for figures in own] for key in ("coverage", "width"))
-                covered, wide = (bootstrap_mean(each, Bootstrap()) for each in (shares, widths))
-                line = {"band": name, "people": kind, "region": region, "n": str(len(own))}
-                lines.append(line | {"coverage %": percent(covered), "width": decimal(wide, 3)})
-    return lines
+    known = [(each.kind, coverage_of(each.drawn, found)) for each in test if each.drawn.true.size]
+    kinds = (EVERYBODY, *sorted({kind for kind, _ in known}))
+    return [line for who in kinds for line in region_lines(name, who, [figures for kind, figures in known if who in (EVERYBODY, kind)])]
 
 
 # Is this patient like those?
@@ -205,13 +210,13 @@ def _draw_bands(canvas: Any, ways: Mapping[str, Bands], test: Sequence[Measured]
     """Coverage in each person, by region, for each way to make bands."""
     panels = canvas.subplots(1, len(ways), sharey=True)
     for axes, (name, found) in zip(panels, ways.items(), strict=True):
-        for place, region in enumerate(("brain", "ordinary", "drawn", "unknown", "lesion")):
+        for place, region in enumerate(REGIONS):
             known = (coverage_of(each.drawn, found) for each in test if each.drawn.true.size)
             shares = [100 * figures[f"coverage_{region}"] for figures in known if f"coverage_{region}" in figures]
             axes.scatter(np.full(len(shares), place), shares, s=12, alpha=0.7)
         axes.axhline(100 * LEVEL, color="0.6", linewidth=1)
-        axes.set(title=name, xticks=range(5), ylim=(0, 101), ylabel="coverage, %")
-        axes.set_xticklabels(("brain", "ordinary", "drawn", "unknown", "lesion"), rotation=45, fontsize=7)
+        axes.set(title=name, xticks=range(len(REGIONS)), ylim=(0, 101), ylabel="coverage, %")
+        axes.set_xticklabels(REGIONS, rotation=45, fontsize=7)
 
 
 def _draw_void(canvas: Any, val: Sequence[Measured], test: Sequence[Measured], elderly: Sequence[Portrait]) -> None:

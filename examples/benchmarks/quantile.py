@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from monai.networks.nets import UNet
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from examples.benchmarks.harm import load
-from examples.benchmarks.promise import LEVEL, UNIT, curves_from, kind_of
-from examples.benchmarks.table import Table, decimal, percent
+from examples.benchmarks.promise import LEVEL, UNIT, curves_from, kind_of, region_lines
+from examples.benchmarks.table import Table
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.cohort.statistics import Bootstrap, bootstrap_mean
 from localdiff_cli.evaluation.metrics.intervals import PARTS, interval_figures, interval_regions
 from localdiff_cli.guarantees import intervals
 from localdiff_cli.guarantees.intervals import Curve, Residuals
@@ -41,7 +41,6 @@ RARE = 4.0
 """What the expert drew counts so many times in the loss: it is a small part of the brain."""
 TAIL = (1 - LEVEL) / 2
 CURVES, NETWORK = "curves by intensity", "a network of its own"
-REGIONS = ("brain", "ordinary", "drawn", "unknown", "lesion")
 Limits = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -104,7 +103,7 @@ def fitted(train: Sequence[Scan], path: Path, steps: int = STEPS) -> nn.Module:
     torch.manual_seed(SEED)
     model = network()
     if path.is_file():
-        model.load_state_dict(torch.load(path, weights_only=True))
+        model.load_state_dict(load_file(path))
         return model.eval()
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
@@ -117,7 +116,7 @@ def fitted(train: Sequence[Scan], path: Path, steps: int = STEPS) -> nn.Module:
         if step % 100 == 0:
             print(f"quantile: step {step} of {steps}, loss {loss.item():.5f}", flush=True)
     with whole_file(path) as partial:
-        torch.save(model.state_dict(), partial)
+        save_file(model.state_dict(), partial)
     return model.eval()
 
 
@@ -194,18 +193,6 @@ def figures(scan: Scan, limits: Limits, margins: dict[str, float | None]) -> dic
     return {key: figure.value for key, figure in told.items() if figure.value is not None}
 
 
-def lines(name: str, split: str, found: Sequence[dict[str, float]]) -> list[dict[str, str]]:
-    """One kind of band on the people of one split, by region."""
-    made = []
-    for region in REGIONS:
-        own = [each for each in found if f"coverage_{region}" in each]
-        if own:
-            covered, wide = (bootstrap_mean([each[f"{key}_{region}"] for each in own], Bootstrap()) for key in ("coverage", "width"))
-            line = {"band": name, "people": split, "region": region, "n": str(len(own))}
-            made.append(line | {"coverage %": percent(covered), "width": decimal(wide, 3)})
-    return made
-
-
 def measure(options: argparse.Namespace) -> list[Table]:
     """One table: both kinds of band on val and on ``--split``. Raises :class:`UsageError` without people for a step."""
     work = load(options.model)
@@ -213,14 +200,14 @@ def measure(options: argparse.Namespace) -> list[Table]:
     if not (train and val and checked):
         raise UsageError("--part quantile: expected people with a true target in the splits train, val and --split", code="no-input")
     by = Measurement(work, (work.mask.threshold,), options.every, options.work, print)
-    curves, model = curves_from(by, options)[0], fitted(train, options.work / "quantile" / f"{work.bundle.hash[:12]}.pt")
+    curves, model = curves_from(by, options)[0], fitted(train, options.work / "quantile" / f"{work.bundle.hash[:12]}.safetensors")
     ways = {CURVES: lambda scan: by_curves(curves, scan), NETWORK: lambda scan: by_network(model, scan)}
     made: list[dict[str, str]] = []
     for name, way in ways.items():
         own = [residuals(scan, way(scan)) for scan in val]
         margins = {region: intervals.margin(own, region, LEVEL) for region in PARTS}
         for split, group in {"val": val, options.split: checked}.items():
-            made += lines(name, split, [figures(scan, way(scan), margins) for scan in group])
+            made += region_lines(name, split, [figures(scan, way(scan), margins) for scan in group])
     about = f"learnt from {len(train)} training people, margins from {len(val)} val people, every {options.every}. slice"
     account = {"bundle": work.bundle.name, "settings": work.settings, "level": LEVEL, "steps": STEPS, "batch": BATCH, "channels": CHANNELS}
     return [Table(f"quantile-{work.bundle.name}-{options.split}", made, about, account, lambda canvas: _draw(canvas, made))]

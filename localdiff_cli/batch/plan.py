@@ -20,9 +20,12 @@ def show_plan(recipe: VolumeRecipe, found: Found, how: Execution, reporter: Repo
     items = of_shard(found.items, how.shard)
     work = recipe.load(reporter.line)
     say("\t".join(("volume", "state", "output", "shape", "seconds", "memory_mb", "reason")))
+    lacking = work.lacking(items)
     seconds, megabytes, open_ = 0.0, 0.0, 0
     for item in items:
         state, shape, cost, reason = _row(recipe, work, item, overwrite=overwrite)
+        if item.relative in lacking:
+            state, reason = "refused", reason or lacking[item.relative]
         if state == "open":
             seconds, megabytes, open_ = seconds + cost[0], max(megabytes, cost[1]), open_ + 1
         numbers = (f"{cost[0]:.0f}", f"{cost[1]:.0f}") if state == "open" else ("", "")
@@ -37,7 +40,6 @@ def show_plan(recipe: VolumeRecipe, found: Found, how: Execution, reporter: Repo
 def _row(recipe: VolumeRecipe, work: VolumeWork, item: Item, *, overwrite: bool) -> tuple[str, str, tuple[float, float], str]:
     try:
         volume = open_volume(item.path, item.affine_from)
-        work.companions(item, strict=True)
         state = state_of(work, item, recipe.outputs(item), overwrite=overwrite)
     except VolumeError as error:
         return "refused", "", (0.0, 0.0), str(error)

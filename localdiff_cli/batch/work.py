@@ -7,7 +7,7 @@ networks and all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,11 +48,12 @@ class VolumeWork(Protocol):
         """Where the networks run."""
         ...
 
-    def companions(self, item: Item, *, strict: bool = False) -> list[Path]:
-        """Return further files that decide this item's result: its own mask, map or reference.
+    def companions(self, item: Item) -> list[Path]:
+        """Return further files that decide this item's result: its own mask, map or reference."""
+        ...
 
-        Raise :class:`VolumeError` for one that was asked for and is not there if ``strict``.
-        """
+    def lacking(self, items: Sequence[Item]) -> dict[Path, str]:
+        """Return why items would fail for want of such a file, by their relative names."""
         ...
 
     def smaller(self) -> VolumeWork | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,9 +81,13 @@ class BidsWork:
         """Where the networks run."""
         return self.inner.device
 
-    def companions(self, item: Item, *, strict: bool = False) -> list[Path]:
+    def companions(self, item: Item) -> list[Path]:
         """Return this volume's own files among those given."""
-        return self.inner.companions(item, strict=strict)
+        return self.inner.companions(item)
+
+    def lacking(self, items: Sequence[Item]) -> dict[Path, str]:
+        """Return what was given and is not there, by the relative names of the items that would fail for it."""
+        return self.inner.lacking(items)
 
     def smaller(self) -> BidsWork | None:
         """Return the same work with half the batch; None where the batch is one slice."""

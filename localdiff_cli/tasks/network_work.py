@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from localdiff_cli.batch.volume import peak_megabytes
 from localdiff_cli.batch.work import Estimate, OnSlice, Outcome
 from localdiff_cli.bundle import Bundle
 from localdiff_cli.tasks.outputs import OutputPlan
-from localdiff_cli.tasks.slices import Chunk, companions
+from localdiff_cli.tasks.slices import Chunk, companions, lacking
 from localdiff_cli.volumes.partners import Source
 from localdiff_cli.volumes.prepare import PrepareSettings
 
@@ -45,9 +46,13 @@ class NetworkWork(ABC):
         """Return the files or folders that the user gave for masks, maps and references."""
         return [self.prepare.brain_source]
 
-    def companions(self, item: Item, *, strict: bool = False) -> list[Path]:
-        """Return this volume's own files among the folders given. Raise :class:`VolumeError` for one that it lacks if ``strict``."""
-        return companions(self.places(), item, strict=strict)
+    def companions(self, item: Item) -> list[Path]:
+        """Return this volume's own files among the folders given."""
+        return companions(self.places(), item)
+
+    def lacking(self, items: Sequence[Item]) -> dict[Path, str]:
+        """Return what was given and is not there, by the relative names of the items that would fail for it."""
+        return lacking(self.places(), items)
 
     def smaller(self) -> NetworkWork | None:
         """Return the same work with half the batch; None where the batch is one slice."""

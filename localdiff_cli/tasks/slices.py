@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from localdiff_cli.volumes.geometry import Grid
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
 from localdiff_cli.volumes.kept import Kept
 from localdiff_cli.volumes.likeness import Typical, unlike
-from localdiff_cli.volumes.partners import Source, find_companion
+from localdiff_cli.volumes.partners import Index, Source, find_companion
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import open_volume
 
@@ -75,17 +75,28 @@ def file_account(path: Path) -> str:
     return f"{path.name} {file_hash(path)[:16]}" if path.is_file() else path.name
 
 
-def companions(given: Iterable[Source | None], item: Item, *, strict: bool = False) -> list[Path]:
-    """Return the files of ``item`` in those of the ``given`` places that are folders; none where it has no single one.
-
-    Raise :class:`VolumeError` for such a place, or for a file that is another's, if ``strict``.
-    """
+def companions(given: Iterable[Source | None], item: Item) -> list[Path]:
+    """Return the files of ``item`` in those of the ``given`` places that are folders; none where it has no single one."""
     found = []
-    for source in filter(None, given):
-        with suppress(*(() if strict else (VolumeError,))):
-            if strict or Path(source.given).is_dir():
+    for source in given:
+        if source is not None and Path(source.given).is_dir():
+            with suppress(VolumeError):
                 found.append(find_companion(source, item.path, item.relative))
     return found
+
+
+def lacking(given: Iterable[Source | None], items: Sequence[Item]) -> dict[Path, str]:
+    """Return what the ``given`` places do not have, by the relative names of the items that would fail for it; each folder is
+    listed once."""
+    lacks: dict[Path, str] = {}
+    for source in filter(None, given):
+        index = Index(source) if Path(source.given).is_dir() else None
+        for item in items:
+            try:
+                find_companion(source, item.path, item.relative, index)
+            except VolumeError as error:
+                lacks.setdefault(item.relative, str(error))
+    return lacks
 
 
 def chunks(prepared: Prepared, size: int) -> Iterator[Chunk]:

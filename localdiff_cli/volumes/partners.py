@@ -273,16 +273,16 @@ def _of_another(named: Name, volume: Name) -> str:
     return f"the file named is of sub-{its}" if its and own and its != own else ""
 
 
-def find_companion(source: Source, volume: Path, relative: Path) -> Path:
-    """Return the partner of ``volume`` in a file or folder. Raise :class:`VolumeError` (``no-companion``) for none, or more
-    than one."""
+def find_companion(source: Source, volume: Path, relative: Path, index: Index | None = None) -> Path:
+    """Return the partner of ``volume`` in a file or folder, whose ``index`` may be at hand. Raise :class:`VolumeError`
+    (``no-companion``) for none, or more than one."""
     if Path(source.given).is_file():
         why = "" if source.role == IMAGE else _of_another(parse(Path(Path(source.given).name)), parse(relative))
         if not why:
             return Path(source.given)
         text = f"{relative}: {source.option} {source.given}: {why}; expected its own. Name a folder of them"
         raise VolumeError(text, code="no-companion")
-    found, why = Index(source).partner(relative, volume)
+    found, why = (Index(source) if index is None else index).partner(relative, volume)
     if found is None:
         reason = f"nothing that is {expected(source)} and belongs to it" if why == NO_PARTNER else why
         raise VolumeError(

@@ -37,8 +37,11 @@ class Copy:
     def smaller(self):
         return None
 
-    def companions(self, item, *, strict=False):
+    def companions(self, item):
         return []
+
+    def lacking(self, items):
+        return {}
 
     def outputs(self, item):
         return [self.out / item.relative, self.out / item.relative.with_name(item.path.name.replace("_T1w", "_T1w_extra"))]

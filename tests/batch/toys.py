@@ -89,8 +89,11 @@ class CopyRecipe:
     def settings(self):
         return {"Command": "copy", "Parameter": self.parameter}
 
-    def companions(self, item, *, strict=False):
+    def companions(self, item):
         return []
+
+    def lacking(self, items):
+        return {}
 
     def smaller(self):
         return None

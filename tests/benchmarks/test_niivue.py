@@ -8,10 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from examples.benchmarks.chromium import BROWSER
 from examples.benchmarks.niivue import column, measured, niivue_page, volumes, with_script
 from localdiff_cli.viewer.layers import cut
 from localdiff_cli.viewer.page import page
-from tests.browser import BROWSER
 
 LIBRARY = 'var niivue = {page: "<body></body>"};'
 

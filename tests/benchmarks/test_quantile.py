@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from examples.benchmarks import harm, quantile
+from examples.benchmarks import harm, promise, quantile
 from examples.benchmarks.quantile import Scan
 from localdiff_cli.errors import UsageError
 from localdiff_cli.guarantees import intervals
@@ -29,7 +29,7 @@ def scan(number, rows=32):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("quantile") / "network.pt"
+    path = tmp_path_factory.mktemp("quantile") / "network.safetensors"
     fitted = quantile.fitted([scan(number, rows=32 + 8 * (number == 3)) for number in range(4)], path, steps=150)
     again = quantile.fitted([], path, steps=150)
     assert all(torch.equal(a, b) for a, b in zip(fitted.state_dict().values(), again.state_dict().values(), strict=True))
@@ -60,7 +60,7 @@ def test_both_kinds_are_held_to_the_same_promise_and_the_network_is_narrower(mod
         margins = {region: intervals.margin(own, region, 0.9) for region in ("ordinary", "drawn", "unknown")}
         assert margins["unknown"] is None
         found = [quantile.figures(one, way(one), margins) for one in test]
-        by_region = {line["region"]: line for line in quantile.lines(name, "test", found)}
+        by_region = {line["region"]: line for line in promise.region_lines(name, "test", found)}
         assert set(by_region) == {"brain", "ordinary", "drawn", "lesion"}
         assert all(88 < float(by_region[region]["coverage %"].split()[0]) <= 99 for region in ("brain", "ordinary", "drawn"))
         widths[name] = float(by_region["ordinary"]["width"].split()[0])

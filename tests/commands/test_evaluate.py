@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from examples.benchmarks.chromium import BROWSER, found_in
 from localdiff_cli.app import app
 from tests.brains import brain, contradict, write_brain
-from tests.browser import BROWSER, found_in
 from tests.bundles import make_segmenter
 from tests.volumes.synthetic import canonical
 

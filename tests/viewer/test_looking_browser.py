@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from examples.benchmarks.chromium import BROWSER, found_in
 from localdiff_cli.viewer.layers import HEAT, IMAGE, ViewCase, layer
 from localdiff_cli.viewer.page import page
-from tests.browser import BROWSER, found_in
 from tests.viewer.test_viewer_browser import TOOLS, picture
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH: apt-get install chromium")

@@ -8,10 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from examples.benchmarks.chromium import BROWSER, found_in
 from localdiff_cli.commands.view import view_case
 from localdiff_cli.viewer.layers import cut, window_of
 from localdiff_cli.viewer.page import page
-from tests.browser import BROWSER, found_in
 from tests.volumes.synthetic import affine_of, brain_array, canonical
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH: apt-get install chromium")

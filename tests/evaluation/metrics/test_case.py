@@ -10,7 +10,7 @@ import pytest
 
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.evaluation.metrics.case import evaluate_case
-from localdiff_cli.evaluation.metrics.catalogue import split_arm
+from localdiff_cli.evaluation.metrics.catalogue import JUDGED, split_arm
 from localdiff_cli.evaluation.metrics.image import REGIONS, DataRange
 from localdiff_cli.evaluation.metrics.segmentation import dice
 from localdiff_cli.evaluation.settings import FigureSettings
@@ -65,6 +65,7 @@ def test_without_masks_only_whole_and_brain_are_judged(settings):
     keys = ("truth", "segmentation", "reference_segmentation", "baseline_segmentation", "baseline", "ood_map", "ood_mask")
     found = evaluate_case(without(make_case(0), *keys), settings)
     assert {region for key in found.metrics if (region := key.rpartition("_")[2]) in REGIONS} == {"whole", "brain"}
+    assert not {split_arm(key)[1].group for key in found.metrics}.intersection((*JUDGED, "lesion", "ood"))
     assert (found.lesion_name, found.evidence) == ("", {})
 
 

@@ -27,7 +27,7 @@ def found_in(page: str, script: str, tmp_path: Path, *flags: str) -> tuple[dict,
     """What ``script``, the body of an asynchronous function in the page, returns once all is loaded; the lines of the console."""
     checker = CHECKER.replace("SCRIPT", script)
     (tmp_path / "page.html").write_text(page.replace("</body>", f"<script>{checker}</script></body>"), encoding="utf-8")
-    command = [BROWSER, *FLAGS, *DUMP, *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()]
+    command = [BROWSER or "chromium", *FLAGS, *DUMP, *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r"FOUND(\{.*\})END", unescape(ran.stdout))
     assert found, ran.stderr[-2000:]
