@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +13,7 @@ import typer
 
 from localdiff_cli import __version__, declared
 from localdiff_cli import options as o
+from localdiff_cli.batch.ahead import started_ahead
 from localdiff_cli.startup import prepare_process
 
 app = typer.Typer(
@@ -28,6 +32,13 @@ app.add_typer(fit, name="fit")
 
 def _finish(code: int) -> None:
     raise typer.Exit(code)
+
+
+@contextmanager
+def _head_start(run: o.RunOptions) -> Iterator[o.RunOptions]:
+    """The options with a worker that loads its libraries from now on, while this process loads its own and looks for volumes."""
+    with started_ahead(run.workers_here) as ahead:
+        yield replace(run, ahead=ahead)
 
 
 def _version(wanted: bool) -> None:
@@ -50,10 +61,12 @@ def detect(run: o.RunOptions, options: o.DetectOptions, detector: o.DetectorOpti
 
     Example: localdiff detect --in t1/ --out ood/ --save-mask
     """
-    from localdiff_cli.commands.detect import detect as work
-    from localdiff_cli.commands.run import guarded
+    with _head_start(run) as run:
+        from localdiff_cli.commands.detect import detect as work
+        from localdiff_cli.commands.run import guarded
 
-    _finish(guarded(lambda: work(run, options, detector), debug=run.debug))
+        code = guarded(lambda: work(run, options, detector), debug=run.debug)
+    _finish(code)
 
 
 @app.command()
@@ -63,10 +76,12 @@ def translate(run: o.RunOptions, options: o.TranslateOptions, detector: o.Detect
 
     Example: localdiff translate --in t1/ --out t2/ --suffix T2w
     """
-    from localdiff_cli.commands.run import guarded
-    from localdiff_cli.commands.translate import translate as work
+    with _head_start(run) as run:
+        from localdiff_cli.commands.run import guarded
+        from localdiff_cli.commands.translate import translate as work
 
-    _finish(guarded(lambda: work(run, options, detector), debug=run.debug))
+        code = guarded(lambda: work(run, options, detector), debug=run.debug)
+    _finish(code)
 
 
 @app.command()
@@ -76,10 +91,12 @@ def segment(run: o.RunOptions, options: o.SegmentOptions) -> None:
 
     Example: localdiff segment --in t2/ --out lesions/
     """
-    from localdiff_cli.commands.run import guarded
-    from localdiff_cli.commands.segment import segment as work
+    with _head_start(run) as run:
+        from localdiff_cli.commands.run import guarded
+        from localdiff_cli.commands.segment import segment as work
 
-    _finish(guarded(lambda: work(run, options), debug=run.debug))
+        code = guarded(lambda: work(run, options), debug=run.debug)
+    _finish(code)
 
 
 REPORT = Annotated[
@@ -146,6 +163,19 @@ def fit_expert(data: o.FitOptions, train: o.ExpertTraining, options: o.ExpertFit
     from localdiff_cli.commands.run import guarded
 
     _finish(guarded(lambda: command.fit_expert(data, train, options), debug=data.debug))
+
+
+@fit.command("interval")
+@declared.command(o.FitOptions, o.IntervalTraining, o.IntervalFit, without=(*OF_THE_BASE, "healthy"))
+def fit_interval(data: o.FitOptions, train: o.IntervalTraining, options: o.IntervalFit) -> None:
+    """Teach a bundle's bands where its picture is hard to draw: the network with which calibrate --interval begins.
+
+    Example: localdiff fit interval --base t1-to-flair --data pairs.tsv --out models/t1-to-flair
+    """
+    from localdiff_cli.commands import fit as command
+    from localdiff_cli.commands.run import guarded
+
+    _finish(guarded(lambda: command.fit_interval(data, train, options), debug=data.debug))
 
 
 @fit.command("detector")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from localdiff_cli.batch.ahead import Ahead
 from localdiff_cli.choices import DETECTORS, SAMPLERS, listed
 from localdiff_cli.declared import OneOf, Range
 from localdiff_cli.roles import Role, Writes
@@ -257,6 +258,13 @@ class RunOptions:
     dry_run: DryRun = False
     dicom_out: DicomOut = None
     affine_from: AffineFrom = None
+    ahead: Ahead | None = None
+    """A worker that was started already; no option."""
+
+    @property
+    def workers_here(self) -> int:
+        """How many worker processes of this machine the run will need; 0 for one that needs none."""
+        return 0 if self.dry_run or self.how.cluster else self.how.jobs
 
 
 @dataclass(frozen=True)
@@ -906,6 +914,14 @@ class SegmenterTraining(TrainOptions):
 
 
 @dataclass(frozen=True)
+class IntervalTraining(TrainOptions):
+    """How an interval network is trained."""
+
+    steps: FitSteps = 4000
+    rate: Rate = 1e-3
+
+
+@dataclass(frozen=True)
 class TranslatorFit:
     """The options of ``fit translator`` alone."""
 
@@ -1042,6 +1058,34 @@ class ExpertFit:
             rich_help_panel=TRAINING,
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class IntervalFit:
+    """The options of ``fit interval`` alone."""
+
+    base: Annotated[
+        str,
+        typer.Option("--base", help="Translator bundle whose bands it begins. Example: --base t1-to-flair", rich_help_panel=FILES),
+    ]
+    level: Annotated[
+        float,
+        typer.Option(
+            "--level",
+            help="Share of the true values that it learns to enclose, 0.5 to 0.99; take that of calibrate --interval. Example: --level 0.9",
+            rich_help_panel=TRAINING,
+        ),
+        Range(0.5, 0.99),
+    ] = 0.9
+    every: Annotated[
+        int,
+        typer.Option("--every", min=1, help="Learn from every n-th slice of each person. Example: --every 5", rich_help_panel=TRAINING),
+        Range(1, 10_000),
+    ] = 5
+    channels: Annotated[
+        str,
+        typer.Option("--channels", help="Channels by level. Example: --channels 32,64,96,128", rich_help_panel=NETWORK),
+    ] = "32,64,96,128"
 
 
 @dataclass(frozen=True)
@@ -1253,7 +1297,7 @@ class CalibrateOptions:
         tuple[Path, ...],
         typer.Option(
             "--bands-from",
-            help="Other people, as for --data, whose true values shape the bands (the train split where there is one, at most 16 people; training patients are allowed): they prove nothing, and make the bands narrower; repeatable. (default: bands about the drawn value) Example: --bands-from pairs.tsv",
+            help="Other people, as for --data, whose true values shape the bands (the train split where there is one, at most 16 people; training patients are allowed): they prove nothing, and make the bands narrower; repeatable. (default: the bundle's interval network shapes them; without one they lie about the drawn value) Example: --bands-from pairs.tsv",
             rich_help_panel=PROMISES,
         ),
     ] = ()

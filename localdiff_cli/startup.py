@@ -31,6 +31,14 @@ def load_monai() -> None:
         import monai  # noqa: F401
 
 
+def load_libraries() -> None:
+    """Import what every command with a network needs."""
+    import torch  # noqa: F401
+
+    load_monai()
+    import SimpleITK  # noqa: F401
+
+
 @contextmanager
 def _hidden(packages: tuple[str, ...]) -> Iterator[None]:
     """Within the block these packages count as not installed, unless they are loaded already."""

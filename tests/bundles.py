@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from localdiff_cli.bundle import DETECTOR, SEGMENTER, TRANSLATOR, Bundle, Defaults, save_bundle
+from localdiff_cli.bundle import DETECTOR, INTERVAL, SEGMENTER, TRANSLATOR, Bundle, Defaults, save_bundle
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.schedule import Schedule
+from localdiff_cli.guarantees.interval_network import IntervalNetwork, IntervalSettings
 from localdiff_cli.ood.backbone import load_backbone
 from localdiff_cli.ood.fit import calibrate_detector, fit_bank
 from localdiff_cli.ood.patchcore import MemoryBank
@@ -74,6 +75,15 @@ def make_translator(path: Path, *, detector: bool = True, target: str = "T2w") -
         }  # fmt: skip
         tensors[DETECTOR] = bank.to_tensors()
     return save_bundle(path, metadata, tensors, "tiny\n")
+
+
+def add_interval(bundle: Bundle) -> Bundle:
+    """The translator with an interval network of random weights."""
+    torch.manual_seed(1)
+    settings = IntervalSettings(channels=(8, 8))
+    training = dict(bundle.metadata.get("training", {})) | {"interval": {"patients": {"train": ["sub-77", "sub-78"]}}}
+    tensors = {INTERVAL: _roughen(IntervalNetwork(settings))}
+    return save_bundle(bundle.path, {"interval": asdict(settings), "training": training}, tensors, "tiny\n")
 
 
 def make_segmenter(path: Path, contrast: str = "T2w", window: tuple[float, float] = (-4, 12)) -> Bundle:

@@ -2,8 +2,8 @@
 
 ``python -m examples.benchmarks.paper --part promise --model t1-to-flair --data DATA… --split test --every 4``
 
-The val people calibrate, those of ``--split`` check: risks, bands in every voxel, and for whom a certificate is void. The bands take their
-shape from training people. Everything is of every n-th slice, but for portraits.
+The val people calibrate, those of ``--split`` check: risks, bands in every voxel, and for whom a certificate is void. The bands begin with
+the bundle's interval network, or else take their shape from training people. Everything is of every n-th slice, but for portraits.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import stats
 
 from examples.benchmarks.harm import load
 from examples.benchmarks.table import Table, decimal, percent
+from localdiff_cli.bundle import load_interval
 from localdiff_cli.commands.calibrate import BANDS_PEOPLE
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap, bootstrap_mean
@@ -104,22 +106,20 @@ def risk_line(risk: Risk, kind: str, val: Sequence[Measured], test: Sequence[Mea
 Bands = dict[str, intervals.Band | None]
 
 
-def bands_of(val: Sequence[Measured], curves: Mapping[str, intervals.Curve]) -> Bands:
+def bands_of(val: Sequence[Voxels], curves: Mapping[str, intervals.Curve]) -> Bands:
     """Bands by region from people with a true target."""
-    known = [each.drawn for each in val if each.drawn.true.size]
-    return dict(intervals.bands([intervals.residuals(v, curves) for v in known], LEVEL, curves))
+    return dict(intervals.bands([intervals.residuals(v, curves) for v in val], LEVEL, curves))
 
 
-def trivial_of(val: Sequence[Measured]) -> Bands:
+def trivial_of(val: Sequence[Voxels]) -> Bands:
     """One band everywhere: what a quantile of the residual over all of the brain gives."""
-    known = [each.drawn for each in val if each.drawn.true.size]
-    one = [intervals.residuals(replace(v, source=(v.source > 0).astype(np.uint8)), {}) for v in known]
+    one = [intervals.residuals(replace(v, source=(v.source > 0).astype(np.uint8)), {}) for v in val]
     return dict.fromkeys(PARTS, intervals.bands(one, LEVEL, {})["ordinary"])
 
 
 def coverage_of(person: Voxels, found: Bands) -> dict[str, float]:
     """Coverage and width of one person's voxels, by region; what the person does not have is left out."""
-    low, high = intervals.limits(person.image, person.source, found)
+    low, high = intervals.limits(person.image, person.source, found, person.begun)
     regions = interval_regions(person.source > 0, person.lesion if person.lesion.any() else None, person.source)
     figures = interval_figures(low, high, person.true, regions, UNIT)
     return {key: figure.value for key, figure in figures.items() if figure.value is not None}
@@ -137,9 +137,41 @@ def region_lines(name: str, who: str, found: Sequence[Mapping[str, float]]) -> l
     return lines
 
 
-def band_lines(name: str, found: Bands, test: Sequence[Measured]) -> list[dict[str, str]]:
+@dataclass(frozen=True, eq=False)
+class Way:
+    """A way to make bands: the ``bands``, and the people on whom they are checked, with what begins the bands there."""
+
+    bands: Bands
+    people: Sequence[Measured]
+
+    @property
+    def figures(self) -> list[tuple[str, dict[str, float]]]:
+        """Kind, coverage and width of each person with a true target."""
+        return [(each.kind, coverage_of(each.drawn, self.bands)) for each in self.people if each.drawn.true.size]
+
+
+def plainly(found: Sequence[Measured]) -> list[Measured]:
+    """The same people, with nothing that begins their bands."""
+    return [replace(each, drawn=replace(each.drawn, begun=None)) for each in found]
+
+
+def ways_of(val: Sequence[Measured], test: Sequence[Measured], curves: Mapping[str, intervals.Curve] | None) -> dict[str, Way]:
+    """The bands as ``calibrate`` makes them, by the interval network (``curves`` None) or else by curves; beside them those
+    that know nothing but the region, or not even that."""
+    known, bare = ([each.drawn for each in group if each.drawn.true.size] for group in (val, plainly(val)))
+    begun = (
+        {"interval network": Way(bands_of(known, {}), test)}
+        if curves is None
+        else {"curves by intensity": Way(bands_of(bare, curves), plainly(test))}
+    )
+    return begun | {
+        "constant by region": Way(bands_of(bare, {}), plainly(test)), "constant everywhere": Way(trivial_of(bare), plainly(test)),
+    }  # fmt: skip
+
+
+def band_lines(name: str, way: Way) -> list[dict[str, str]]:
     """One way to make bands: coverage and width over the people of each kind, by region."""
-    known = [(each.kind, coverage_of(each.drawn, found)) for each in test if each.drawn.true.size]
+    known = way.figures
     kinds = (EVERYBODY, *sorted({kind for kind, _ in known}))
     return [line for who in kinds for line in region_lines(name, who, [figures for kind, figures in known if who in (EVERYBODY, kind)])]
 
@@ -177,20 +209,21 @@ def measure(options: argparse.Namespace) -> list[Table]:
     work = load(options.model)
     if options.split == "val":
         raise UsageError("--part promise: the val people calibrate; expected --split test to check on", code="no-input")
-    by = Measurement(work, (work.mask.threshold,), options.every, options.work, print)
+    network = load_interval(work.bundle, torch.device("cpu")) if work.bundle.has_interval else None
+    by = Measurement(work, (work.mask.threshold,), options.every, options.work, print, network=network)
     val, test, elderly = measured(by, "val", options), measured(by, options.split, options), elderly_of(by, options)
     if not val or not test:
         raise UsageError(f"--part promise: found nobody of val or of {options.split} who can be measured", code="no-input")
-    tau, (curves, shaped) = work.mask.threshold, curves_from(by, options)
+    tau, (curves, shaped) = work.mask.threshold, (None, "interval network") if network else curves_from(by, options)
     by_risk = [risk_line(risk, kind, val, test, tau) for kind in (GLIOMA, EVERYBODY) for risk in risks(HARM_ML).values()]
-    ways = {"curves by intensity": bands_of(val, curves), "constant by region": bands_of(val, {}), "constant everywhere": trivial_of(val)}
-    by_band = [line for name, found in ways.items() for line in band_lines(name, found, test)]
+    ways = ways_of(val, test, curves)
+    by_band = [line for name, way in ways.items() for line in band_lines(name, way)]
     by_kind, stem = void_lines(val, test, elderly), f"{work.bundle.name}-{options.split}"
     about = f"calibrated on {len(val)} val people, checked on {len(test)} {options.split} people, every {options.every}. slice"
     account = {"bundle": work.bundle.name, "settings": work.settings, "tau": tau, "level": LEVEL, "delta": DELTA, "shaped_by": shaped}
     return [
         Table(f"promise-{stem}", by_risk, about, account, lambda canvas: _draw_risks(canvas, by_risk)),
-        Table(f"promise-bands-{stem}", by_band, about, account, lambda canvas: _draw_bands(canvas, ways, test)),
+        Table(f"promise-bands-{stem}", by_band, about, account, lambda canvas: _draw_bands(canvas, ways)),
         Table(f"promise-void-{stem}", by_kind, about, account, lambda canvas: _draw_void(canvas, val, test, elderly)),
     ]
 
@@ -206,12 +239,12 @@ def _draw_risks(canvas: Any, lines: Sequence[Mapping[str, str]]) -> None:
     axes.legend(fontsize=7)
 
 
-def _draw_bands(canvas: Any, ways: Mapping[str, Bands], test: Sequence[Measured]) -> None:
+def _draw_bands(canvas: Any, ways: Mapping[str, Way]) -> None:
     """Coverage in each person, by region, for each way to make bands."""
     panels = canvas.subplots(1, len(ways), sharey=True)
-    for axes, (name, found) in zip(panels, ways.items(), strict=True):
+    for axes, (name, way) in zip(panels, ways.items(), strict=True):
+        known = [figures for _, figures in way.figures]
         for place, region in enumerate(REGIONS):
-            known = (coverage_of(each.drawn, found) for each in test if each.drawn.true.size)
             shares = [100 * figures[f"coverage_{region}"] for figures in known if f"coverage_{region}" in figures]
             axes.scatter(np.full(len(shares), place), shares, s=12, alpha=0.7)
         axes.axhline(100 * LEVEL, color="0.6", linewidth=1)

@@ -1,7 +1,8 @@
 """Put weights that ``make gpu-train`` made into bundles: ``python -m examples.gpu.adopt gpu.work --out models``.
 
 Only files whose figure on the val split is better than the shipped one's are taken (``--all`` takes the others too). A bundle that is not
-in ``--out`` yet is copied there first. What was measured with the weights before is forgotten; a new translator takes the old expert out.
+in ``--out`` yet is copied there first. What was measured with the weights before is forgotten; a new translator takes the old expert out,
+and either of them the old interval network.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from localdiff_cli.bundle import EXPERT, SEGMENTER, TRANSLATOR, copy_bundle, drop_expert, open_bundle, save_bundle
+from localdiff_cli.bundle import EXPERT, SEGMENTER, TRANSLATOR, copy_bundle, drop_parts, open_bundle, save_bundle
 from localdiff_cli.bundle.card import card
 from localdiff_cli.errors import UsageError
 
@@ -37,8 +38,8 @@ def adopt(path: Path, out: Path) -> Path:
     with safe_open(path, "pt") as stored:
         state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
     bundle = open_bundle(str(folder))
-    if told["part"] == "translator" and bundle.has_expert:
-        bundle = drop_expert(bundle)
+    if told["part"] != "segmenter":
+        bundle = drop_parts(bundle, "interval", *(["expert"] if told["part"] == "translator" else []))
     before = dict(bundle.metadata)
     training = before.get("training", {})
     made = {"command": "python -m examples.gpu.train", "loop": told["loop"], "seconds": told["seconds"], "curve": told["curve"]} | {

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from localdiff_cli.batch.ahead import Ahead
 from localdiff_cli.batch.claims import Claims, key_of
 from localdiff_cli.batch.discover import Found, Item
 from localdiff_cli.batch.records import DONE, FAILED, Record, Records
@@ -32,7 +33,7 @@ class Execution:
     """How the work is carried out; none of it changes a result.
 
     ``jobs`` worker processes (0: in this one), or a ``cluster``; ``timeout`` seconds per volume; ``shard`` (number from 1,
-    of how many); the run stops after ``max_failures``.
+    of how many); the run stops after ``max_failures``. ``ahead``: a worker that was started already.
     """
 
     jobs: int = 1
@@ -40,6 +41,7 @@ class Execution:
     shard: tuple[int, int] | None = None
     max_failures: int | None = None
     cluster: str | None = None
+    ahead: Ahead | None = None
 
 
 @dataclass
@@ -111,7 +113,7 @@ def _results(recipe: Recipe, tasks: list[Any], reporter: Reporter, how: Executio
         return run_on_cluster(recipe, tasks, reporter, how.cluster, jobs=how.jobs)
     if how.jobs == 0:
         return run_here(recipe, tasks, reporter)
-    return run_in_workers(recipe, tasks, reporter, jobs=how.jobs, timeout=how.timeout)
+    return run_in_workers(recipe, tasks, reporter, jobs=how.jobs, timeout=how.timeout, ahead=how.ahead)
 
 
 class Ledger:

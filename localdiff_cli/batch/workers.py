@@ -21,6 +21,8 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Protocol
 
+from localdiff_cli.batch.ahead import Ahead
+from localdiff_cli.batch.cores import limited_threads, threads_for
 from localdiff_cli.batch.work import Recipe
 from localdiff_cli.errors import EXIT_SIGTERM, LocaldiffError, ModelError
 
@@ -28,9 +30,6 @@ STOP_SECONDS = 3.0
 """How long a worker has to finish its network step and to clean up before it is killed."""
 SLICE_SECONDS = 0.2
 MAX_STARTS = 2
-THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
-_ENVIRONMENT = threading.Lock()
-"""The environment belongs to the whole process: two runs in it change and restore it one after the other."""
 
 
 class Listener(Protocol):
@@ -64,33 +63,6 @@ def sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def available_cores() -> int:
-    """Return the cores this process may use: its affinity, the control group's quota, Slurm's share."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limits = [affinity, _group_quota()]
-    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if slurm.isdecimal() and int(slurm):
-        limits.append(int(slurm))
-    return max(1, min(limit for limit in limits if limit))
-
-
-def _group_quota(path: str = "/sys/fs/cgroup/cpu.max") -> int:
-    """Whole cores of the control group's quota; 0 where there is none."""
-    try:
-        with open(path, encoding="ascii") as handle:
-            quota, period = handle.read().split()[:2]
-        return max(1, round(int(quota) / int(period)))
-    except (OSError, ValueError, ZeroDivisionError):
-        return 0
-
-
-def threads_for(jobs: int) -> int:
-    """Return the threads of each of ``jobs`` processes: ``OMP_NUM_THREADS`` where it is set, otherwise the cores divided
-    among them."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else max(1, available_cores() // max(1, jobs))
 
 
 class Queue:
@@ -165,6 +137,7 @@ class _Crew:
     size: int
     timeout: float | None
     queue: Queue
+    ahead: Ahead | None = None
     workers: list[_Worker] = field(default_factory=list)
     failed_starts: int = 0
     said: set[str] = field(default_factory=set)
@@ -174,9 +147,12 @@ class _Crew:
         context = multiprocessing.get_context("spawn")
         busy = sum(worker.task is not None for worker in self.workers)
         while len(self.workers) < min(self.size, busy + len(self.queue)):
+            if self.ahead is not None and (begun := self.ahead.give(self.recipe)):
+                self.workers.append(_Worker(*begun))
+                continue
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, self.recipe), daemon=True)
-            with _limited_threads(threads_for(self.size)):
+            process = context.Process(target=serve, args=(theirs, self.recipe), daemon=True)
+            with limited_threads(threads_for(self.size)):
                 process.start()
             theirs.close()
             self.workers.append(_Worker(process, ours))
@@ -266,13 +242,15 @@ def _cause(process: BaseProcess) -> str:
     return f"its worker process was killed by signal {-code}"
 
 
-def run_in_workers(recipe: Recipe, tasks: list[Any], listener: Listener, *, jobs: int = 1, timeout: float | None = None) -> Generator[Any]:
-    """Work in ``jobs`` processes, the cores divided among them. A task whose process dies, or takes ``timeout`` seconds, is
-    lost alone.
+def run_in_workers(
+    recipe: Recipe, tasks: list[Any], listener: Listener, *, jobs: int = 1, timeout: float | None = None, ahead: Ahead | None = None
+) -> Generator[Any]:
+    """Work in ``jobs`` processes, the cores divided among them; the first is the one that was started ``ahead``. A task whose
+    process dies, or takes ``timeout`` seconds, is lost alone.
 
     Raise the :class:`LocaldiffError` that keeps a worker from starting.
     """
-    crew = _Crew(recipe, listener, jobs, timeout, Queue(tasks))
+    crew = _Crew(recipe, listener, jobs, timeout, Queue(tasks), ahead)
     try:
         while len(crew.queue) or any(worker.task is not None for worker in crew.workers):
             crew.hire()
@@ -282,23 +260,7 @@ def run_in_workers(recipe: Recipe, tasks: list[Any], listener: Listener, *, jobs
         crew.dismiss()
 
 
-@contextmanager
-def _limited_threads(threads: int) -> Iterator[None]:
-    """Libraries read their thread limits when they are loaded: a process started within the block inherits them."""
-    with _ENVIRONMENT:
-        before = {name: os.environ.get(name) for name in THREAD_LIMITS}
-        os.environ.update(dict.fromkeys(THREAD_LIMITS, str(threads)))
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
-
-
-def _serve(connection: Connection, recipe: Recipe) -> None:
+def serve(connection: Connection, recipe: Recipe) -> None:
     """A worker process's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_leave_with_parent, daemon=True).start()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from localdiff_cli.bundle.schema import Bundle, Defaults, SegmenterDefaults, damaged, settings_of
-from localdiff_cli.bundle.store import DETECTOR, EXPERT, SEGMENTER, TRANSLATOR, open_bundle, weight_file
+from localdiff_cli.bundle.store import DETECTOR, EXPERT, INTERVAL, SEGMENTER, TRANSLATOR, open_bundle, weight_file
 from localdiff_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from localdiff_cli.adapters.translator import ConcatenatedNetwork
     from localdiff_cli.diffusion.network import TranslatorNetwork
     from localdiff_cli.diffusion.schedule import Schedule
+    from localdiff_cli.guarantees.interval_network import IntervalNetwork
     from localdiff_cli.ood.detector import PatchCoreDetector
     from localdiff_cli.segmentation.network import LesionNetwork
 
@@ -116,6 +117,16 @@ def load_expert(bundle: Bundle, device: torch.device) -> TranslatorNetwork | Con
     return load_translator(bundle, device, EXPERT)
 
 
+def load_interval(bundle: Bundle, device: torch.device) -> IntervalNetwork:
+    """Return the network that begins the bands of ``--interval``, frozen. Raise :class:`ModelError` where the bundle has none."""
+    from localdiff_cli.guarantees.interval_network import IntervalNetwork, IntervalSettings
+
+    if not bundle.has_interval:
+        raise ModelError(f"model {bundle.name}: has no interval network. Fit one: localdiff fit interval", code="no-interval")
+    settings = settings_of(IntervalSettings, bundle.metadata["interval"], bundle.path)
+    return _filled(lambda: IntervalNetwork(settings), load_tensors(bundle, INTERVAL), bundle, device)
+
+
 def detector_bundle(bundle: Bundle) -> Bundle:
     """Return the bundle that holds the PatchCore memory bank: this one, or the one of the same condition that its metadata
     names.
@@ -210,6 +221,8 @@ def verify(bundle: Bundle) -> list[str]:
         schedule_of(bundle)
     if bundle.has_expert:
         load_expert(bundle, cpu)
+    if bundle.has_interval:
+        load_interval(bundle, cpu)
     if bundle.has_detector and bundle.metadata["detector"].get("backbone") == "efficientnet-lite0":
         load_detector(bundle, bundle.defaults.false_alarm, cpu)
     return [*checked, "networks: built and filled"]

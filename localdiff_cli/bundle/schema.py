@@ -118,6 +118,7 @@ class Head:
     network: dict[str, Any] = field(default_factory=dict)
     detector: dict[str, Any] = field(default_factory=dict)
     expert: dict[str, Any] = field(default_factory=dict)
+    interval: dict[str, Any] = field(default_factory=dict)
     typical: dict[str, Any] | None = None
 
 
@@ -156,6 +157,11 @@ class Bundle:
     def has_expert(self) -> bool:
         """Whether a second network for the OOD branch is inside."""
         return "expert" in self.metadata
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether a network that begins the bands of ``--interval`` is inside."""
+        return "interval" in self.metadata
 
     @property
     def expert_is_told(self) -> bool:

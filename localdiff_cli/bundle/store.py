@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 TRANSLATOR = "models/translator.safetensors"
 EXPERT = "models/expert.safetensors"
+INTERVAL = "models/interval.safetensors"
 DETECTOR = "models/detector.safetensors"
 SEGMENTER = "models/segmenter.safetensors"
 MAX_METADATA_BYTES = 4 << 20
@@ -242,14 +243,17 @@ def with_defaults(bundle: Bundle, changes: Mapping[str, Any]) -> Bundle:
     return open_bundle(str(bundle.path))
 
 
-def drop_expert(bundle: Bundle) -> Bundle:
-    """Take the OOD expert out of a bundle: it belongs to a translator that is no longer there. The card is left to its writer."""
+def drop_parts(bundle: Bundle, *parts: str) -> Bundle:
+    """Take networks out of a bundle, ``expert`` or ``interval``: they belong to one that is no longer there. The card is left
+    to its writer."""
     from localdiff_cli.volumes.whole import write_text
 
-    metadata = read_metadata(bundle.path)
-    metadata.pop("expert", None)
-    metadata["files"] = {name: digest for name, digest in metadata["files"].items() if name != EXPERT}
-    metadata["training"] = {part: account for part, account in metadata.get("training", {}).items() if part != "expert"}
+    metadata, dropped = read_metadata(bundle.path), {f"models/{part}.safetensors" for part in parts}
+    for part in parts:
+        metadata.pop(part, None)
+    metadata["files"] = {name: digest for name, digest in metadata["files"].items() if name not in dropped}
+    metadata["training"] = {part: account for part, account in metadata.get("training", {}).items() if part not in parts}
     write_text(bundle.path / METADATA, json.dumps(metadata, indent=1, ensure_ascii=False) + "\n")
-    (bundle.path / EXPERT).unlink(missing_ok=True)
+    for name in dropped:
+        (bundle.path / name).unlink(missing_ok=True)
     return open_bundle(str(bundle.path))

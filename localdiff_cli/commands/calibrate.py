@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from localdiff_cli.volumes.whole import check_replaceable
 if TYPE_CHECKING:
     from localdiff_cli.guarantees.certificate import Certificate
     from localdiff_cli.guarantees.certify import Demand, Promise
+    from localdiff_cli.guarantees.interval_network import IntervalNetwork
     from localdiff_cli.guarantees.intervals import Band, Curve, Intervals, Residuals
     from localdiff_cli.guarantees.losses import Record
     from localdiff_cli.tasks.calibration import Measurement
@@ -82,11 +84,11 @@ def calibrate(options: CalibrateOptions) -> int:
         raise ModelError(f"model {bundle.name}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
     cohort, asked = _cohort(options, bundle), _asked(options, bundle)
     _say_affordable(options, cohort, asked)
-    work = _translation(options)
+    work = translation_of(options.model, options.device, options.affine_from)
     chose = _refuse_known(options, cohort, bundle, work)
-    curves, people = _curves(options, work, cohort, asked)
-    measured = _measure(options, work, cohort, asked, curves)
-    certificate = _certificate(options, work, asked, measured, curves, chose, people)
+    beginning = _beginning(options, work, cohort, asked)
+    measured = _measure(options, work, cohort, asked, beginning)
+    certificate = _certificate(options, work, asked, measured, beginning, chose)
     _write(options.out, certificate)
     return EXIT_OK
 
@@ -134,11 +136,13 @@ def _say_affordable(options: CalibrateOptions, cohort: Sequence[Person], asked: 
         say(line)
 
 
-def _translation(options: CalibrateOptions) -> TranslateWork:
+def translation_of(model: str, device: str, affine_from: str | None) -> TranslateWork:
+    """Return a translator as ``localdiff translate`` uses it by default. Raise as that does, and :class:`UsageError` where it
+    is not known how disease looks on the target."""
     from localdiff_cli.tasks.judged import check_look
     from localdiff_cli.tasks.translation import TranslateWork
 
-    translate = TranslateOptions(model=options.model, device=options.device, affine_from=options.affine_from)
+    translate = TranslateOptions(model=model, device=device, affine_from=affine_from)
     work = TranslateRecipe(Path("."), translate, DetectorOptions()).load(say)
     assert isinstance(work, TranslateWork)
     check_look(work)
@@ -167,23 +171,50 @@ def _refuse_known(options: CalibrateOptions, cohort: Sequence[Person], bundle: B
     return len(chose)
 
 
-def _measurement(options: CalibrateOptions, work: TranslateWork, taus: tuple[float, ...], strengths: tuple[float, ...]) -> Measurement:
+@dataclass(frozen=True, eq=False)
+class _Beginning:
+    """What the bands begin with: ``curves`` of ``--bands-from``, or the bundle's interval ``network``, or neither; from how
+    many ``people`` it was learnt."""
+
+    curves: Mapping[str, Curve]
+    network: IntervalNetwork | None
+    people: int
+
+
+def _beginning(options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand) -> _Beginning:
+    from localdiff_cli.bundle import load_interval
+
+    if options.interval is None:
+        return _Beginning({}, None, 0)
+    if options.bands_from:
+        curves, count = _curves(options, work, cohort, asked, options.interval)
+        return _Beginning(curves, None, count)
+    if not work.bundle.has_interval:
+        return _Beginning({}, None, 0)
+    patients = work.bundle.metadata.get("training", {}).get("interval", {}).get("patients", {}).get("train", [])
+    return _Beginning({}, load_interval(work.bundle, work.torch_device), len(patients))
+
+
+def _measurement(
+    options: CalibrateOptions, work: TranslateWork, taus: tuple[float, ...], strengths: tuple[float, ...],
+    network: IntervalNetwork | None = None,
+) -> Measurement:  # fmt: skip
     from localdiff_cli.tasks.calibration import Measurement
 
     out = Path(os.path.abspath(options.out))
-    return Measurement(work, taus, options.every, options.work or out.with_name(out.name + ".work"), say, strengths)
+    return Measurement(work, taus, options.every, options.work or out.with_name(out.name + ".work"), say, strengths, network)
 
 
-def _curves(options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand) -> tuple[dict[str, Curve], int]:
-    """The curves that the bands begin with, and from how many people they were learnt: none without ``--bands-from``.
+def _curves(
+    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand, level: float
+) -> tuple[dict[str, Curve], int]:
+    """The curves of ``--bands-from``, and from how many people they were learnt.
 
     Raises :class:`UsageError` for people who are of the cohort too: curves must be fixed before it is looked at.
     """
     from localdiff_cli.guarantees.intervals import learn, seen
     from localdiff_cli.training.people import people, spread
 
-    if options.interval is None or not options.bands_from:
-        return {}, 0
     others = people(options.bands_from, work.bundle.condition.contrast, work.bundle.target.contrast, "train")
     both = {_subject(person.name) for person in others} & {_subject(person.name) for person in cohort}
     if both:
@@ -191,14 +222,14 @@ def _curves(options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Per
     measurement = _measurement(options, work, (asked.taus[asked.centre],), asked.emphases[:1])
     found = [measurement.drawn(person) for person in spread([person for person in others if person.target is not None], BANDS_PEOPLE)]
     known = [seen(voxels) for _, (voxels,) in (each for each in found if each is not None)]
-    return learn(known, options.interval), len(known)
+    return learn(known, level), len(known)
 
 
 def _measure(
-    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand, curves: Mapping[str, Curve]
+    options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand, beginning: _Beginning
 ) -> list[tuple[Person, Record]]:
-    measurement = _measurement(options, work, asked.taus, asked.emphases)
-    found = [(person, measurement.record(person, curves)) for person in cohort]
+    measurement = _measurement(options, work, asked.taus, asked.emphases, beginning.network)
+    found = [(person, measurement.record(person, beginning.curves)) for person in cohort]
     left_out = [person.name for person, record in found if record is None]
     if left_out:
         raise UsageError(
@@ -209,9 +240,13 @@ def _measure(
 
 
 def _certificate(
-    options: CalibrateOptions, work: TranslateWork, asked: Demand, measured: Sequence[tuple[Person, Record]], curves: Mapping[str, Curve],
-    chose: int, people: int,
-) -> Certificate:  # fmt: skip
+    options: CalibrateOptions,
+    work: TranslateWork,
+    asked: Demand,
+    measured: Sequence[tuple[Person, Record]],
+    beginning: _Beginning,
+    chose: int,
+) -> Certificate:
     from localdiff_cli.guarantees.certificate import Certificate, Cohort, comparable
     from localdiff_cli.guarantees.certify import certify
     from localdiff_cli.guarantees.losses import risks
@@ -219,11 +254,11 @@ def _certificate(
 
     place, promises = certify([record for _, record in measured], asked, risks(options.harm_ml))
     emphasis, tau = asked.grid[place]
-    intervals = _intervals(options, [record["grid"][place]["residuals"] for _, record in measured], curves)
+    intervals = _intervals(options, [record["grid"][place]["residuals"] for _, record in measured], beginning)
     kinds = Counter(person.kind for person, _ in measured)
     cohort = Cohort(
         patients=len(measured), kinds=dict(sorted(kinds.items())), every=options.every, split=options.split,
-        chose_settings=chose, bands_from=people,
+        chose_settings=chose, bands_from=beginning.people,
     )  # fmt: skip
     portraits = sorted((record["portrait"] for _, record in measured), key=json.dumps)
     return Certificate(
@@ -232,21 +267,21 @@ def _certificate(
     )  # fmt: skip
 
 
-def _intervals(options: CalibrateOptions, found: Sequence[Residuals | None], curves: Mapping[str, Curve]) -> Intervals | None:
+def _intervals(options: CalibrateOptions, found: Sequence[Residuals | None], beginning: _Beginning) -> Intervals | None:
     """The bands of patients with a true target. Raises :class:`NotCertifiedError` where no region can have one."""
     from localdiff_cli.guarantees.intervals import bands
 
     if options.interval is None:
         return None
     known = [each for each in found if each is not None]
-    made = bands(known, options.interval, curves)
+    made = bands(known, options.interval, beginning.curves)
     if not any(made.values()):
         raise NotCertifiedError(
             f"--interval {options.interval:g}: found {len(known)} patients with a true target; expected at least "
             f"{round(1 / (1 - options.interval)) - 1} who show the same region. No certificate was written",
             code="too-few",
         )
-    return {"level": options.interval, "bands": made, "patients": len(known)}
+    return {"level": options.interval, "bands": made, "patients": len(known), "network": beginning.network is not None}
 
 
 def _write(path: Path, certificate: Certificate) -> None:
@@ -268,13 +303,16 @@ def _write(path: Path, certificate: Certificate) -> None:
 def _bands_told(intervals: Intervals | None) -> list[str]:
     if intervals is None:
         return []
-    return [f"interval {intervals['level']:g}, {name} voxels: {_band_told(band)}" for name, band in intervals["bands"].items()]
+    return [
+        f"interval {intervals['level']:g}, {name} voxels: {_band_told(band, intervals['network'])}"
+        for name, band in intervals["bands"].items()
+    ]
 
 
-def _band_told(band: Band | None) -> str:
+def _band_told(band: Band | None, network: bool) -> str:
     if band is None:
         return "all of the range, too few patients have any"
-    about = "the drawn value" if band["curve"] is None else "the curves of --bands-from"
+    about = "the curves of --bands-from" if band["curve"] else "the limits of the interval network" if network else "the drawn value"
     margin = f"{band['margin']:+.3f}".replace("-", "−")
     return f"{margin} about {about}, {band['patients']} patients"
 

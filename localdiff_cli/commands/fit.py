@@ -14,7 +14,7 @@ from localdiff_cli.choices import DetectorName
 from localdiff_cli.commands.run import check_affine_from
 from localdiff_cli.declared import check
 from localdiff_cli.errors import EXIT_OK, ModelError, UsageError
-from localdiff_cli.options import DetectorFit, ExpertFit, FitOptions, SegmenterFit, TrainOptions, TranslatorFit
+from localdiff_cli.options import DetectorFit, ExpertFit, FitOptions, IntervalFit, SegmenterFit, TrainOptions, TranslatorFit
 
 if TYPE_CHECKING:
     from localdiff_cli.bundle import Bundle
@@ -139,6 +139,45 @@ def _start(text: str) -> Start:
     return Start(open_bundle(name), part) if colon and re.fullmatch(r"[\w.-]+", part) else Start(open_bundle(text))
 
 
+def _like(base: str, options: FitOptions) -> tuple[Bundle, FitOptions]:
+    """The translator bundle ``--base``, and the options with its contrasts, grid and bias."""
+    from localdiff_cli.bundle import open_bundle
+
+    bundle = open_bundle(base)
+    if bundle.task != "translate":
+        raise ModelError(f"--base {base}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
+    alike = replace(
+        options, condition=bundle.condition.contrast, target=bundle.target.contrast, bias=bundle.bias,
+        spacing=bundle.grid.spacing, shape=_joined(bundle.grid.shape),
+    )  # fmt: skip
+    return bundle, alike
+
+
+def fit_interval(options: FitOptions, train: TrainOptions, own: IntervalFit) -> int:
+    """Train the network that begins a bundle's bands; return the exit code. The base says contrasts, grid and bias."""
+    check(train)
+    check(own)
+    channels = numbers("--channels", own.channels)
+    _check_channels(channels, fewest=2, unit=1)
+    from localdiff_cli.commands.calibrate import translation_of
+    from localdiff_cli.guarantees.interval_network import IntervalSettings
+    from localdiff_cli.tasks.translated import translate_people
+    from localdiff_cli.training import interval
+    from localdiff_cli.training.people import people
+
+    bundle, alike = _like(own.base, options)
+    job = _job(alike, train)
+    interval.check_base(job, bundle)
+    names = {pair.name for pair in job.pairs}
+    everybody = people(options.data, bundle.condition.contrast, bundle.target.contrast, "train")
+    found = [person for person in everybody if person.target is not None and person.name in names]
+    work = translation_of(own.base, options.device, options.affine_from)
+    translated = translate_people(job, work, found, own.every)
+    made = interval.fit_interval(job, bundle, translated, IntervalSettings(channels=channels, level=own.level), _loop(train))
+    job.say(f"wrote {made.path}")
+    return EXIT_OK
+
+
 def fit_expert(options: FitOptions, train: TrainOptions, own: ExpertFit) -> int:
     """Teach the OOD branch's own network; return the exit code. The base says contrasts, grid and bias."""
     check(train)
@@ -150,13 +189,7 @@ def fit_expert(options: FitOptions, train: TrainOptions, own: ExpertFit) -> int:
     from localdiff_cli.training.job import Start
     from localdiff_cli.training.told import ToldSettings
 
-    bundle = open_bundle(own.base)
-    if bundle.task != "translate":
-        raise ModelError(f"--base {own.base}: made to {bundle.task}; choose a translator from: localdiff models list", code="task")
-    alike = replace(
-        options, condition=bundle.condition.contrast, target=bundle.target.contrast, bias=bundle.bias,
-        spacing=bundle.grid.spacing, shape=_joined(bundle.grid.shape),
-    )  # fmt: skip
+    bundle, alike = _like(own.base, options)
     regions, before = RegionSettings(healthy_share=own.healthy_share), bundle.defaults
     finder = before.detector if own.detector is None else cast(DetectorName, own.detector)
     defaults = replace(before, detector=finder, threshold=before.threshold if own.tau is None else own.tau)

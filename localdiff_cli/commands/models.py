@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from localdiff_cli.batch.report import say
 from localdiff_cli.bundle import (
     EXPERT,
+    INTERVAL,
     SEGMENTER,
     TRANSLATOR,
     Bundle,
@@ -95,7 +96,7 @@ def pack_model(name: str, to: Path | None) -> int:
     bundle = open_bundle(name)
     if to is not None and to.exists():
         raise UsageError(f"--to {to}: is there already; expected a folder to be made", code="exists")
-    files = [file for file in (TRANSLATOR, EXPERT, SEGMENTER) if file in bundle.metadata["files"]]
+    files = [file for file in (TRANSLATOR, EXPERT, INTERVAL, SEGMENTER) if file in bundle.metadata["files"]]
     if not files:
         raise ModelError(f"model {bundle.name}: found no network; expected a translator, an expert or a segmenter to pack", code="task")
     tensors = {file: load_tensors(bundle, file) for file in files}

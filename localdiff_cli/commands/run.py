@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from localdiff_cli import __version__
@@ -23,7 +24,7 @@ from localdiff_cli.volumes.partners import BRAIN, MAP, Index, Source
 
 def run_work(options: RunOptions, contrast: str, recipe: VolumeRecipe) -> int:
     """Run a command's work on every volume found, or show what it would be; return the exit code."""
-    how = execution(options.how)
+    how = replace(execution(options.how), ahead=options.ahead)
     check_folders(options.source, options.out)
     check_affine_from(options.affine_from)
     found = discover(options.source, contrast, options.affine_from)

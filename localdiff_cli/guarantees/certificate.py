@@ -16,7 +16,7 @@ from localdiff_cli.volumes.whole import write_text
 if TYPE_CHECKING:
     from localdiff_cli.guarantees.intervals import Intervals
 
-FORMAT = 3
+FORMAT = 4
 MAX_BYTES = 64 << 20
 FREE = ("Command", "Match", "DataType", "Device", "Saved", "Calibration")
 """Settings of a translation that affect none of the risks."""
@@ -45,8 +45,8 @@ class Certificate:
     was among ``emphases``. ``cohort``: how many patients of what kinds, on how many of them settings of the bundle were
     chosen, from how many others the bands have their shape, and how they were measured; no names. ``portraits``: of each
     patient, in no order (strangeness.py). The promises hold together with ``confidence``, and are void for a volume whose
-    p-value does not exceed ``void_level``. ``intervals``: ``level``, ``bands`` by region (intervals.py) and on how many
-    ``patients`` they were measured; None where none were asked for.
+    p-value does not exceed ``void_level``. ``intervals``: ``level``, ``bands`` by region (intervals.py), on how many
+    ``patients`` they were measured and whether the bundle's ``network`` begins them; None where none were asked for.
     """
 
     bundle: str

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from localdiff_cli.guarantees.certificate import Certificate, Verdict
+from localdiff_cli.guarantees.interval_network import IntervalNetwork, distances
 from localdiff_cli.guarantees.intervals import limits
 from localdiff_cli.guarantees.strangeness import Painter, is_strange, on_grid, p_value
 from localdiff_cli.ood.backbone import Backbone
@@ -16,20 +18,33 @@ from localdiff_cli.ood.backbone import Backbone
 
 @dataclass(frozen=True, eq=False)
 class Certified:
-    """The ``certificate``, and the network that portraits need."""
+    """The ``certificate``, the network that portraits need, and that which begins the bands (None: none does)."""
 
     certificate: Certificate
     backbone: Backbone
+    network: IntervalNetwork | None = None
 
     def painter(self) -> Painter:
         """Return a painter for one volume."""
         return Painter(self.backbone)
 
-    def band(self, image: NDArray[np.float32], source: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def distances(self, condition: Tensor, ood_map: Tensor, image: Tensor) -> dict[str, Tensor]:
+        """Return how far ``below`` and ``above`` the drawn slices the network's limits lie, each ``(N, 1, H, W)``; empty
+        without a network."""
+        if self.network is None:
+            return {}
+        return dict(zip(("below", "above"), distances(self.network, condition, ood_map, image).split(1, dim=1), strict=True))
+
+    def band(
+        self, image: NDArray[np.float32], source: NDArray[np.uint8], away: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
         """Return the limits ``lo`` and ``hi`` around a slice in [0, 1] with its source labels; empty where the certificate
-        has no intervals."""
+        has no intervals. ``away``: the slice's :meth:`distances`, on its own grid."""
         intervals = self.certificate.intervals
-        return {} if intervals is None else dict(zip(("lo", "hi"), limits(image, source, intervals["bands"]), strict=True))
+        if intervals is None:
+            return {}
+        begun = (image - away["below"], image + away["above"]) if away else None
+        return dict(zip(("lo", "hi"), limits(image, source, intervals["bands"], begun), strict=True))
 
     def verdict(self, painter: Painter, spacing: Sequence[float]) -> Verdict:
         """Return whether the certificate holds for the volume that ``painter`` has seen, with voxels of ``spacing`` mm."""

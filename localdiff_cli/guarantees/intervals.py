@@ -1,10 +1,10 @@
 """Bands in every voxel: between which limits the true value lies, by what made the voxel and how bright it was drawn.
 
-A band begins as a pair of *curves*: where this intensity was drawn, which true values were seen in other people (in
-training, say; without such people the curves are the drawn value itself). In each region both limits are then moved
-outwards, or inwards, by one number. The share of a patient's voxels outside is a loss that falls as that number grows;
+A band begins with limits that learnt from other people: those of a network (interval_network.py), or a pair of *curves*:
+where this intensity was drawn, which true values were seen. Without either both limits are the drawn value. In each region
+they are then moved outwards, or inwards, by one number. The share of a patient's voxels outside is a loss that falls as that number grows;
 conformal risk control (theorems.py) gives the smallest with which it is at most 1 − level on average over new patients. The
-promise holds whatever the curves are; good ones make it tight.
+promise holds whatever the band begins with; good limits make it tight.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Counted(TypedDict):
 
 
 class Band(TypedDict):
-    """A region's band: how far its limits are moved, about which curve (None: the drawn value), and on how many patients."""
+    """A region's band: how far its limits are moved, about which curve, and on how many patients. Without a curve it begins
+    with the network's limits, or with the drawn value."""
 
     margin: float
     curve: Curve | None
@@ -48,13 +49,17 @@ class Band(TypedDict):
 
 
 class Intervals(TypedDict):
-    """What is promised of voxels: the share of true values between the limits, each region's band, on how many patients."""
+    """What is promised of voxels: the share of true values between the limits, each region's band, on how many patients;
+    whether bands without a curve begin with the limits of the bundle's interval network."""
 
     level: float
     bands: dict[str, Band | None]
     patients: int
+    network: bool
 
 
+Limits = tuple[NDArray[Any], NDArray[Any]]
+"""The lower and the upper one, of every voxel."""
 Residuals = dict[str, Counted]
 """By region."""
 Seen = dict[str, list[list[int]]]
@@ -64,7 +69,7 @@ Seen = dict[str, list[list[int]]]
 @dataclass(frozen=True, eq=False)
 class Voxels:
     """A patient's brain: of each voxel the ``true`` value and the drawn ``image`` in [0, 1], its ``source`` label, whether
-    it is lesion.
+    it is lesion, and the interval network's limits (``begun``; None without one).
 
     ``true`` is empty where there is no true target.
     """
@@ -73,12 +78,20 @@ class Voxels:
     image: NDArray[np.float32]
     source: NDArray[np.uint8]
     lesion: NDArray[np.bool_]
+    begun: Limits | None = None
 
 
-def start(image: NDArray[Any], region: str, curves: Mapping[str, Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the limits of a region before they are moved: its curves, or the drawn value itself."""
-    drawn, curve = np.asarray(image, np.float64), curves.get(region)
-    return (drawn, drawn) if curve is None else (np.interp(drawn, KNOTS, curve["low"]), np.interp(drawn, KNOTS, curve["high"]))
+def start(image: NDArray[Any], curve: Curve | None, begun: Limits | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return limits before they are moved: those of the curve, or those ``begun`` by a network, or the drawn value itself."""
+    drawn = np.asarray(image, np.float64)
+    if curve is not None:
+        return np.interp(drawn, KNOTS, curve["low"]), np.interp(drawn, KNOTS, curve["high"])
+    return (drawn, drawn) if begun is None else (np.asarray(begun[0], np.float64), np.asarray(begun[1], np.float64))
+
+
+def _of(begun: Limits | None, inside: NDArray[np.bool_]) -> Limits | None:
+    """The limits of some voxels."""
+    return None if begun is None else (begun[0][inside], begun[1][inside])
 
 
 def residuals(voxels: Voxels, curves: Mapping[str, Curve]) -> Residuals:
@@ -86,7 +99,7 @@ def residuals(voxels: Voxels, curves: Mapping[str, Curve]) -> Residuals:
     found: Residuals = {}
     for region, labels in PARTS.items():
         inside = among(voxels.source, labels)
-        low, high = start(voxels.image[inside], region, curves)
+        low, high = start(voxels.image[inside], curves.get(region), _of(voxels.begun, inside))
         found[region] = counted(low, high, np.asarray(voxels.true[inside], np.float64))
     return found
 
@@ -128,17 +141,17 @@ def bands(patients: Sequence[Residuals], level: float, curves: Mapping[str, Curv
 
 
 def limits(
-    image: NDArray[Any], source: NDArray[np.uint8], found: Mapping[str, Band | None]
+    image: NDArray[Any], source: NDArray[np.uint8], found: Mapping[str, Band | None], begun: Limits | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the band around ``image`` in [0, 1]: its lower and upper limit; all of [0, 1] where nothing is promised, 0
-    outside the brain."""
+    """Return the band around ``image`` in [0, 1], which a network has ``begun`` (None: none has): its lower and upper limit;
+    all of [0, 1] where nothing is promised, 0 outside the brain."""
     low, high = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
     for region, labels in PARTS.items():
         inside, band = among(source, labels), found.get(region)
         if band is None:
             low[inside], high[inside] = 0, 1
             continue
-        below, above = start(image[inside], region, {region: band["curve"]} if band["curve"] else {})
+        below, above = start(image[inside], band["curve"], _of(begun, inside))
         low[inside], high[inside] = moved(below, above, band["margin"])
     return low, high
 

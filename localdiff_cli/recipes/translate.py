@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localdiff_cli.batch.work import Say, VolumeWork
-from localdiff_cli.bundle import Bundle, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
+from localdiff_cli.bundle import Bundle, load_expert, load_interval, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.declared import check_range
 from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.options import DetectorOptions, TranslateOptions
@@ -220,4 +220,6 @@ def _certified(work: TranslateWork, certificate: Certificate, path: Path) -> Tra
     from localdiff_cli.ood.backbone import load_backbone
 
     check_fits(path, certificate, work.settings)
-    return replace(work, certified=Certified(certificate, load_backbone()))
+    begun = certificate.intervals is not None and certificate.intervals["network"]
+    network = load_interval(work.bundle, work.torch_device) if begun else None
+    return replace(work, certified=Certified(certificate, load_backbone(), network))

@@ -6,17 +6,20 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from localdiff_cli.evaluation.metrics.harm import Drawn
 from localdiff_cli.guarantees.certificate import comparable
-from localdiff_cli.guarantees.intervals import Curve, Voxels, residuals
+from localdiff_cli.guarantees.interval_network import IntervalNetwork, distances
+from localdiff_cli.guarantees.intervals import Curve, Limits, Voxels, residuals
 from localdiff_cli.guarantees.losses import Record, record_of
 from localdiff_cli.guarantees.strangeness import EVERY, Painter, Portrait, on_grid, painter
 from localdiff_cli.tasks.judged import chunk_of, detect, draw, ready_for, scene_of
@@ -25,7 +28,7 @@ from localdiff_cli.training.people import Person, Slices, digest, slices_of, sta
 from localdiff_cli.volumes.reader import open_volume
 from localdiff_cli.volumes.whole import whole_file
 
-VERSION = 4
+VERSION = 5
 CHUNK = 8
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -36,7 +39,7 @@ class Measurement:
     report.
 
     The grid is every cut of ``taus`` with the first of ``emphases``, then with the next; where there are none, with the
-    translation's own.
+    translation's own. ``network``: what begins the bands (None: nothing but the drawn value).
     """
 
     translation: TranslateWork
@@ -45,6 +48,7 @@ class Measurement:
     folder: Path
     say: Callable[[str], None]
     emphases: tuple[float, ...] = ()
+    network: IntervalNetwork | None = None
 
     @property
     def grid(self) -> tuple[tuple[float, float], ...]:
@@ -65,12 +69,14 @@ class Measurement:
     def drawn(self, person: Person) -> tuple[Record, list[Voxels]] | None:
         """Return what the losses are made of, and the brain's voxels at each place of the grid; None for files that cannot
         be used."""
-        found = self._remembered(person, [comparable(self.translation.settings), self.grid, self.every], self._draw)
+        begins = [] if self.network is None else [asdict(self.network.settings)]
+        found = self._remembered(person, [comparable(self.translation.settings), self.grid, self.every, *begins], self._draw)
         if found is None:
             return None
         record: Record = json.loads(str(found["record"]))
-        places = range(len(self.grid))
-        return record, [Voxels(found["true"], found[f"image{k}"], found[f"source{k}"], found["lesion"]) for k in places]
+        return record, [
+            Voxels(found["true"], found[f"image{k}"], found[f"source{k}"], found["lesion"], _begun(found, k)) for k in range(len(self.grid))
+        ]
 
     def portrait(self, person: Person) -> Portrait | None:
         """Return the portrait of a person's whole volume, which does not depend on what is drawn; None for files that
@@ -102,15 +108,30 @@ class Measurement:
         first, inside = drawings[0], drawings[0].brain
         images = [(f"image{k}", drawn.local[inside].astype(np.float32)) for k, drawn in enumerate(drawings)]
         labels = [(f"source{k}", _labels(drawn)[inside]) for k, drawn in enumerate(drawings)]
+        limits = [limit for k, drawn in enumerate(drawings) for limit in self._limits(drawn, chunk_of(slices, rows).condition, k)]
         record = record_of(list(zip(drawings, scenes, strict=True)))
         return {
             "record": np.array(json.dumps(record)), "lesion": (first.lesions != 0)[inside],
             "true": np.zeros(0, np.float32) if first.true is None else first.true[inside].astype(np.float32),
-            **dict(images), **dict(labels),
+            **dict(images), **dict(labels), **dict(limits),
         }  # fmt: skip
+
+    def _limits(self, drawn: Drawn, condition: Tensor, place: int) -> list[tuple[str, NDArray[np.float32]]]:
+        """The network's limits of the brain's voxels at a place of the grid; nothing without a network."""
+        if self.network is None:
+            return []
+        ood_map, image = (torch.from_numpy(each).float()[:, None] for each in (drawn.ood_map, drawn.local))
+        below, above = distances(self.network, condition, ood_map, image).numpy().swapaxes(0, 1)
+        inside = drawn.brain
+        return [(f"low{place}", (drawn.local - below)[inside]), (f"high{place}", (drawn.local + above)[inside])]
 
     def _paint(self, slices: Slices) -> Arrays:
         return {"portrait": np.array(json.dumps(portrait_of(self.translation, slices, painter())))}
+
+
+def _begun(found: Arrays, place: int) -> Limits | None:
+    """The network's limits at a place of the grid; None where none were measured."""
+    return (found[f"low{place}"], found[f"high{place}"]) if f"low{place}" in found else None
 
 
 def _labels(drawn: Drawn) -> Any:

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
 IND, OOD, FUSED, UNKNOWN = 1, 2, 3, 4
 INT16_STEPS = 32000
+BEGUN = ("below", "above")
+"""How far the limits of an interval network lie from what was drawn, among what was found of a chunk."""
 
 
 @dataclass
@@ -194,8 +196,9 @@ class TranslateWork(NetworkWork):
                     ood_map, ood_mask, unknown = self._region(chunk, detect, prepared, rows)
                 with clock.stage("Network"):
                     mean, spread = draw(chunk, ood_map, ood_mask)
+                    away = self.certified.distances(chunk.condition, ood_map, mean) if self.certified else {}
                 with clock.stage("Write"):
-                    found = {"mean": mean, "std": spread, "map": ood_map, "mask": ood_mask, "unknown": unknown}
+                    found = {"mean": mean, "std": spread, "map": ood_map, "mask": ood_mask, "unknown": unknown} | away
                     millilitres += self._write(outputs, prepared, chunk, scale, found)
                 done += len(chunk.active)
                 on_slice(done, total)
@@ -263,7 +266,8 @@ class TranslateWork(NetworkWork):
         mask, unknown = (mask_to_native(found[name], grid, brain) for name in ("mask", "unknown"))
         spread = map_to_native(found["std"], grid, brain)
         source = source_labels(mask, unknown, ood_map, brain, self.sample)
-        band = self.certified.band(image, source) if self.certified else {}
+        away: dict[str, NDArray[np.float32]] = {name: map_to_native(found[name], grid, brain) for name in BEGUN if name in found}
+        band = self.certified.band(image, source, away) if self.certified else {}
         if scale is not None:
             band = {name: np.where(brain, scale.denormalise(limit), np.float32(0)) for name, limit in band.items()}
             image = np.where(brain, scale.denormalise(image), np.float32(0))

@@ -29,7 +29,7 @@ from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.training.augment import AugmentSettings, grown, place, random_blob, recontrast
-from localdiff_cli.training.job import FitJob, Start, check_held_out, identity, present, progress, save, version
+from localdiff_cli.training.job import FitJob, Start, check_held_out, identity, present, progress, save_drawing, version
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.slices import PatientSlices
 from localdiff_cli.training.told import ToldSettings, told_loss
@@ -152,7 +152,7 @@ def fit_expert(
         copy_bundle(base, job.out)
     described = {"patients": len(lesions.patients), "healthy_share": taught.healthy_share, "told": told is not None}
     metadata = {"expert": described, "defaults": asdict(defaults), "training": {"expert": account}}
-    return save(job, metadata, {EXPERT: average.state_dict()})
+    return save_drawing(job, metadata, EXPERT, average.state_dict())
 
 
 def _found_map(finder: LesionNetwork, device: torch.device, condition: Tensor, brain: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from localdiff_cli.bundle import METADATA, Bundle, GridSpec, open_bundle, read_metadata, save_bundle
+from localdiff_cli.bundle import INTERVAL, METADATA, TRANSLATOR, Bundle, GridSpec, drop_parts, open_bundle, read_metadata, save_bundle
 from localdiff_cli.bundle.card import card
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.board import Board, NoBoard
@@ -22,6 +22,7 @@ from localdiff_cli.training.processes import Alone, Processes
 from localdiff_cli.training.slices import PatientSlices, load_slices
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS
 from localdiff_cli.volumes.prepare import PrepareSettings
+from localdiff_cli.volumes.whole import write_text
 
 Say = Callable[[str], None]
 UNSTATED = "unstated"
@@ -165,13 +166,27 @@ def version(package: str) -> str:
 
 
 def save(job: FitJob, metadata: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> Bundle:
-    """Add the parts to the bundle, or write a new one; what was measured with other weights is forgotten."""
+    """Add the parts to the bundle, or write a new one; what was measured with other weights is forgotten (an interval
+    network draws nothing)."""
     before = present(job)
     merged = before | metadata | {"training": before.get("training", {}) | metadata["training"]}
     if job.licence == UNSTATED and "licence" in before:
         merged["licence"] = before["licence"]
-    merged["results"] = {}  # what was measured before was measured with other weights
+    merged["results"] = before.get("results", {}) if set(tensors) == {INTERVAL} else {}
     if job.team.rank == 0:
         save_bundle(job.out, merged, tensors, card(merged | {"name": job.out.name}))
     job.team.wait()
     return open_bundle(str(job.out))
+
+
+def save_drawing(job: FitJob, metadata: dict[str, Any], name: str, weights: dict[str, Tensor]) -> Bundle:
+    """As :func:`save`, of a network that draws. Where its weights ``name`` are others than before, the networks that were
+    taught with those are taken out: an OOD expert by its translator, an interval network by what was drawn."""
+    before = present(job).get("files", {}).get(name)
+    bundle = save(job, metadata, {name: weights})
+    taught = [part for part in (("expert", "interval") if name == TRANSLATOR else ("interval",)) if part in bundle.metadata]
+    if job.team.rank == 0 and taught and bundle.metadata["files"][name] != before:
+        job.say(f"taken out, since they were taught with earlier weights: {', '.join(taught)}; fit them again")
+        bundle = drop_parts(bundle, *taught)
+        write_text(bundle.path / "README.md", card(dict(bundle.metadata)))
+    return bundle

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from localdiff_cli.bundle import TRANSLATOR, Bundle, Defaults, drop_expert, load_translator, schedule_of
-from localdiff_cli.bundle.card import card
+from localdiff_cli.bundle import TRANSLATOR, Bundle, Defaults, load_translator, schedule_of
 from localdiff_cli.diffusion.network import BACKGROUND, NetworkSettings, TranslatorNetwork
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
@@ -26,14 +25,13 @@ from localdiff_cli.training.job import (
     check_out,
     data_account,
     identity,
-    present,
     progress,
-    save,
+    save_drawing,
     version,
 )
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.slices import PatientSlices
-from localdiff_cli.volumes.whole import whole_file, write_text
+from localdiff_cli.volumes.whole import whole_file
 
 BACKGROUND_WEIGHT = 0.1
 """Pixels outside the brain (for the expert: its region) count this much in the loss: they are known, yet must stay background."""
@@ -271,17 +269,7 @@ def fit_translator(
             }
         },
     }  # fmt: skip
-    before = present(job).get("files", {}).get(TRANSLATOR)
-    return _without_earlier_expert(job, save(job, metadata, {TRANSLATOR: average.state_dict()}), before)
-
-
-def _without_earlier_expert(job: FitJob, bundle: Bundle, before: str | None) -> Bundle:
-    """The bundle; where its translator is no longer the one with the hash ``before``, its OOD expert is taken out."""
-    if job.team.rank == 0 and bundle.has_expert and bundle.metadata["files"][TRANSLATOR] != before:
-        job.say("the OOD expert of the earlier translator is taken out; fit it again")
-        bundle = drop_expert(bundle)
-        write_text(bundle.path / "README.md", card(dict(bundle.metadata)))
-    return bundle
+    return save_drawing(job, metadata, TRANSLATOR, average.state_dict())
 
 
 def _first_network(network: NetworkSettings, schedule: Schedule, seed: int, start: Start | None, device: torch.device) -> nn.Module:

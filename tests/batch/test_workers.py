@@ -8,16 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from localdiff_cli.batch.cores import THREAD_LIMITS, _group_quota, available_cores, limited_threads, threads_for
 from localdiff_cli.batch.workers import (
-    THREAD_LIMITS,
     Queue,
     Terminated,
-    _group_quota,
-    _limited_threads,
-    available_cores,
     run_here,
     run_in_workers,
-    threads_for,
 )
 from localdiff_cli.errors import ModelError
 
@@ -153,7 +149,7 @@ def test_cores_are_divided_and_limits_honoured(monkeypatch, tmp_path):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)), raising=False)
-    monkeypatch.setattr("localdiff_cli.batch.workers._group_quota", lambda: 0)
+    monkeypatch.setattr("localdiff_cli.batch.cores._group_quota", lambda: 0)
     assert [threads_for(jobs) for jobs in (1, 2, 5, 99)] == [16, 8, 3, 1]
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
     assert (available_cores(), threads_for(2)) == (4, 2)
@@ -208,7 +204,7 @@ def test_two_runs_at_once_leave_the_environment_as_it_was(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
 
     def hire(threads):
-        with _limited_threads(threads):
+        with limited_threads(threads):
             time.sleep(0.05)
             assert os.environ["OMP_NUM_THREADS"] == str(threads)
 

@@ -49,12 +49,13 @@ def test_bands_by_region_hold_where_one_band_everywhere_loses_the_lesion(val):
     others, test = [person(number) for number in range(60, 66)], [person(number) for number in range(80, 90)]
     curves = promise.intervals.learn([promise.intervals.seen(m.drawn) for m in others], 0.9)
     found = {}
-    for name, bands in {"curves": promise.bands_of(val, curves), "trivial": promise.trivial_of(val)}.items():
-        lines = promise.band_lines(name, bands, test)
+    ways = promise.ways_of(val, test, curves)
+    for name, way in {"curves": ways["curves by intensity"], "trivial": ways["constant everywhere"]}.items():
+        lines = promise.band_lines(name, way)
         found |= {(name, line["region"]): (float(line["coverage %"].split()[0]), float(line["width"].split()[0])) for line in lines}
     assert found["curves", "lesion"][0] > 90 > found["trivial", "lesion"][0]
     assert found["curves", "ordinary"][1] < found["trivial", "ordinary"][1]
-    assert {line["people"] for line in promise.band_lines("x", bands, test)} == {"everybody", "glioma"}
+    assert {line["people"] for line in promise.band_lines("x", way)} == {"everybody", "glioma"}
 
 
 def test_a_certificate_is_void_for_people_of_another_kind_and_the_share_has_an_exact_interval(val):

@@ -1,91 +1,62 @@
-"""Bands by a network of their own: what it learns, and that both kinds of band are held to the same promise."""
+"""Bands of an interval network beside bands of curves: both are held to the same promise, on the same people."""
 
 import argparse
 
 import numpy as np
 import pytest
-import torch
 
-from examples.benchmarks import harm, promise, quantile
-from examples.benchmarks.quantile import Scan
-from localdiff_cli.errors import UsageError
-from localdiff_cli.guarantees import intervals
-from localdiff_cli.training.people import people
+from examples.benchmarks import promise, quantile
+from localdiff_cli.bundle import copy_bundle, open_bundle
+from localdiff_cli.errors import ModelError, UsageError
 from tests.brains import write_brain
+from tests.bundles import add_interval
 
 
-def scan(number, rows=32):
-    """Drawn alike everywhere; the truth is spread widely where the condition is bright, narrowly elsewhere."""
-    random = np.random.default_rng(number)
-    condition = np.zeros((4, rows, 32), np.float32)
-    condition[:, :, 16:] = 1
-    true = np.clip(0.5 + (0.01 + 0.15 * condition) * random.standard_normal(condition.shape), 0, 1).astype(np.float32)
-    source = np.ones(condition.shape, np.uint8)
-    source[:, :2] = 0
-    source[:, 8:12, 8:24] = 2
-    half = np.full(condition.shape, 0.5, np.float32)
-    return Scan(f"sub-{number}", "glioma", condition, np.zeros_like(half), half, true, source, source == 2)
+def test_limits_that_know_more_make_narrower_bands_at_the_same_promise():
+    def person(number):
+        random = np.random.default_rng(number)
+        hard = random.random(2000) < 0.3
+        spread = np.where(hard, 0.15, 0.02)
+        true = np.clip(0.5 + spread * random.standard_normal(2000), 0, 1).astype(np.float32)
+        image, source = np.full(2000, 0.5, np.float32), np.ones(2000, np.uint8)
+        begun = (image - 1.6 * spread, image + 1.6 * spread)
+        voxels = promise.Voxels(true, image, source, np.zeros(2000, bool), begun)
+        return promise.Measured("glioma", {}, voxels, {})
+
+    val, test = ([person(number) for number in numbers] for numbers in (range(20), range(40, 50)))
+    lines = {
+        line["band"]: line
+        for name, way in promise.ways_of(val, test, None).items()
+        for line in promise.band_lines(name, way)
+        if line["region"] == "ordinary" and line["people"] == "glioma"
+    }
+    widths = {name: float(line["width"].split()[0]) for name, line in lines.items()}
+    assert all(87 < float(line["coverage %"].split()[0]) < 97 for line in lines.values())
+    assert widths["interval network"] < 0.85 * widths["constant by region"]
+    bare = promise.plainly(val)[0].drawn
+    assert bare.begun is None
+    assert np.array_equal(bare.true, val[0].drawn.true)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("quantile") / "network.safetensors"
-    fitted = quantile.fitted([scan(number, rows=32 + 8 * (number == 3)) for number in range(4)], path, steps=150)
-    again = quantile.fitted([], path, steps=150)
-    assert all(torch.equal(a, b) for a, b in zip(fitted.state_dict().values(), again.state_dict().values(), strict=True))
-    return fitted
-
-
-def test_pinball_loss_is_least_where_a_tail_lies_beyond_each_limit():
-    true, ones = torch.linspace(0, 1, 1001), torch.ones(1001)
-
-    def lost(low, high):
-        return quantile.pinball(ones * low, ones * high, true, ones).item()
-
-    assert lost(0.05, 0.95) < min(lost(0.02, 0.95), lost(0.08, 0.95), lost(0.05, 0.92), lost(0.05, 0.98))
-
-
-def test_the_network_is_wide_where_the_condition_says_so(model):
-    low, high = quantile.by_network(model, scan(9))
-    width = high - low
-    assert np.all(width > 0)
-    assert width[:, 4:, 20:].mean() > 3 * width[:, 4:, :12].mean()
-
-
-def test_both_kinds_are_held_to_the_same_promise_and_the_network_is_narrower(model):
-    val, test = [scan(number) for number in range(20, 40)], [scan(number) for number in range(60, 66)]
-    widths = {}
-    for name, way in {"curves": lambda one: quantile.by_curves({}, one), "network": lambda one: quantile.by_network(model, one)}.items():
-        own = [quantile.residuals(one, way(one)) for one in val]
-        margins = {region: intervals.margin(own, region, 0.9) for region in ("ordinary", "drawn", "unknown")}
-        assert margins["unknown"] is None
-        found = [quantile.figures(one, way(one), margins) for one in test]
-        by_region = {line["region"]: line for line in promise.region_lines(name, "test", found)}
-        assert set(by_region) == {"brain", "ordinary", "drawn", "lesion"}
-        assert all(88 < float(by_region[region]["coverage %"].split()[0]) <= 99 for region in ("brain", "ordinary", "drawn"))
-        widths[name] = float(by_region["ordinary"]["width"].split()[0])
-    assert widths["network"] < 0.9 * widths["curves"]
-
-
-def test_what_nothing_is_promised_of_has_the_whole_range():
-    one = scan(1)
-    told = quantile.figures(one, (one.image, one.image), {"ordinary": 0.0, "drawn": None, "unknown": None})
-    assert (told["width_drawn"], told["coverage_drawn"]) == (1.0, 1.0)
-    assert told["width_ordinary"] == 0
-
-
-def test_a_person_is_translated_once(tmp_path, models_folder, monkeypatch):
+@pytest.fixture
+def site(tmp_path, models_folder, monkeypatch):
     monkeypatch.setenv("LOCALDIFF_MODELS", str(models_folder))
-    for contrast in ("T1w", "T2w"):
-        write_brain(tmp_path / "sub-01" / f"sub-01_{contrast}.nii.gz", seed=1)
-    (tmp_path / "participants.tsv").write_text("participant_id\tsplit\nsub-01\tval\n")
-    options = argparse.Namespace(model="t1-to-t2", data=[tmp_path], split="test", every=3, work=tmp_path / "work")
-    work = harm.load("t1-to-t2")
-    (one,) = quantile.scans(work, "val", options)
-    assert one.seen(0, 2).shape == (2, 3, *one.image.shape[1:])
-    assert np.abs(one.image[one.source == 0]).max() == 0
-    monkeypatch.setattr(quantile, "draw", lambda *_: pytest.fail("translated again"))
-    assert np.array_equal(quantile.scans(work, "val", options)[0].true, one.true)
-    assert people([tmp_path], "T1w", "T2w", "train") == []
-    with pytest.raises(UsageError, match="splits train, val"):
-        quantile.measure(options)
+    for number in range(12):
+        for contrast in ("T1w", "T2w"):
+            write_brain(tmp_path / f"sub-{number:02}" / f"sub-{number:02}_{contrast}.nii.gz", seed=number)
+    splits = ["train"] * 3 + ["val"] * 8 + ["test"]
+    rows = "\n".join(f"sub-{number:02}\t{split}" for number, split in enumerate(splits))
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tsplit\n{rows}\n")
+    return argparse.Namespace(model="t1-to-t2", data=[tmp_path], split="test", every=3, work=tmp_path / "work")
+
+
+def test_every_way_is_measured_on_val_and_on_the_others(site, tmp_path, models_folder):
+    with pytest.raises(ModelError, match="no interval network"):
+        quantile.measure(site)
+    site.model = str(add_interval(copy_bundle(open_bundle("t1-to-t2"), tmp_path / "mine")).path)
+    (table,) = quantile.measure(site)
+    ways = {(line["band"], line["people"]) for line in table.rows}
+    assert ways == {(name, split) for name in (quantile.CURVES, quantile.NETWORK, quantile.CONSTANT) for split in ("val", "test")}
+    site.split = "nobody"
+    with pytest.raises(UsageError, match="splits val and nobody"):
+        quantile.measure(site)

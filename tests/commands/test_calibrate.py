@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from localdiff_cli.app import app
 from localdiff_cli.bundle import copy_bundle, open_bundle, save_bundle, with_defaults
 from tests.brains import brain, contradict, write_brain
+from tests.bundles import add_interval
 
 PATIENTS = 12
 PROMISE = ("--max-harm", 0.3, "--harm-ml", 2000, "--taus", 0.5, "--every", 3, "--interval", 0.8)
@@ -162,6 +163,27 @@ def test_people_who_chose_a_setting_are_taken_in_on_request_and_that_is_said(coh
     damaged = cli("models", "verify", bundle.path)
     assert damaged.exit_code == 4
     assert "calibration is damaged" in damaged.output
+
+
+def test_bands_begin_with_the_bundles_network_and_are_the_same_whatever_the_batch(cohort, tmp_path, cli):
+    bundle = add_interval(copy_bundle(open_bundle("t1-to-t2"), tmp_path / "mine"))
+    words = ("--data", cohort, "--every", 3, "--taus", 0.5, "--work", cohort.parent / "site.json.work", "--interval", 0.8)
+    result = cli("calibrate", "--model", bundle.path, "--out", tmp_path / "a.json", *words)
+    assert result.exit_code == 0, result.output
+    assert "about the limits of the interval network, 12 patients" in " ".join(result.output.split())
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert (content["intervals"]["network"], content["cohort"]["bands_from"]) == (True, 2)
+    source = cohort / "sub-00" / "sub-00_T1w.nii.gz"
+    run = ("translate", "--model", bundle.path, "--in", source, "--calibration", tmp_path / "a.json", "--interval", 0.8)
+    for name, size in (("one", 1), ("all", 16)):
+        assert cli(*run, "--out", tmp_path / name, "--batch-size", size).exit_code == 0
+    ends = ("", "_lo", "_hi")
+    one, other = ([np.asarray(nib.load(tmp_path / name / f"sub-00_T1w{end}.nii.gz").dataobj) for end in ends] for name in ("one", "all"))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert (one[1] <= one[0]).all()
+    assert json.loads((tmp_path / "one" / "sub-00_T1w.json").read_text())["Calibration"]["Intervals"]["network"] is True
+    add_interval(with_defaults(bundle, {"steps": 4}))
+    assert cli(*run, "--out", tmp_path / "x").exit_code == 2
 
 
 def test_bands_take_their_shape_from_other_people_only(cohort, tmp_path, cli):

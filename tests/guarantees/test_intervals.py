@@ -83,6 +83,37 @@ def test_curves_follow_the_drawn_intensity_and_stand_still_where_nobody_showed_o
     assert intervals.learn([intervals.seen(of(true, drawn, np.ones(400, np.uint8)))] * 2, 0.8) == {}
 
 
+def test_a_band_without_a_curve_begins_with_the_networks_limits_and_a_curve_goes_before_them():
+    curve = {"low": [0.2] * 21, "high": [0.5] * 21}
+    bands = {"ordinary": {"margin": 0.1, "curve": None, "patients": 20}, "drawn": {"margin": 0.1, "curve": curve, "patients": 20}}
+    image, source = np.array([0.4, 0.4, 0.4]), np.array([1, 2, 4], np.uint8)
+    begun = (np.array([0.3, 0.0, 0.3]), np.array([0.6, 0.9, 0.6]))
+    low, high = intervals.limits(image, source, bands, begun)
+    assert low == pytest.approx([0.2, 0.1, 0])
+    assert high == pytest.approx([0.7, 0.6, 1])
+    low, high = intervals.limits(image, source, bands)
+    assert (low[0], high[0]) == pytest.approx((0.3, 0.5))
+
+
+def test_what_the_network_knows_of_hard_places_makes_a_band_narrower_at_the_same_promise():
+    def known(rng, *, network):
+        hard = rng.random(400) < 0.3
+        spread = np.where(hard, 0.2, 0.02)
+        true = np.clip(0.4 + spread * rng.standard_normal(400), 0, 1)
+        made = of(true, np.full(400, 0.4), np.ones(400, np.uint8))
+        return intervals.Voxels(made.true, made.image, made.source, made.lesion, (0.4 - spread, 0.4 + spread) if network else None)
+
+    widths = {}
+    for network in (False, True):
+        rng = np.random.default_rng(5)
+        bands = intervals.bands([intervals.residuals(known(rng, network=network), {}) for _ in range(40)], LEVEL, {})
+        new = [known(rng, network=network) for _ in range(40)]
+        found = [(each, *intervals.limits(each.image, each.source, bands, each.begun)) for each in new]
+        assert np.mean([((each.true >= low) & (each.true <= high)).mean() for each, low, high in found]) == pytest.approx(LEVEL, abs=0.03)
+        widths[network] = np.mean([high - low for _, low, high in found])
+    assert widths[True] < 0.8 * widths[False]
+
+
 def test_limits_never_cross_however_far_they_are_moved_inwards():
     bands = {"ordinary": {"margin": -0.5, "curve": {"low": [0.2] * 21, "high": [0.5] * 21}, "patients": 20}}
     low, high = intervals.limits(np.full(1, 0.9), np.ones(1, np.uint8), bands)

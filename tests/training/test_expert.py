@@ -113,7 +113,7 @@ def test_a_new_translator_puts_its_old_expert_out_and_the_same_one_keeps_it(fit,
     assert fit("translator", *TRANSLATOR_OPTIONS).exit_code == 0
     assert (tmp_path / "bundle" / EXPERT).is_file()
     result = fit("translator", *TRANSLATOR_OPTIONS, "--seed", 3, "--work", tmp_path / "again")
-    assert "expert of the earlier translator is taken out" in result.output
+    assert "taught with earlier weights: expert; fit them again" in result.output
     made = json.loads((tmp_path / "bundle" / METADATA).read_text())
     assert "expert" not in made | made["training"]
     assert EXPERT not in made["files"]

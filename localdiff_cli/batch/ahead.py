@@ -1,0 +1,71 @@
+"""A worker process started ahead: it loads the libraries while the command looks for its volumes.
+
+Importing torch and MONAI takes longer than all else that a command does before its first volume, and the command has enough
+to do meanwhile. A worker that nobody needs after all, since an option was wrong or everything was done before, is ended.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from localdiff_cli.batch.cores import limited_threads, threads_for
+from localdiff_cli.startup import OURS, load_libraries
+
+Begun = tuple[BaseProcess, Connection]
+
+
+class Ahead:
+    """A worker that waits for its recipe, in a run of ``jobs`` processes."""
+
+    def __init__(self, jobs: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_load_and_serve, args=(theirs,), daemon=True)
+        with limited_threads(threads_for(jobs)):
+            process.start()
+        theirs.close()
+        self._begun: Begun | None = (process, ours)
+
+    def give(self, recipe: Any) -> Begun | None:
+        """Give the worker its recipe; return its process and the connection to it, None where it was given one before."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            with suppress(OSError):  # it died: the first look at its connection says so
+                begun[1].send(recipe)
+        return begun
+
+    def dismiss(self) -> None:
+        """End the worker, unless it was given a recipe."""
+        if self._begun is not None:
+            process, connection = self._begun
+            process.terminate()
+            process.join()
+            connection.close()
+
+
+@contextmanager
+def started_ahead(jobs: int) -> Iterator[Ahead | None]:
+    """A worker for the block, dismissed after it if nobody needed it; None in a process that does not run localdiff alone,
+    and where no worker is asked for."""
+    ahead = Ahead(jobs) if jobs > 0 and os.environ.get(OURS) else None
+    try:
+        yield ahead
+    finally:
+        if ahead is not None:
+            ahead.dismiss()
+
+
+def _load_and_serve(connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    load_libraries()
+    from localdiff_cli.batch.workers import serve
+
+    with suppress(EOFError):  # the command has ended
+        serve(connection, connection.recv())
