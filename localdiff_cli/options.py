@@ -395,6 +395,33 @@ class TranslateOptions:
         ),
         Range(1e-6, 1),
     ] = None
+    texture: Annotated[
+        float | None,
+        typer.Option(
+            "--texture",
+            help="Least texture of a region that is drawn, as a share of the brain's median, 0 to 1: what is smoother is no tissue, and called unknown. 0: draw it all the same. (default: the bundle's; 0 with --map) Example: --texture 0.25",
+            rich_help_panel=LOCAL,
+        ),
+        Range(0, 1),
+    ] = None
+    suspect: Annotated[
+        str | None,
+        typer.Option(
+            "--suspect",
+            metavar="<str>",
+            help="Segmenter bundle of lesions that the OOD branch cannot draw; what it finds outside B is called unknown. none: no such bundle. (default: the bundle's) Example: --suspect none",
+            rich_help_panel=LOCAL,
+        ),
+    ] = None
+    suspect_tau: Annotated[
+        float | None,
+        typer.Option(
+            "--suspect-tau",
+            help="Probability of the --suspect bundle from which a region is called unknown, 0 to 1. (default: the bundle's) Example: --suspect-tau 0.5",
+            rich_help_panel=LOCAL,
+        ),
+        Range(1e-6, 1),
+    ] = None
     guided: Annotated[
         bool,
         typer.Option(

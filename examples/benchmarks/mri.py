@@ -41,6 +41,7 @@ from localdiff_cli.evaluation.metrics.lesion import contrast_agreement, lesion_c
 from localdiff_cli.evaluation.metrics.measure import measured
 from localdiff_cli.evaluation.metrics.misdiagnosis import MisdiagnosisSettings, collect_evidence, judge_slices, tally
 from localdiff_cli.ood.detector import Detector
+from localdiff_cli.ood.texture import too_smooth
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.options import TranslateOptions
 from localdiff_cli.recipes.translate import sample_settings
@@ -158,7 +159,8 @@ class Bench:
         found = self.detector(row.source, d.false_alarm)(chunk.condition, chunk.brain)
         peak = d.peak if row.source == self.bundle.defaults.detector else 0.0
         spacing = (self.bundle.grid.spacing,) * 2
-        return found.ood_map, to_mask(found.ood_map, d.threshold, chunk.brain, d.open_mm, d.dilate_mm, spacing, peak)
+        mask = to_mask(found.ood_map, d.threshold, chunk.brain, d.open_mm, d.dilate_mm, spacing, peak)
+        return found.ood_map, mask & ~too_smooth(chunk.condition, mask, chunk.brain, d.texture, spacing[0])
 
     def wrong_masks(self, row: Row, chunk: Chunk, lesion: Tensor) -> list[Tensor]:
         """The masks that a row's fault makes of the true one, ``(N, 1, H, W)``: one, or one for each step where they are redrawn."""

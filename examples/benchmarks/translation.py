@@ -21,6 +21,7 @@ from examples.benchmarks.record import record, show
 from localdiff_cli.bundle import Bundle, load_detector, load_expert, load_segmenter, load_translator, open_bundle, schedule_of
 from localdiff_cli.diffusion.device import choose_device, on_device
 from localdiff_cli.ood.detector import Detector
+from localdiff_cli.ood.texture import too_smooth
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.options import TranslateOptions
 from localdiff_cli.recipes.translate import sample_settings
@@ -103,6 +104,7 @@ def measure(
         d = bundle.defaults
         ood_map = detector(chunk.condition.to(device), chunk.brain.to(device)).ood_map.cpu()
         mask = to_mask(ood_map, d.threshold, chunk.brain, d.open_mm, d.dilate_mm, (bundle.grid.spacing,) * 2, d.peak)
+        mask &= ~too_smooth(chunk.condition, mask, chunk.brain, d.texture, bundle.grid.spacing)
         row["local, 1 sample"] = sampled("local", 1, ood_map, mask)
         row["OOD share"] = f"{float(mask.sum()) / float(chunk.brain.sum()):.3f}"
     return row

@@ -93,6 +93,9 @@ class Defaults:
     emphasis: Annotated[float, Field(ge=0, le=10, description="--emphasis: how far the OOD branch goes")] = 1.0
     unknown: Annotated[Literal["plain", "blank"], Field(description="--unknown: what stands in an unknown region")] = "plain"
     unknown_threshold: Annotated[Share | None, Field(description="--unknown-tau: M from which a region is called unknown")] = None
+    texture: Annotated[Share, Field(description="--texture: texture of a region, in the brain's, below which it is called unknown")] = 0.0
+    suspect: Annotated[Text | None, Field(description="--suspect: segmenter whose finds are called unknown where nothing is drawn")] = None
+    suspect_threshold: Annotated[Share, Field(description="--suspect-tau: cut of that segmenter's probability")] = 0.5
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,10 @@ def _check(options: TranslateOptions) -> None:
         raise UsageError(f"--match {options.match}: no such file or folder", code="not-found")
     if options.mode == "plain" and options.save_map:
         raise UsageError("--save-map: the plain sampler looks for no OOD region; use localdiff detect, or --mode local", code="conflict")
-    if options.mode == "plain" and any(each is not None for each in (options.emphasis, options.unknown, options.unknown_tau)):
-        raise UsageError("--mode plain looks for no OOD region: --emphasis, --unknown and --unknown-tau do not apply", code="conflict")
+    doubting = (options.emphasis, options.unknown, options.unknown_tau, options.texture, options.suspect, options.suspect_tau)
+    if options.mode == "plain" and any(each is not None for each in doubting):
+        told = "--emphasis, --unknown, --unknown-tau, --texture, --suspect and --suspect-tau"
+        raise UsageError(f"--mode plain looks for no OOD region: {told} do not apply", code="conflict")
     branching = (options.context, options.branch_step, options.fusion_step, options.soft, options.ood_crop)
     if options.mode == "plain" and (options.guided or any(each is not None for each in branching)):
         told = "--lambda, --branch-step, --fusion-step, --soft, --hard, --ood-crop, --ood-full and --guided"

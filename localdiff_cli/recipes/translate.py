@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     import torch
 
     from localdiff_cli.guarantees.certificate import Certificate
-    from localdiff_cli.tasks.detection import UnknownSettings
     from localdiff_cli.tasks.sampling import Networks, SampleSettings, Shows
     from localdiff_cli.tasks.translation import TranslateWork
+    from localdiff_cli.tasks.unknown import Finder, UnknownSettings
 
 
 def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings:
@@ -60,10 +61,10 @@ def sample_settings(options: TranslateOptions, bundle: Bundle) -> SampleSettings
     )  # fmt: skip
 
 
-def unknown_settings(options: TranslateOptions, bundle: Bundle, tau: float) -> UnknownSettings:
-    """Return the user's choices over the bundle's defaults; ``tau`` is the cut of B. Raise :class:`UsageError` where
-    unknown is not below it."""
-    from localdiff_cli.tasks.detection import UnknownSettings
+def unknown_settings(options: TranslateOptions, bundle: Bundle, tau: float, *, by_map: bool = False) -> UnknownSettings:
+    """Return the user's choices over the bundle's defaults; ``tau`` is the cut of B. A region that the user brings
+    (``by_map``) is drawn however smooth it is. Raise :class:`UsageError` where unknown is not below τ."""
+    from localdiff_cli.tasks.unknown import UnknownSettings
 
     defaults = bundle.defaults
     if options.unknown_tau is not None and options.unknown_tau >= tau:
@@ -71,7 +72,40 @@ def unknown_settings(options: TranslateOptions, bundle: Bundle, tau: float) -> U
             f"--unknown-tau {options.unknown_tau:g}: expected a cut below --tau {tau:g}, from which on a region is drawn", code="range"
         )
     threshold = defaults.unknown_threshold if options.unknown_tau is None else options.unknown_tau
-    return UnknownSettings(threshold if threshold is not None and threshold < tau else None, options.unknown or defaults.unknown)
+    if options.suspect_tau is not None and suspect_bundle(options, bundle) is None:
+        raise UsageError("--suspect-tau: no bundle of --suspect to cut; name one", code="conflict")
+    texture = (0.0 if by_map else defaults.texture) if options.texture is None else options.texture
+    suspect = defaults.suspect_threshold if options.suspect_tau is None else options.suspect_tau
+    return UnknownSettings(
+        threshold if threshold is not None and threshold < tau else None, options.unknown or defaults.unknown, texture,
+        suspect if suspect_bundle(options, bundle) else None,
+    )  # fmt: skip
+
+
+def suspect_bundle(options: TranslateOptions, bundle: Bundle) -> str | None:
+    """Return the name of the segmenter of lesions that the OOD branch cannot draw; None where there is none."""
+    name = options.suspect or bundle.defaults.suspect
+    return None if name in (None, "none") else name
+
+
+def _suspect(options: TranslateOptions, bundle: Bundle, device: torch.device) -> tuple[Finder | None, dict[str, object] | None]:
+    """That segmenter on the translator's slices, and its account. Raises :class:`UsageError` for one of other input."""
+    from localdiff_cli.segmentation.coarse import CoarseFinder
+
+    name = suspect_bundle(options, bundle)
+    if name is None:
+        return None, None
+    found, grid = open_bundle(name), bundle.grid.spacing
+    factor = max(1, round(found.grid.spacing / grid))
+    alike = found.task == "segment" and found.condition == bundle.condition and found.bias == bundle.bias
+    if not (alike and math.isclose(found.grid.spacing, factor * grid)):
+        raise UsageError(
+            f"--suspect {name}: made to {found.task} on {found.condition.contrast}, window {found.condition.window}, at "
+            f"{found.grid.spacing} mm; expected a segmenter of {bundle.condition.contrast}, window {bundle.condition.window}, at {grid} mm "
+            "or a multiple of it",
+            code="wrong-contrast",
+        )
+    return CoarseFinder(load_segmenter(found, device), factor), {"Bundle": found.name, "BundleHash": found.hash}
 
 
 def _networks(options: TranslateOptions, bundle: Bundle, device: torch.device) -> Networks:
@@ -166,7 +200,9 @@ class TranslateRecipe(NetworkRecipe):
         options = replace(options, emphasis=certificate.emphasis) if certificate else options
         bind, account = choose_detector(detector, bundle, device) if local else (None, {})
         # What is unknown hangs on the bundle's own cut, whichever cut a certificate brings.
-        unknown = unknown_settings(options, bundle, mask_settings(bundle, self.detector).threshold)
+        cut = mask_settings(bundle, self.detector).threshold
+        unknown = unknown_settings(options, bundle, cut, by_map=self.detector.map is not None)
+        suspect, suspect_account = _suspect(options, bundle, device) if local else (None, None)
         prepare = self.made_ready(bundle, networks.multiple)
         target, match = replace(prepare, window=bundle.target.window), match_source(options, bundle)
         work = TranslateWork(
@@ -178,6 +214,8 @@ class TranslateRecipe(NetworkRecipe):
             prepare=prepare,
             mask=mask_settings(bundle, detector),
             unknown=unknown,
+            suspect=suspect,
+            suspect_account=suspect_account,
             sample=sample_settings(options, bundle),
             detector=account,
             reference=reference_scale(match, target) if match else None,

@@ -117,22 +117,6 @@ def mask_of(detection: Detection, brain: Tensor, settings: MaskSettings, spacing
 
 
 @dataclass(frozen=True)
-class UnknownSettings:
-    """What is neither ordinary nor taken for a lesion: M at or above ``threshold`` and outside B (None: nothing is).
-    ``fill`` says what stands there: plain, what the ordinary process draws, or blank, the background value 0."""
-
-    threshold: float | None = None
-    fill: str = "plain"
-
-
-def unknown_of(detection: Detection, ood_mask: Tensor, brain: Tensor, settings: UnknownSettings, open_mm: float, spacing: float) -> Tensor:
-    """Return the region called unknown, ``(N, 1, H, W)`` bool: M ≥ its own cut, opened as B is, and outside B."""
-    if settings.threshold is None or not len(brain):
-        return torch.zeros_like(brain)
-    return to_mask(detection.ood_map, settings.threshold, brain, open_mm, 0.0, (spacing, spacing)) & ~ood_mask
-
-
-@dataclass(frozen=True)
 class SliceShare:
     """One slice's row of ``slices.tsv``: canonical number, slice score, OOD share of its brain, and the decision."""
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.metrics.harm import LOOKS, Drawn, Scene
 from localdiff_cli.ood.detector import Detection
-from localdiff_cli.tasks.detection import DetectorBinding, mask_of, unknown_of
+from localdiff_cli.tasks.detection import DetectorBinding
 from localdiff_cli.tasks.sampling import SliceSampler
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import UNKNOWN, TranslateWork, source_labels
+from localdiff_cli.tasks.unknown import regions_of
 from localdiff_cli.training.people import Ready, Slices
 
 
@@ -68,11 +69,11 @@ def draw(
     nothing = torch.zeros_like(chunk.brain)
     plain = SliceSampler(work.networks, replace(work.sample, mode="plain"), slices.fingerprint)(chunk, detection.ood_map, nothing)[0]
     for emphasis, tau in product((work.sample.local.emphasis,) if emphases is None else emphases, taus):
-        mask = mask_of(detection, chunk.brain, replace(work.mask, threshold=tau), work.bundle.grid.spacing)
-        local = _local(with_emphasis(work, emphasis), slices, chunk, plain, detection.ood_map, mask)
-        unknown = unknown_of(detection, mask, chunk.brain, work.unknown, work.mask.open_mm, work.bundle.grid.spacing)
-        inside, weight, brain = (each[:, 0].numpy() for each in (mask, detection.ood_map, chunk.brain))
-        labels = source_labels(inside, unknown[:, 0].numpy(), weight, brain, work.sample)
+        masks = replace(work.mask, threshold=tau)
+        regions = regions_of(detection, chunk, masks, work.unknown, work.bundle.grid.spacing, work.suspect)
+        local = _local(with_emphasis(work, emphasis), slices, chunk, plain, detection.ood_map, regions.mask)
+        inside, unknown, weight, brain = (each[:, 0].numpy() for each in (regions.mask, regions.unknown, detection.ood_map, chunk.brain))
+        labels = source_labels(inside, unknown, weight, brain, work.sample)
         yield _drawn(slices, list(rows), (plain[:, 0].numpy(), local[:, 0].numpy(), weight), labels, brain)
 
 

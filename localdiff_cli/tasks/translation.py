@@ -23,12 +23,9 @@ from localdiff_cli.tasks.detection import (
     MaskSettings,
     SliceDetector,
     SliceShare,
-    UnknownSettings,
     map_facts,
     map_source,
-    mask_of,
     slice_shares,
-    unknown_of,
     volume_share,
 )
 from localdiff_cli.tasks.network_work import NetworkWork
@@ -46,6 +43,7 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
+from localdiff_cli.tasks.unknown import Finder, UnknownSettings, regions_of
 from localdiff_cli.volumes.formats import format_of
 from localdiff_cli.volumes.intensity import Scale
 from localdiff_cli.volumes.partners import Source
@@ -118,6 +116,8 @@ class TranslateWork(NetworkWork):
     sample: SampleSettings
     unknown: UnknownSettings
     detector: dict[str, object]
+    suspect: Finder | None = None
+    suspect_account: dict[str, object] | None = None
     reference: Callable[[Item], tuple[Scale, Path]] | None = None
     reference_source: Source | None = None
     map: Path | None = None
@@ -137,7 +137,7 @@ class TranslateWork(NetworkWork):
             "Prepare": prepare_account(self.prepare),
             "Detector": self.detector if self.sample.mode == "local" else None,
             "Mask": asdict(self.mask) if self.sample.mode == "local" else None,
-            "Unknown": asdict(self.unknown) if self.sample.mode == "local" else None,
+            "Unknown": asdict(self.unknown) | {"finder": self.suspect_account} if self.sample.mode == "local" else None,
             "Sample": asdict(self.sample),
             "Classifier": self.networks.classifier,
             "Expert": self.networks.expert_account,
@@ -227,7 +227,7 @@ class TranslateWork(NetworkWork):
         if round(unknown, 1) == 0:
             return []
         stands = "plain sampling stands there" if self.unknown.fill == "plain" else "it was left blank"
-        return [f"unknown: {unknown:.1f} ml look like neither healthy tissue nor a lesion that the network was taught; {stands}"]
+        return [f"unknown: {unknown:.1f} ml look like neither healthy tissue nor a lesion that the network can draw; {stands}"]
 
     def _region(
         self, chunk: Chunk, detect: SliceDetector | None, prepared: Prepared, rows: list[SliceShare]
@@ -236,9 +236,9 @@ class TranslateWork(NetworkWork):
         if detect is None or not len(chunk.condition):
             return torch.zeros_like(chunk.condition), torch.zeros_like(chunk.brain), torch.zeros_like(chunk.brain)
         detection = detect(chunk)
-        mask = mask_of(detection, chunk.brain, self.mask, prepared.grid.spacing)
-        rows += slice_shares(chunk, detection, mask)
-        return detection.ood_map, mask, unknown_of(detection, mask, chunk.brain, self.unknown, self.mask.open_mm, prepared.grid.spacing)
+        regions = regions_of(detection, chunk, self.mask, self.unknown, prepared.grid.spacing, self.suspect)
+        rows += slice_shares(chunk, detection, regions.mask)
+        return detection.ood_map, regions.mask, regions.unknown
 
     def _write(
         self, outputs: Outputs, prepared: Prepared, chunk: Chunk, scale: Scale | None, found: dict[str, Tensor]

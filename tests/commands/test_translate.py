@@ -16,9 +16,9 @@ import torch
 from typer.testing import CliRunner
 
 from localdiff_cli.app import app
-from localdiff_cli.bundle import EXPERT, METADATA, TRANSLATOR, copy_bundle, load_tensors, open_bundle, save_bundle
+from localdiff_cli.bundle import EXPERT, METADATA, TRANSLATOR, copy_bundle, load_tensors, open_bundle, save_bundle, with_defaults
 from tests.brains import brain, write_brain
-from tests.bundles import make_translator
+from tests.bundles import make_segmenter, make_translator
 
 IMAGE = "sub-01/sub-01_T1w.nii.gz"
 
@@ -584,6 +584,32 @@ def test_what_lies_between_the_cuts_is_unknown_and_stays_plain_or_is_left_blank(
     assert "unknown:" not in (tmp_path / "default" / "qc.tsv").read_text()
 
 
+def test_what_a_second_segmenter_finds_is_unknown_and_its_name_is_recorded(cli, folder, tmp_path, graded_map):
+    finder = make_segmenter(tmp_path / "finder", "T1w", (-6, 6))
+    base = ("--in", folder / IMAGE, "--map", graded_map, "--save-source", "--suspect-tau", 1e-6)
+    assert cli("translate", *base, "--suspect", finder.path, "--out", tmp_path / "with").exit_code == 0
+    assert cli("translate", *base[:-2], "--suspect", "none", "--out", tmp_path / "without").exit_code == 0
+    found, without = (voxels(tmp_path / name / "sub-01_T1w_source.nii.gz") for name in ("with", "without"))
+    drawn = np.isin(without, (2, 3))
+    assert np.array_equal(np.isin(found, (2, 3)), drawn)
+    assert (found[without == 1] == 4).mean() > 0.9
+    settings = json.loads((tmp_path / "with" / "sub-01_T1w.json").read_text())["Settings"]["Unknown"]
+    assert settings["finder"] == {"Bundle": "finder", "BundleHash": finder.hash}
+    plain = [voxels(tmp_path / name / "sub-01_T1w.nii.gz") for name in ("with", "without")]
+    assert np.array_equal(*plain)
+
+
+def test_a_smooth_region_is_unknown_unless_the_user_brought_it(cli, folder, tmp_path, graded_map):
+    base = ("--in", folder / IMAGE, "--map", graded_map, "--save-source")
+    smooth = with_defaults(copy_bundle(open_bundle("t1-to-t2"), tmp_path / "smooth"), {"texture": 1.0})
+    for name, extra in (("brought", ("--model", smooth.path)), ("asked", ("--texture", 1.0)), ("off", ("--texture", 0))):
+        assert cli("translate", *base, *extra, "--out", tmp_path / name).exit_code == 0
+    brought, asked, off = (voxels(tmp_path / name / "sub-01_T1w_source.nii.gz") for name in ("brought", "asked", "off"))
+    assert np.array_equal(brought, off)
+    assert (asked == 4).any()
+    assert np.array_equal(asked == 4, np.isin(off, (2, 3)) & ~np.isin(asked, (2, 3)))
+
+
 def test_a_faint_region_is_unknown_where_a_peak_is_asked_for(cli, folder, tmp_path, graded_map):
     base = ("--in", folder / IMAGE, "--map", graded_map, "--save-source", "--unknown-tau", 0.1, "--tau", 0.2)
     for name, extra in (("without", ()), ("with", ("--peak", 0.5))):
@@ -603,7 +629,9 @@ def test_a_faint_region_is_unknown_where_a_peak_is_asked_for(cli, folder, tmp_pa
         (("--peak", 1.5), "--peak"), (("--unknown", "grey"), "--unknown"),
         (("--unknown-tau", 0.7), "below --tau"), (("--unknown-tau", 2), "--unknown-tau"),
         (("--emphasis", 11), "--emphasis"), (("--mode", "plain", "--emphasis", 2), "do not apply"),
-        (("--mode", "plain", "--unknown", "blank"), "do not apply"),
+        (("--mode", "plain", "--unknown", "blank"), "do not apply"), (("--mode", "plain", "--texture", 0.2), "do not apply"),
+        (("--texture", 2), "--texture"), (("--suspect-tau", 0), "--suspect-tau"), (("--suspect-tau", 0.4), "--suspect"),
+        (("--suspect", "lesion-t2"), "expected a segmenter of T1w"), (("--suspect", "t1-to-t2"), "expected a segmenter of T1w"),
     ],
 )  # fmt: skip
 def test_options_of_unknown_and_emphasis_that_cannot_be_are_refused(cli, folder, tmp_path, extra, word):
