@@ -150,22 +150,22 @@ def translation_of(model: str, device: str, affine_from: str | None) -> Translat
 
 
 def _refuse_known(options: CalibrateOptions, cohort: Sequence[Person], bundle: Bundle, work: TranslateWork) -> int:
-    """How many of the cohort chose a setting of the bundle or its detector.
+    """How many of the cohort chose a setting of the bundle, its detector or its second finder.
 
     Raises :class:`UsageError` for any unless ``--with-val`` takes them in, and always for those who trained a part.
     """
     from localdiff_cli.tasks.calibration import known_patients
 
-    detector = str(work.detector.get("Bundle", bundle.name))
-    sources = [bundle.metadata] + ([open_bundle(detector).metadata] if detector != bundle.name else [])
+    others = {str(account["Bundle"]) for account in (work.detector, work.suspect_account or {}) if "Bundle" in account} - {bundle.name}
+    sources = [bundle.metadata, *(open_bundle(name).metadata for name in sorted(others))]
     known = {use: {_subject(name) for name in names} for use, names in known_patients(sources).items()}
     trained = [person.name for person in cohort if _subject(person.name) in known["trained"]]
     chose = [person.name for person in cohort if _subject(person.name) in known["chose"] - known["trained"]]
     if trained or (chose and not options.with_val):
+        use = "train" if trained else "choose a setting of"
         raise UsageError(
-            f"{', '.join(trained or chose)}: used to {'train' if trained else 'choose a setting of'} {bundle.name} or its detector; they "
-            "prove nothing for others. Leave them out with --exclude"
-            + ("" if trained else ", or take them in with --with-val, which is said"),
+            f"{', '.join(trained or chose)}: used to {use} {bundle.name} or a network that it asks; they prove nothing for others. "
+            "Leave them out with --exclude" + ("" if trained else ", or take them in with --with-val, which is said"),
             code="seen",
         )
     return len(chose)
