@@ -17,9 +17,7 @@ for each in "$@"; do
     data+=(--data "$each")
     shape+=(--bands-from "$each")
 done
-# A bundle's interval network shapes its bands; without one the training people of the same folders do.
-if [ -f "$folder/models/interval.safetensors" ]; then shape=(); fi
 # The bands ask nothing of the cut, so that the bundle's own is taken. Val people chose settings: --with-val says so in the certificate.
-localdiff calibrate --model "$model" "${data[@]}" --split val --with-val --interval 0.9 ${shape[@]+"${shape[@]}"} --every "$every" --work "$work" \
+localdiff calibrate --model "$model" "${data[@]}" --split val --with-val --interval 0.9 "${shape[@]}" --every "$every" --work "$work" \
     --out "$folder/configs/calibration.json"
 python -m examples.benchmarks.paper --part promise --model "$model" --data "$@" --split test --every "$every" --work "$work" --out "$out" --page

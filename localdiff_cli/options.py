@@ -1324,7 +1324,7 @@ class CalibrateOptions:
         tuple[Path, ...],
         typer.Option(
             "--bands-from",
-            help="Other people, as for --data, whose true values shape the bands (the train split where there is one, at most 16 people; training patients are allowed): they prove nothing, and make the bands narrower; repeatable. (default: the bundle's interval network shapes them; without one they lie about the drawn value) Example: --bands-from pairs.tsv",
+            help="Other people, as for --data, whose true values shape the bands (the train split where there is one, at most 16 people; training patients are allowed): they prove nothing, and make the bands narrower; repeatable. In a bundle with an interval network they shape what the OOD branch drew, the network the rest. (default: the network alone; without one bands about the drawn value) Example: --bands-from pairs.tsv",
             rich_help_panel=PROMISES,
         ),
     ] = ()

@@ -37,6 +37,7 @@ from localdiff_cli.training.people import NOT_SAID, Person, people, spread
 LEVEL, DELTA, VOID, HARM_ML = 0.9, 0.1, 0.05, 5.0
 UNIT = DataRange(1.0, "robust z window mapped to [0, 1]")
 GLIOMA, EVERYBODY = "glioma", "everybody"
+SHIPPED, CURVES = "interval network; curves where drawn", "curves by intensity"
 REGIONS = ("brain", "ordinary", "drawn", "unknown", "lesion")
 
 
@@ -155,16 +156,13 @@ def plainly(found: Sequence[Measured]) -> list[Measured]:
     return [replace(each, drawn=replace(each.drawn, begun=None)) for each in found]
 
 
-def ways_of(val: Sequence[Measured], test: Sequence[Measured], curves: Mapping[str, intervals.Curve] | None) -> dict[str, Way]:
-    """The bands as ``calibrate`` makes them, by the interval network (``curves`` None) or else by curves; beside them those
-    that know nothing but the region, or not even that."""
+def ways_of(val: Sequence[Measured], test: Sequence[Measured], curves: Mapping[str, intervals.Curve]) -> dict[str, Way]:
+    """The bands as ``calibrate`` makes them, from an interval network and curves or from curves alone; beside them those that
+    know nothing but the region, or not even that."""
     known, bare = ([each.drawn for each in group if each.drawn.true.size] for group in (val, plainly(val)))
-    begun = (
-        {"interval network": Way(bands_of(known, {}), test)}
-        if curves is None
-        else {"curves by intensity": Way(bands_of(bare, curves), plainly(test))}
-    )
-    return begun | {
+    shipped = SHIPPED if known and known[0].begun is not None else CURVES
+    shapes = intervals.beside_network(curves) if shipped == SHIPPED else curves
+    return {shipped: Way(bands_of(known, shapes), test)} | {
         "constant by region": Way(bands_of(bare, {}), plainly(test)), "constant everywhere": Way(trivial_of(bare), plainly(test)),
     }  # fmt: skip
 
@@ -214,7 +212,7 @@ def measure(options: argparse.Namespace) -> list[Table]:
     val, test, elderly = measured(by, "val", options), measured(by, options.split, options), elderly_of(by, options)
     if not val or not test:
         raise UsageError(f"--part promise: found nobody of val or of {options.split} who can be measured", code="no-input")
-    tau, (curves, shaped) = work.mask.threshold, (None, "interval network") if network else curves_from(by, options)
+    tau, (curves, shaped) = work.mask.threshold, curves_from(replace(by, network=None), options)
     by_risk = [risk_line(risk, kind, val, test, tau) for kind in (GLIOMA, EVERYBODY) for risk in risks(HARM_ML).values()]
     ways = ways_of(val, test, curves)
     by_band = [line for name, way in ways.items() for line in band_lines(name, way)]

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from examples.benchmarks.harm import load
-from examples.benchmarks.promise import LEVEL, bands_of, coverage_of, curves_from, measured, region_lines
+from examples.benchmarks.promise import CURVES, LEVEL, SHIPPED, bands_of, coverage_of, curves_from, measured, region_lines
 from examples.benchmarks.table import Table
 from localdiff_cli.bundle import load_interval
 from localdiff_cli.errors import UsageError
+from localdiff_cli.guarantees.intervals import beside_network
 from localdiff_cli.tasks.calibration import Measurement
 
-CURVES, NETWORK, CONSTANT = "curves by intensity", "interval network", "constant by region"
+NETWORK, CONSTANT = "interval network alone", "constant by region"
 
 
 def measure(options: argparse.Namespace) -> list[Table]:
@@ -37,7 +38,9 @@ def measure(options: argparse.Namespace) -> list[Table]:
         raise UsageError(f"--part quantile: expected people with a true target in the splits val and {options.split}", code="no-input")
     curves = curves_from(replace(by, network=None), options)[0]
     made: list[dict[str, str]] = []
-    for name, shapes, begun in ((CURVES, curves, False), (NETWORK, {}, True), (CONSTANT, {}, False)):
+    for name, shapes, begun in (
+        (SHIPPED, beside_network(curves), True), (NETWORK, {}, True), (CURVES, curves, False), (CONSTANT, {}, False),
+    ):  # fmt: skip
         people = {split: [each if begun else replace(each, begun=None) for each in group] for split, group in found.items()}
         bands = bands_of(people["val"], shapes)
         for split, group in people.items():
@@ -49,7 +52,7 @@ def measure(options: argparse.Namespace) -> list[Table]:
 
 def _draw(canvas: Any, made: Sequence[dict[str, str]]) -> None:
     axes = canvas.subplots()
-    for name in (CURVES, NETWORK, CONSTANT):
+    for name in (SHIPPED, NETWORK, CURVES, CONSTANT):
         own = [line for line in made if line["band"] == name]
         axes.plot(
             [float(line["width"].split()[0]) for line in own], [f"{line['people']}: {line['region']}" for line in own], "o", label=name

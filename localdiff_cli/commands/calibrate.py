@@ -173,8 +173,8 @@ def _refuse_known(options: CalibrateOptions, cohort: Sequence[Person], bundle: B
 
 @dataclass(frozen=True, eq=False)
 class _Beginning:
-    """What the bands begin with: ``curves`` of ``--bands-from``, or the bundle's interval ``network``, or neither; from how
-    many ``people`` it was learnt."""
+    """What the bands begin with: the bundle's interval ``network``, ``curves`` of ``--bands-from``, both or neither; from how
+    many ``people`` they were learnt, the larger number."""
 
     curves: Mapping[str, Curve]
     network: IntervalNetwork | None
@@ -183,16 +183,15 @@ class _Beginning:
 
 def _beginning(options: CalibrateOptions, work: TranslateWork, cohort: Sequence[Person], asked: Demand) -> _Beginning:
     from localdiff_cli.bundle import load_interval
+    from localdiff_cli.guarantees.intervals import beside_network
 
     if options.interval is None:
         return _Beginning({}, None, 0)
-    if options.bands_from:
-        curves, count = _curves(options, work, cohort, asked, options.interval)
-        return _Beginning(curves, None, count)
+    curves, count = _curves(options, work, cohort, asked, options.interval) if options.bands_from else ({}, 0)
     if not work.bundle.has_interval:
-        return _Beginning({}, None, 0)
+        return _Beginning(curves, None, count)
     patients = work.bundle.metadata.get("training", {}).get("interval", {}).get("patients", {}).get("train", [])
-    return _Beginning({}, load_interval(work.bundle, work.torch_device), len(patients))
+    return _Beginning(beside_network(curves), load_interval(work.bundle, work.torch_device), max(count, len(patients)))
 
 
 def _measurement(

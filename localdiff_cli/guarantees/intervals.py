@@ -28,6 +28,8 @@ LEVELS = np.arange(101) / 100
 LEAST_PEOPLE = 3
 """How many people must have shown an intensity in a region before a curve is learnt there."""
 
+DRAWN = "drawn"
+"""The region that the OOD branch drew."""
 Curve = Mapping[str, Sequence[float]]
 """``low`` and ``high`` at KNOTS."""
 
@@ -87,6 +89,15 @@ def start(image: NDArray[Any], curve: Curve | None, begun: Limits | None) -> tup
     if curve is not None:
         return np.interp(drawn, KNOTS, curve["low"]), np.interp(drawn, KNOTS, curve["high"])
     return (drawn, drawn) if begun is None else (np.asarray(begun[0], np.float64), np.asarray(begun[1], np.float64))
+
+
+def beside_network(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Return the curves that are used where an interval network begins the bands: those of what the OOD branch drew.
+
+    Few training people have such voxels. A network learns them by heart and its band is too narrow for the next; a curve of
+    21 numbers does not.
+    """
+    return {region: curve for region, curve in curves.items() if region == DRAWN}
 
 
 def _of(begun: Limits | None, inside: NDArray[np.bool_]) -> Limits | None:

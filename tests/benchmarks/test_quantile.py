@@ -26,13 +26,13 @@ def test_limits_that_know_more_make_narrower_bands_at_the_same_promise():
     val, test = ([person(number) for number in numbers] for numbers in (range(20), range(40, 50)))
     lines = {
         line["band"]: line
-        for name, way in promise.ways_of(val, test, None).items()
+        for name, way in promise.ways_of(val, test, {}).items()
         for line in promise.band_lines(name, way)
         if line["region"] == "ordinary" and line["people"] == "glioma"
     }
     widths = {name: float(line["width"].split()[0]) for name, line in lines.items()}
     assert all(87 < float(line["coverage %"].split()[0]) < 97 for line in lines.values())
-    assert widths["interval network"] < 0.85 * widths["constant by region"]
+    assert widths[promise.SHIPPED] < 0.85 * widths["constant by region"]
     bare = promise.plainly(val)[0].drawn
     assert bare.begun is None
     assert np.array_equal(bare.true, val[0].drawn.true)
@@ -56,7 +56,9 @@ def test_every_way_is_measured_on_val_and_on_the_others(site, tmp_path, models_f
     site.model = str(add_interval(copy_bundle(open_bundle("t1-to-t2"), tmp_path / "mine")).path)
     (table,) = quantile.measure(site)
     ways = {(line["band"], line["people"]) for line in table.rows}
-    assert ways == {(name, split) for name in (quantile.CURVES, quantile.NETWORK, quantile.CONSTANT) for split in ("val", "test")}
+    assert ways == {
+        (name, split) for name in (quantile.SHIPPED, quantile.NETWORK, quantile.CURVES, quantile.CONSTANT) for split in ("val", "test")
+    }
     site.split = "nobody"
     with pytest.raises(UsageError, match="splits val and nobody"):
         quantile.measure(site)

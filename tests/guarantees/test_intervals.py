@@ -95,6 +95,11 @@ def test_a_band_without_a_curve_begins_with_the_networks_limits_and_a_curve_goes
     assert (low[0], high[0]) == pytest.approx((0.3, 0.5))
 
 
+def test_beside_a_network_only_the_curve_of_what_was_drawn_is_used():
+    curves = {"ordinary": {"low": [0.0], "high": [1.0]}, "drawn": {"low": [0.2], "high": [0.5]}}
+    assert intervals.beside_network(curves) == {"drawn": curves["drawn"]}
+
+
 def test_what_the_network_knows_of_hard_places_makes_a_band_narrower_at_the_same_promise():
     def known(rng, *, network):
         hard = rng.random(400) < 0.3
