@@ -34,7 +34,7 @@ FOUND_DICE = MisdiagnosisSettings().delta
 def slices_found(found: NDArray[np.bool_], patient: PatientSlices) -> tuple[int, int]:
     """In how many of the slices with a large lesion it is found (Dice of at least ``FOUND_DICE``), and how many there are."""
     large = patient.lesion.sum(axis=(1, 2)) > LARGE * patient.brain.sum(axis=(1, 2))
-    return sum(dice(a, b) >= FOUND_DICE for a, b in zip(found[large], patient.lesion[large], strict=True)), int(large.sum())
+    return sum(bool(dice(a, b) >= FOUND_DICE) for a, b in zip(found[large], patient.lesion[large], strict=True)), int(large.sum())
 
 
 def contrast_z(patient: PatientSlices, window: tuple[float, float], spacing: float) -> float:

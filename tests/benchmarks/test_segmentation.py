@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -29,6 +30,7 @@ def test_a_lesion_counts_as_found_slice_by_slice():
     found[2, 12:] = False
     assert slices_found(found, one) == (2, 3)
     assert slices_found(found & False, one) == (0, 3)
+    assert json.dumps(slices_found(found, one)) == "[2, 3]"
 
 
 def test_a_spot_is_no_large_lesion():
