@@ -399,7 +399,7 @@ class TranslateOptions:
         float | None,
         typer.Option(
             "--texture",
-            help="Least texture of a region that is drawn, as a share of the brain's median, 0 to 1: what is smoother is no tissue, and called unknown. 0: draw it all the same. (default: the bundle's; 0 with --map) Example: --texture 0.25",
+            help="Least texture of a region that is drawn, as a share of the brain's median texture, 0 to 1: anything smoother is not tissue and is called unknown. 0: draw it all the same. (default: the bundle's; 0 with --map) Example: --texture 0.2",
             rich_help_panel=LOCAL,
         ),
         Range(0, 1),
@@ -409,7 +409,7 @@ class TranslateOptions:
         typer.Option(
             "--suspect",
             metavar="<str>",
-            help="Segmenter bundle of lesions that the OOD branch cannot draw; what it finds outside B is called unknown. none: no such bundle. (default: the bundle's) Example: --suspect none",
+            help="Segmenter bundle of lesions that the OOD branch cannot draw; what it finds outside B is called unknown. none: use none. (default: the bundle's) Example: --suspect none",
             rich_help_panel=LOCAL,
         ),
     ] = None

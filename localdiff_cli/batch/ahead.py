@@ -1,4 +1,4 @@
-"""A worker process started ahead: it loads the libraries while the command looks for its volumes.
+"""Worker processes, and one that is started ahead: it loads the libraries while the command looks for its volumes.
 
 Importing torch and MONAI takes longer than all else that a command does before its first volume, and the command has enough
 to do meanwhile. A worker that nobody needs after all, since an option was wrong or everything was done before, is ended.
@@ -9,29 +9,67 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from localdiff_cli.batch.cores import limited_threads, threads_for
+from localdiff_cli.errors import EXIT_SIGTERM
 from localdiff_cli.startup import OURS, load_libraries
 
 Begun = tuple[BaseProcess, Connection]
+"""A worker process, and this process's end of the connection to it."""
+
+
+def start_worker(serve: Callable[..., None], jobs: int, *arguments: Any) -> Begun:
+    """Start one of ``jobs`` processes, which runs ``serve`` with its end of a connection and the arguments.
+
+    It ignores Ctrl-C, which reaches the whole group, from its first moment on: the parent decides.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
+    with limited_threads(threads_for(jobs)), _ctrl_c_ignored():
+        process.start()
+    theirs.close()
+    return process, ours
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """A process started within the block ignores SIGINT; outside the main thread, where signals belong to others, it does
+    not yet."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def leave_with_parent() -> None:
+    """From now on this worker ends when its parent does: it has nobody to work for."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            wait([parent.sentinel])
+            os._exit(EXIT_SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Ahead:
     """A worker that waits for its recipe, in a run of ``jobs`` processes."""
 
     def __init__(self, jobs: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_load_and_serve, args=(theirs,), daemon=True)
-        with limited_threads(threads_for(jobs)):
-            process.start()
-        theirs.close()
-        self._begun: Begun | None = (process, ours)
+        self._begun: Begun | None = start_worker(_load_and_serve, jobs)
 
     def give(self, recipe: Any) -> Begun | None:
         """Give the worker its recipe; return its process and the connection to it, None where it was given one before."""
@@ -63,8 +101,10 @@ def started_ahead(jobs: int) -> Iterator[Ahead | None]:
 
 
 def _load_and_serve(connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    load_libraries()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_with_parent()
+    with suppress(Exception):  # what is missing is said by the recipe, if it needs it
+        load_libraries()
     from localdiff_cli.batch.workers import serve
 
     with suppress(EOFError):  # the command has ended

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -21,8 +19,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Protocol
 
-from localdiff_cli.batch.ahead import Ahead
-from localdiff_cli.batch.cores import limited_threads, threads_for
+from localdiff_cli.batch.ahead import Ahead, leave_with_parent, start_worker
 from localdiff_cli.batch.work import Recipe
 from localdiff_cli.errors import EXIT_SIGTERM, LocaldiffError, ModelError
 
@@ -144,18 +141,10 @@ class _Crew:
 
     def hire(self) -> None:
         """Start workers while there are tasks for them."""
-        context = multiprocessing.get_context("spawn")
         busy = sum(worker.task is not None for worker in self.workers)
         while len(self.workers) < min(self.size, busy + len(self.queue)):
-            if self.ahead is not None and (begun := self.ahead.give(self.recipe)):
-                self.workers.append(_Worker(*begun))
-                continue
-            ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, self.recipe), daemon=True)
-            with limited_threads(threads_for(self.size)):
-                process.start()
-            theirs.close()
-            self.workers.append(_Worker(process, ours))
+            begun = self.ahead.give(self.recipe) if self.ahead is not None else None
+            self.workers.append(_Worker(*(begun or start_worker(serve, self.size, self.recipe))))
 
     def assign(self) -> None:
         """Give every idle worker a task."""
@@ -263,7 +252,7 @@ def run_in_workers(
 def serve(connection: Connection, recipe: Recipe) -> None:
     """A worker process's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent()
     said = [0.0]
 
     def on_slice(done: int, total: int) -> None:
@@ -284,11 +273,3 @@ def serve(connection: Connection, recipe: Recipe) -> None:
         os._exit(EXIT_SIGTERM)
     except Exception as error:
         connection.send(("refused", ModelError(f"{type(error).__name__}: {error}", code="worker")))
-
-
-def _leave_with_parent() -> None:
-    """A worker whose parent was killed has nobody to work for."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(EXIT_SIGTERM)

@@ -16,11 +16,10 @@ from localdiff_cli.bundle.load import (
     schedule_of,
     verify,
 )
-from localdiff_cli.bundle.schema import FORMAT, METADATA, Bundle, Contrast, Defaults, GridSpec, SegmenterDefaults
+from localdiff_cli.bundle.schema import FORMAT, INTERVAL, METADATA, Bundle, Contrast, Defaults, GridSpec, SegmenterDefaults
 from localdiff_cli.bundle.store import (
     DETECTOR,
     EXPERT,
-    INTERVAL,
     MAX_METADATA_BYTES,
     MAX_WEIGHT_BYTES,
     SEGMENTER,

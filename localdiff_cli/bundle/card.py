@@ -61,7 +61,7 @@ def _defaults(metadata: dict[str, Any]) -> list[str]:
 
 
 def _made(part: str, account: dict[str, Any]) -> str:
-    lines = [f"## How the {part} was made", "", "```", account["command"], "```", ""]
+    lines = [f"## How the {part}{' network' if part == 'interval' else ''} was made", "", "```", account["command"], "```", ""]
     lines.append(f"{account['slices']} slices; {account['seconds'] / 60:.0f} minutes.")
     if account.get("curve"):
         first, last = account["curve"][0], account["curve"][-1]

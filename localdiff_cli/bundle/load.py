@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from localdiff_cli.bundle.schema import Bundle, Defaults, SegmenterDefaults, damaged, settings_of
-from localdiff_cli.bundle.store import DETECTOR, EXPERT, INTERVAL, SEGMENTER, TRANSLATOR, open_bundle, weight_file
+from localdiff_cli.bundle.schema import INTERVAL, Bundle, Defaults, SegmenterDefaults, damaged, settings_of
+from localdiff_cli.bundle.store import DETECTOR, EXPERT, SEGMENTER, TRANSLATOR, open_bundle, weight_file
 from localdiff_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:

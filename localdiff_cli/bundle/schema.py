@@ -25,6 +25,7 @@ FORMAT = 1
 MEND = "Install the bundle again, or check it with: localdiff models verify"
 METADATA = "configs/metadata.json"
 CALIBRATION = "configs/calibration.json"
+INTERVAL = "models/interval.safetensors"
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ class Defaults:
     emphasis: Annotated[float, Field(ge=0, le=10, description="--emphasis: how far the OOD branch goes")] = 1.0
     unknown: Annotated[Literal["plain", "blank"], Field(description="--unknown: what stands in an unknown region")] = "plain"
     unknown_threshold: Annotated[Share | None, Field(description="--unknown-tau: M from which a region is called unknown")] = None
-    texture: Annotated[Share, Field(description="--texture: texture of a region, in the brain's, below which it is called unknown")] = 0.0
+    texture: Annotated[Share, Field(description="--texture: share of the brain's texture below which a region is unknown")] = 0.0
     suspect: Annotated[Text | None, Field(description="--suspect: segmenter whose finds are called unknown where nothing is drawn")] = None
     suspect_threshold: Annotated[Share, Field(description="--suspect-tau: cut of that segmenter's probability")] = 0.5
 
@@ -143,6 +144,13 @@ class Bundle:
     def hash(self) -> str:
         """SHA-256 over everything that decides a result: weight hashes and settings, not the card."""
         parts = {key: self.metadata.get(key) for key in (*FUNCTIONAL_KEYS, "files")}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def drawing_hash(self) -> str:
+        """The same over all that decides what is drawn: without the interval network, which decides bands alone."""
+        files = {name: digest for name, digest in self.metadata.get("files", {}).items() if name != INTERVAL}
+        parts = {key: self.metadata.get(key) for key in FUNCTIONAL_KEYS} | {"files": files}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property

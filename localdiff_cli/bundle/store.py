@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 TRANSLATOR = "models/translator.safetensors"
 EXPERT = "models/expert.safetensors"
-INTERVAL = "models/interval.safetensors"
 DETECTOR = "models/detector.safetensors"
 SEGMENTER = "models/segmenter.safetensors"
 MAX_METADATA_BYTES = 4 << 20

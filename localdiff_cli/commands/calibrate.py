@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from localdiff_cli.commands.run import check_affine_from
 from localdiff_cli.declared import check, check_range
 from localdiff_cli.errors import EXIT_OK, ModelError, NoInputError, NotCertifiedError, UsageError
 from localdiff_cli.options import CalibrateOptions, DetectorOptions, TranslateOptions
-from localdiff_cli.recipes.translate import TranslateRecipe
+from localdiff_cli.recipes.translate import TranslateRecipe, suspect_bundle
 from localdiff_cli.volumes.names import patient_of
 from localdiff_cli.volumes.whole import check_replaceable
 
@@ -96,7 +96,7 @@ def calibrate(options: CalibrateOptions) -> int:
 def _cohort(options: CalibrateOptions, bundle: Bundle) -> list[Person]:
     from localdiff_cli.training.people import people
 
-    everybody = people(options.data, bundle.condition.contrast, bundle.target.contrast, options.split)
+    everybody = people(options.data, bundle.condition.contrast, bundle.target.contrast, options.split, options.exclude)
     unknown = set(options.exclude) - {person.name for person in everybody}
     if unknown:
         raise UsageError(f"--exclude {', '.join(sorted(unknown))}: no such patient in the data", code="not-found")
@@ -136,14 +136,14 @@ def _say_affordable(options: CalibrateOptions, cohort: Sequence[Person], asked: 
         say(line)
 
 
-def translation_of(model: str, device: str, affine_from: str | None) -> TranslateWork:
-    """Return a translator as ``localdiff translate`` uses it by default. Raise as that does, and :class:`UsageError` where it
-    is not known how disease looks on the target."""
+def translation_of(model: str, device: str, affine_from: str | None, report: Callable[[str], None] = say) -> TranslateWork:
+    """Return a translator as ``localdiff translate`` uses it by default; ``report`` is told what is loaded. Raise as that
+    does, and :class:`UsageError` where it is not known how disease looks on the target."""
     from localdiff_cli.tasks.judged import check_look
     from localdiff_cli.tasks.translation import TranslateWork
 
     translate = TranslateOptions(model=model, device=device, affine_from=affine_from)
-    work = TranslateRecipe(Path("."), translate, DetectorOptions()).load(say)
+    work = TranslateRecipe(Path("."), translate, DetectorOptions()).load(report)
     assert isinstance(work, TranslateWork)
     check_look(work)
     return work
@@ -156,8 +156,8 @@ def _refuse_known(options: CalibrateOptions, cohort: Sequence[Person], bundle: B
     """
     from localdiff_cli.tasks.calibration import known_patients
 
-    others = {str(account["Bundle"]) for account in (work.detector, work.suspect_account or {}) if "Bundle" in account} - {bundle.name}
-    sources = [bundle.metadata, *(open_bundle(name).metadata for name in sorted(others))]
+    asked = (str(work.detector.get("Bundle", bundle.name)), suspect_bundle(TranslateOptions(), bundle))
+    sources = [bundle.metadata, *(open_bundle(name).metadata for name in asked if name not in (None, bundle.name))]
     known = {use: {_subject(name) for name in names} for use, names in known_patients(sources).items()}
     trained = [person.name for person in cohort if _subject(person.name) in known["trained"]]
     chose = [person.name for person in cohort if _subject(person.name) in known["chose"] - known["trained"]]

@@ -169,9 +169,9 @@ def fit_interval(options: FitOptions, train: TrainOptions, own: IntervalFit) -> 
     job = _job(alike, train)
     interval.check_base(job, bundle)
     names = {pair.name for pair in job.pairs}
-    everybody = people(options.data, bundle.condition.contrast, bundle.target.contrast, "train")
+    everybody = people(options.data, bundle.condition.contrast, bundle.target.contrast, "train", options.exclude)
     found = [person for person in everybody if person.target is not None and person.name in names]
-    work = translation_of(own.base, options.device, options.affine_from)
+    work = translation_of(own.base, str(job.device), options.affine_from, job.say)
     translated = translate_people(job, work, found, own.every)
     made = interval.fit_interval(job, bundle, translated, IntervalSettings(channels=channels, level=own.level), _loop(train))
     job.say(f"wrote {made.path}")

@@ -80,7 +80,7 @@ def _calibration_told(bundle: Bundle) -> list[str]:
     try:
         certificate = read_certificate(bundle.calibration)
     except UsageError as error:
-        raise ModelError(f"model {bundle.name}: its calibration is damaged: {error}", code="bundle") from error
+        raise ModelError(f"model {bundle.name}: its calibration cannot be used: {error}", code="bundle") from error
     if certificate.bundle_hash != bundle.hash:
         return [f"{CALIBRATION}: of another state of this bundle; translate --interval refuses it. Make it anew with localdiff calibrate"]
     return [f"{CALIBRATION}: from {certificate.cohort['patients']} people, certificate {certificate.hash[:12]}"]

@@ -1,6 +1,6 @@
 """Bands in every voxel: between which limits the true value lies, by what made the voxel and how bright it was drawn.
 
-A band begins with limits that learnt from other people: those of a network (interval_network.py), or a pair of *curves*:
+A band begins with limits learnt from other people: those of a network (interval_network.py), or a pair of *curves*:
 where this intensity was drawn, which true values were seen. Without either both limits are the drawn value. In each region
 they are then moved outwards, or inwards, by one number. The share of a patient's voxels outside is a loss that falls as that number grows;
 conformal risk control (theorems.py) gives the smallest with which it is at most 1 − level on average over new patients. The

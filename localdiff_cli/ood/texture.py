@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-GRAIN_MM = 1.5
+GRAIN_MM = 2.0
 """What is finer than this σ is noise."""
-REACH_MM = 2.5
+REACH_MM = 1.5
 """σ of the neighbourhood whose standard deviation is the texture of a place."""
-RIM_MM = 3.0
+RIM_MM = 2.0
 """The rim of a region is left out: its texture is that of the edge."""
 LEAST_PIXELS = 20
-"""A region with fewer pixels inside its rim is judged with its rim."""
+"""A region with no more pixels inside its rim is judged with its rim."""
 FLAT_SHARE = 0.1
 """A region is too smooth when so many of its pixels are."""
 NEIGHBOURS = np.ones((3, 3), bool)
 
 
 def too_smooth(condition: Tensor, mask: Tensor, brain: Tensor, least: float, spacing: float) -> Tensor:
-    """Return the connected regions of ``mask``, slice by slice, that have less texture than tissue: in a tenth of their
-    pixels less than ``least`` times the median of the slice's brain.
+    """Return the connected regions of ``mask``, slice by slice, that have less texture than tissue: in a tenth of the pixels
+    inside their rim less than ``least`` times the median of the slice's brain.
 
     All ``(N, 1, H, W)``, ``mask`` and ``brain`` bool, ``spacing`` in mm; with ``least`` 0 there are none.
     """

@@ -73,7 +73,7 @@ def unknown_settings(options: TranslateOptions, bundle: Bundle, tau: float, *, b
         )
     threshold = defaults.unknown_threshold if options.unknown_tau is None else options.unknown_tau
     if options.suspect_tau is not None and suspect_bundle(options, bundle) is None:
-        raise UsageError("--suspect-tau: no bundle of --suspect to cut; name one", code="conflict")
+        raise UsageError("--suspect-tau: there is no --suspect bundle; name one", code="conflict")
     texture = (0.0 if by_map else defaults.texture) if options.texture is None else options.texture
     suspect = defaults.suspect_threshold if options.suspect_tau is None else options.suspect_tau
     return UnknownSettings(
@@ -99,10 +99,10 @@ def _suspect(options: TranslateOptions, bundle: Bundle, device: torch.device) ->
     factor = max(1, round(found.grid.spacing / grid))
     alike = found.task == "segment" and found.condition == bundle.condition and found.bias == bundle.bias
     if not (alike and math.isclose(found.grid.spacing, factor * grid)):
+        own, its = ((each.condition.contrast, each.condition.window, each.bias) for each in (bundle, found))
         raise UsageError(
-            f"--suspect {name}: made to {found.task} on {found.condition.contrast}, window {found.condition.window}, at "
-            f"{found.grid.spacing} mm; expected a segmenter of {bundle.condition.contrast}, window {bundle.condition.window}, at {grid} mm "
-            "or a multiple of it",
+            f"--suspect {name}: made to {found.task}; contrast, window and bias correction {its}, at {found.grid.spacing} mm; expected a "
+            f"segmenter of {own}, at {grid} mm or a multiple of it",
             code="wrong-contrast",
         )
     return CoarseFinder(load_segmenter(found, device), factor), {"Bundle": found.name, "BundleHash": found.hash}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from localdiff_cli.training.job import FitJob
 from localdiff_cli.training.people import Person, Slices, digest, slices_of, stamps
 from localdiff_cli.volumes.whole import whole_file
 
+VERSION = 1
+"""Increased when what is drawn of the same files by the same bundle changes."""
 CHUNK = 8
 """Slices that are translated at once."""
 
@@ -25,11 +28,12 @@ def translate_people(job: FitJob, work: TranslateWork, people: Sequence[Person],
 
     Raise :class:`UsageError` where nobody can be used.
     """
-    paths = {p.name: job.work / "interval" / f"{digest([work.settings, stamps(p), every])}.npy" for p in people}
-    if job.team.rank == 0:
-        for person in people:
-            if not paths[person.name].is_file():
-                _translate(job, work, person, every, paths[person.name])
+    # The bundle's hash stands in several accounts; the network to be fitted changes it, and not what is drawn.
+    drawn_by = json.dumps(work.settings).replace(work.bundle.hash, work.bundle.drawing_hash)
+    paths = {p.name: job.work / "interval" / f"{digest([VERSION, drawn_by, stamps(p), every])}.npy" for p in people}
+    for person in people[job.team.rank :: job.team.size]:
+        if not paths[person.name].is_file():
+            _translate(job, work, person, every, paths[person.name])
     job.team.wait()
     used = [name for name, path in paths.items() if path.is_file()]
     if not used:

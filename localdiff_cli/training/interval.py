@@ -89,8 +89,8 @@ def check_base(job: FitJob, base: Bundle) -> None:
 
 
 def fit_interval(job: FitJob, base: Bundle, translated: Translated, settings: IntervalSettings, loop: LoopSettings) -> Bundle:
-    """Train the base's interval network on people whom it has translated, and write it into the bundle."""
-    check_base(job, base)
+    """Train the base's interval network on people whom it has translated, and write it into the bundle (see
+    :func:`check_base`)."""
     job.say(f"{translated.slices} slices of {len(translated.names)} people")
     torch.manual_seed(loop.seed)
     model, checkpoint = IntervalNetwork(settings).to(job.device), job.work / f"{job.out.name}-interval.pt"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,13 @@ class Slices:
     ventricles: NDArray[np.bool_] | None
 
 
-def people(data: Iterable[Path], condition: str, target: str, split: str | None) -> list[Person]:
-    """Return everybody (of a split, where it is given) who has the condition. Raise as :func:`read_pairs` does."""
+def people(data: Iterable[Path], condition: str, target: str, split: str | None, exclude: Collection[str] = ()) -> list[Person]:
+    """Return everybody (of a split, where it is given) who has the condition; of those of ``exclude`` the split need not be
+    known. Raise as :func:`read_pairs` does."""
     sources = list(data)
     rows = [row for source in sources if source.is_dir() for row in _participants(source)]
     kinds = {row["participant_id"]: kind_of(row) for row in rows}
-    pairs = [pair for pair in read_pairs(sources, condition, target, everybody=True) if split in (None, pair.split)]
+    pairs = [pair for pair in read_pairs(sources, condition, target, exclude=exclude, everybody=True) if split in (None, pair.split)]
     return [_person(pair, condition, kinds.get(pair.name.split("_")[0], NOT_SAID)) for pair in pairs]
 
 

@@ -162,7 +162,7 @@ def test_people_who_chose_a_setting_are_taken_in_on_request_and_that_is_said(coh
     out.write_text("{}")
     damaged = cli("models", "verify", bundle.path)
     assert damaged.exit_code == 4
-    assert "calibration is damaged" in damaged.output
+    assert "calibration cannot be used" in damaged.output
 
 
 def test_bands_begin_with_the_bundles_network_and_are_the_same_whatever_the_batch(cohort, tmp_path, cli):

@@ -631,7 +631,7 @@ def test_a_faint_region_is_unknown_where_a_peak_is_asked_for(cli, folder, tmp_pa
         (("--emphasis", 11), "--emphasis"), (("--mode", "plain", "--emphasis", 2), "do not apply"),
         (("--mode", "plain", "--unknown", "blank"), "do not apply"), (("--mode", "plain", "--texture", 0.2), "do not apply"),
         (("--texture", 2), "--texture"), (("--suspect-tau", 0), "--suspect-tau"), (("--suspect-tau", 0.4), "--suspect"),
-        (("--suspect", "lesion-t2"), "expected a segmenter of T1w"), (("--suspect", "t1-to-t2"), "expected a segmenter of T1w"),
+        (("--suspect", "lesion-t2"), "expected a segmenter of ('T1w'"), (("--suspect", "t1-to-t2"), "expected a segmenter of ('T1w'"),
     ],
 )  # fmt: skip
 def test_options_of_unknown_and_emphasis_that_cannot_be_are_refused(cli, folder, tmp_path, extra, word):

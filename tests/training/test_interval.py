@@ -80,15 +80,30 @@ def test_a_network_is_fitted_beside_the_base_from_training_people_alone(cli, fit
     account = made["training"]["interval"]
     assert (account["patients"], account["slices"], account["every"]) == ({"train": ["sub-01", "sub-02"]}, 8, 1)
     assert {name: made["files"][name] for name in before["files"]} == before["files"]
-    assert "How the interval was made" in (tmp_path / "bundle" / "README.md").read_text()
+    assert "How the interval network was made" in (tmp_path / "bundle" / "README.md").read_text()
     assert cli("models", "verify", tmp_path / "bundle").exit_code == 0
     assert cli("models", "pack", tmp_path / "bundle").exit_code == 0
     packed = open_bundle(str(tmp_path / "bundle"))
     assert packed.metadata["storage"][INTERVAL] == "int8"
     assert load_interval(packed, torch.device("cpu")).settings.channels == (8, 8)
-    again = fit("interval", "--base", base.path, *OPTIONS, "--level", 0.8, "--work", tmp_path / "bundle.work", out=tmp_path / "other")
+
+
+def test_the_same_fit_in_place_again_neither_translates_nor_trains_again(fit, base):  # noqa: F811
+    assert "translated sub-01" in fit("interval", "--base", base.path, *OPTIONS, out=base.path).output
+    first = open_bundle(str(base.path))
+    again = fit("interval", "--base", base.path, *OPTIONS, out=base.path)
     assert again.exit_code == 0, again.output
     assert "translated" not in again.output
+    assert "step 2/2" not in again.output
+    assert open_bundle(str(base.path)).metadata["files"] == first.metadata["files"]
+    assert first.drawing_hash == open_bundle(str(base.path)).drawing_hash != first.hash
+
+
+def test_a_patient_who_is_left_out_needs_no_split(fit, base, data):  # noqa: F811
+    table = data / "participants.tsv"
+    table.write_text(table.read_text().replace("sub-03\tval", "sub-03\t"))
+    assert fit("interval", "--base", base.path, *OPTIONS).exit_code == 2
+    assert fit("interval", "--base", base.path, *OPTIONS, "--exclude", "sub-03").exit_code == 0
 
 
 def test_what_was_measured_stays_since_the_network_draws_nothing(fit, base):  # noqa: F811
