@@ -399,7 +399,7 @@ class TranslateOptions:
         float | None,
         typer.Option(
             "--texture",
-            help="Least texture of a region that is drawn, as a share of the brain's median texture, 0 to 1: anything smoother is not tissue and is called unknown. 0: draw it all the same. (default: the bundle's; 0 with --map) Example: --texture 0.2",
+            help="Least texture of a region that is drawn, as a share of the brain's median texture, 0 to 1: anything smoother that does not stand out from its surroundings is not tissue and is called unknown. 0: draw it all the same. (default: the bundle's; 0 with --map) Example: --texture 0.2",
             rich_help_panel=LOCAL,
         ),
         Range(0, 1),

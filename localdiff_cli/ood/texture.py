@@ -1,10 +1,13 @@
-"""Regions that are too smooth to be tissue: inpainted, levelled or filled with one value, or fluid.
+"""Regions that are too smooth to be tissue and no brighter or darker than what surrounds them: levelled or inpainted.
 
 Tissue has texture at the scale of a few millimetres, a lesion too, if less than folds and nuclei have. A network that has
-learnt lesions takes what is smoother for one all the same, since nothing it was shown was smoother.
+learnt lesions takes what is smoother for one all the same, since nothing it was shown was smoother. A lesion without
+texture, such as a cyst, stands out by its brightness.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,38 +24,63 @@ RIM_MM = 2.0
 LEAST_PIXELS = 20
 """A region with no more pixels inside its rim is judged with its rim."""
 FLAT_SHARE = 0.1
-"""A region is too smooth when so many of its pixels are."""
+"""A region may be too smooth when so many of its pixels are."""
+STANDS_OUT = 0.8
+"""Robust SDs of the slice's brain by which the smooth pixels of a region that can be seen differ from its surroundings."""
+GAP_MM, SURROUNDINGS_MM = 1.0, 6.0
+"""How far from a region its surroundings begin and end."""
 NEIGHBOURS = np.ones((3, 3), bool)
 
 
 def too_smooth(condition: Tensor, mask: Tensor, brain: Tensor, least: float, spacing: float) -> Tensor:
-    """Return the connected regions of ``mask``, slice by slice, that have less texture than tissue: in a tenth of the pixels
-    inside their rim less than ``least`` times the median of the slice's brain.
+    """Return the connected regions of ``mask``, slice by slice, that have less texture than tissue (in a tenth of the pixels
+    inside their rim less than ``least`` times the median of the slice's brain) and do not stand out there.
 
     All ``(N, 1, H, W)``, ``mask`` and ``brain`` bool, ``spacing`` in mm; with ``least`` 0 there are none.
     """
     found = torch.zeros_like(mask)
     for row in range(len(mask)) if least > 0 else ():
         if mask[row].any():
-            image, region, inside = (each[row, 0].cpu().numpy() for each in (condition, mask, brain))
-            found[row, 0] = torch.from_numpy(_smooth_parts(image, region, inside, least, spacing))
+            image, regions, inside = (each[row, 0].cpu().numpy() for each in (condition, mask, brain))
+            found[row, 0] = torch.from_numpy(_Slice(image, regions, inside, spacing).smooth_regions(least))
     return found
 
 
-def _smooth_parts(
-    image: NDArray[np.float32], mask: NDArray[np.bool_], brain: NDArray[np.bool_], least: float, spacing: float
-) -> NDArray[np.bool_]:
-    texture, rim = texture_of(image, spacing), max(1, round(RIM_MM / spacing))
-    inner = ndimage.binary_erosion(brain, iterations=rim)
-    cut = least * float(np.median(texture[inner if inner.any() else brain]))
-    parts, count = ndimage.label(mask, NEIGHBOURS)
-    smooth = [number for number in range(1, count + 1) if _is_smooth(texture, parts == number, cut, rim)]
-    return np.isin(parts, smooth)
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    """A slice ``(H, W)`` with its regions and brain."""
 
+    image: NDArray[np.float32]
+    regions: NDArray[np.bool_]
+    brain: NDArray[np.bool_]
+    spacing: float
 
-def _is_smooth(texture: NDArray[np.float32], part: NDArray[np.bool_], cut: float, rim: int) -> bool:
-    core = ndimage.binary_erosion(part, iterations=rim)
-    return bool((texture[core if core.sum() > LEAST_PIXELS else part] < cut).mean() >= FLAT_SHARE)
+    def smooth_regions(self, least: float) -> NDArray[np.bool_]:
+        texture, inner = texture_of(self.image, self.spacing), self._inside_rim(self.brain)
+        smooth = texture < least * float(np.median(texture[inner if inner.any() else self.brain]))
+        parts, count = ndimage.label(self.regions, NEIGHBOURS)
+        return np.isin(parts, [number for number in range(1, count + 1) if self._is_levelled(parts == number, smooth)])
+
+    def _is_levelled(self, part: NDArray[np.bool_], smooth: NDArray[np.bool_]) -> bool:
+        core = self._inside_rim(part)
+        flat = smooth & (core if core.sum() > LEAST_PIXELS else part)
+        if flat.sum() < FLAT_SHARE * max(core.sum() if core.sum() > LEAST_PIXELS else part.sum(), 1):
+            return False
+        around = self._grown(part, SURROUNDINGS_MM) & ~self._grown(part, GAP_MM) & self.brain & ~self.regions
+        if not around.any():
+            return True
+        values = self.image[self.brain]
+        deviation = 1.4826 * float(np.median(np.abs(values - np.median(values))))
+        return abs(float(self.image[flat].mean()) - float(self.image[around].mean())) < STANDS_OUT * deviation
+
+    def _inside_rim(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return ndimage.binary_erosion(mask, iterations=self._pixels(RIM_MM))
+
+    def _grown(self, mask: NDArray[np.bool_], by: float) -> NDArray[np.bool_]:
+        return ndimage.binary_dilation(mask, iterations=self._pixels(by))
+
+    def _pixels(self, length: float) -> int:
+        return max(1, round(length / self.spacing))
 
 
 def texture_of(image: NDArray[np.float32], spacing: float) -> NDArray[np.float32]:

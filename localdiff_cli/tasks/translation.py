@@ -156,7 +156,11 @@ class TranslateWork(NetworkWork):
         """Detect and draw a chunk, without branching."""
         if isinstance(self.bind, DetectorBinding):
             self.bind.detect(chunk)
-        SliceSampler(self.networks, self.sample, "")(chunk, chunk.condition, torch.zeros_like(chunk.brain))
+        if self.suspect is not None:
+            self.suspect(chunk.condition, chunk.brain)
+        mean, _ = SliceSampler(self.networks, self.sample, "")(chunk, chunk.condition, torch.zeros_like(chunk.brain))
+        if self.certified is not None:
+            self.certified.distances(chunk.condition, chunk.condition, mean)
 
     def _units(self, item: Item) -> tuple[Scale | None, Path | None, tuple[float, float]]:
         """The reference's scale and file; slope and intercept of the stored values.

@@ -1,4 +1,4 @@
-"""Regions too smooth to be tissue: levelled ones are found, lesions with texture are not, whatever the grain."""
+"""Regions too smooth to be tissue: levelled ones are found; lesions that have texture, or stand out, are not."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def slice_and_regions():
     tissue = 0.5 + 0.1 * fold / fold.std()
     y, x = np.mgrid[:96, :96]
     levelled, lesion = (y - 30) ** 2 + (x - 30) ** 2 < 12**2, (y - 62) ** 2 + (x - 60) ** 2 < 12**2
-    image = np.where(levelled, 0.35, tissue)
+    image = np.where(levelled, 0.5, tissue)
     image = np.where(lesion, 0.3 + 0.5 * (tissue - 0.5), image) + 0.02 * rng.standard_normal((96, 96))
     brain = (y - 48) ** 2 + (x - 48) ** 2 < 44**2
     return tuple(torch.from_numpy(each)[None, None] for each in (image.astype(np.float32), levelled, lesion, brain))
@@ -28,6 +28,13 @@ def test_a_levelled_region_is_too_smooth_and_a_textured_one_is_not(slice_and_reg
     assert torch.equal(found, levelled)
     assert not too_smooth(image, lesion, brain, 0.25, 1.0).any()
     assert not too_smooth(image, levelled, brain, 0.0, 1.0).any()
+
+
+def test_a_smooth_region_that_stands_out_is_a_lesion_all_the_same(slice_and_regions):
+    image, levelled, _, brain = slice_and_regions
+    for shift in (-0.2, 0.2):
+        assert not too_smooth(image + shift * levelled, levelled, brain, 0.25, 1.0).any()
+    assert torch.equal(too_smooth(image + 0.03 * levelled, levelled, brain, 0.25, 1.0), levelled)
 
 
 def test_texture_is_measured_in_millimetres_and_without_grain(slice_and_regions):

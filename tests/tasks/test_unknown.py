@@ -17,7 +17,7 @@ def chunk_and_map():
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.random((1, 1, SIZE // 4, SIZE // 4)).astype(np.float32)).repeat_interleave(4, 2).repeat_interleave(4, 3)
     ood_map = torch.zeros(1, 1, SIZE, SIZE)
-    image[..., 4:18, 4:18] = 0.4
+    image[..., 4:18, 4:18] = 0.5
     ood_map[..., 4:18, 4:18], ood_map[..., 4:18, 28:42], ood_map[..., 28:42, 4:18] = 0.9, 0.8, 0.3
     brain = torch.ones(1, 1, SIZE, SIZE, dtype=torch.bool)
     return Chunk((0,), (0,), image, brain), from_map(ood_map)
