@@ -17,10 +17,11 @@ localdiff translate --in "$t1" --out "$out/local" "${model[@]}" --suffix FLAIR -
 localdiff segment --in "$out/local" --out "$out/lesions" --brain "$brain"
 localdiff evaluate --in "$out/local" --baseline "$out/plain" --ref "$ref" --truth "$data/sub-openms19_mask.nii.gz" \
     --segmenter lesion-flair --ood "$out/ood" --condition "$t1" --brain "$brain" --out "$out/report"
-python "$(dirname "$0")/picture.py" "$out/picture.png" "$t1" "$out/ood/sub-openms19_T1w_ood.nii.gz" \
+python "$(dirname "$0")/picture.py" "$out/picture.png" "$t1" "$out/local/sub-openms19_FLAIR_source.nii.gz" \
     "$out/plain/sub-openms19_FLAIR.nii.gz" "$out/local/sub-openms19_FLAIR.nii.gz" "$ref" "$brain"
 
 echo
-echo "Done. Look at $out/picture.png: where the OOD map is bright, plain and local FLAIR differ. One spot is drawn, larger and brighter than the true"
-echo "FLAIR shows it; its many other lesions appear in neither translation. $out/local/qc.tsv says what a person has to look at. Compare both with the"
-echo "true FLAIR. The numbers are in $out/report/report.html (open it in a browser)."
+echo "Done. Look at $out/picture.png: what is orange was drawn, and there plain and local FLAIR differ. One spot is drawn, larger and brighter than the"
+echo "true FLAIR shows it; its other lesions appear in neither translation. What is yellow is called unknown: there the T1w looks as where lesions lie that"
+echo "the network cannot draw. $out/local/qc.tsv says what a person has to look at. Compare both with the true FLAIR. The numbers are in"
+echo "$out/report/report.html (open it in a browser)."
