@@ -27,42 +27,46 @@ Begun = tuple[BaseProcess, Connection]
 def start_worker(serve: Callable[..., None], jobs: int, *arguments: Any) -> Begun:
     """Start one of ``jobs`` processes, which runs ``serve`` with its end of a connection and the arguments.
 
-    It ignores Ctrl-C, which reaches the whole group, from its first moment on: the parent decides.
+    From its first moment on it ignores Ctrl-C, which reaches the whole group: the parent decides. It ends when the parent
+    does.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
-    with limited_threads(threads_for(jobs)), _ctrl_c_ignored():
+    process = context.Process(target=_live, args=(serve, theirs, *arguments), daemon=True)
+    with limited_threads(threads_for(jobs)), handling(signal.SIGINT, signal.SIG_IGN):
         process.start()
     theirs.close()
     return process, ours
 
 
+def _live(serve: Callable[..., None], connection: Connection, *arguments: Any) -> None:
+    """A worker process's life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one that was not started from a main thread has not inherited it
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    serve(connection, *arguments)
+
+
+def _leave_with_parent() -> None:
+    """A worker whose parent was killed has nobody to work for."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(EXIT_SIGTERM)
+
+
 @contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """A process started within the block ignores SIGINT; outside the main thread, where signals belong to others, it does
-    not yet."""
+def handling(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """Within the block a signal has this handler, and a process started in it inherits that it is ignored; outside the main
+    thread the caller owns the signals."""
     try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = signal.signal(number, handler)
     except ValueError:
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def leave_with_parent() -> None:
-    """From now on this worker ends when its parent does: it has nobody to work for."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            wait([parent.sentinel])
-            os._exit(EXIT_SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
+        signal.signal(number, before)
 
 
 class Ahead:
@@ -101,8 +105,6 @@ def started_ahead(jobs: int) -> Iterator[Ahead | None]:
 
 
 def _load_and_serve(connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    leave_with_parent()
     with suppress(Exception):  # what is missing is said by the recipe, if it needs it
         load_libraries()
     from localdiff_cli.batch.workers import serve

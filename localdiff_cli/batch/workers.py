@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Protocol
 
-from localdiff_cli.batch.ahead import Ahead, leave_with_parent, start_worker
+from localdiff_cli.batch.ahead import Ahead, handling, start_worker
 from localdiff_cli.batch.work import Recipe
 from localdiff_cli.errors import EXIT_SIGTERM, LocaldiffError, ModelError
 
@@ -51,15 +51,8 @@ def sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the clearing up
         raise Terminated
 
-    try:
-        previous = signal.signal(signal.SIGTERM, stop)
-    except ValueError:
+    with handling(signal.SIGTERM, stop):
         yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 class Queue:
@@ -250,9 +243,7 @@ def run_in_workers(
 
 
 def serve(connection: Connection, recipe: Recipe) -> None:
-    """A worker process's life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    leave_with_parent()
+    """What a worker process does: the recipe's tasks, as they come."""
     said = [0.0]
 
     def on_slice(done: int, total: int) -> None:

@@ -11,17 +11,19 @@ from torch import Tensor
 
 from localdiff_cli.guarantees.certificate import Certificate, Verdict
 from localdiff_cli.guarantees.interval_network import IntervalNetwork, distances
-from localdiff_cli.guarantees.intervals import limits
+from localdiff_cli.guarantees.intervals import Band, limits
 from localdiff_cli.guarantees.strangeness import Painter, is_strange, on_grid, p_value
 from localdiff_cli.ood.backbone import Backbone
 
 
 @dataclass(frozen=True, eq=False)
 class Certified:
-    """The ``certificate``, the network that portraits need, and that which begins the bands (None: none does)."""
+    """The ``certificate``, the network that portraits need, the ``bands`` to be written (None: none are) and the network
+    that begins them (None: none does)."""
 
     certificate: Certificate
     backbone: Backbone
+    bands: Mapping[str, Band | None] | None = None
     network: IntervalNetwork | None = None
 
     def painter(self) -> Painter:
@@ -38,13 +40,12 @@ class Certified:
     def band(
         self, image: NDArray[np.float32], source: NDArray[np.uint8], away: Mapping[str, NDArray[np.float32]]
     ) -> dict[str, NDArray[np.float32]]:
-        """Return the limits ``lo`` and ``hi`` around a slice in [0, 1] with its source labels; empty where the certificate
-        has no intervals. ``away``: the slice's :meth:`distances`, on its own grid."""
-        intervals = self.certificate.intervals
-        if intervals is None:
+        """Return the limits ``lo`` and ``hi`` around a slice in [0, 1] with its source labels; empty where no bands are
+        written. ``away``: the slice's :meth:`distances`, on its own grid."""
+        if self.bands is None:
             return {}
         begun = (image - away["below"], image + away["above"]) if away else None
-        return dict(zip(("lo", "hi"), limits(image, source, intervals["bands"], begun), strict=True))
+        return dict(zip(("lo", "hi"), limits(image, source, self.bands, begun), strict=True))
 
     def verdict(self, painter: Painter, spacing: Sequence[float]) -> Verdict:
         """Return whether the certificate holds for the volume that ``painter`` has seen, with voxels of ``spacing`` mm."""

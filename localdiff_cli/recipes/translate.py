@@ -226,7 +226,11 @@ class TranslateRecipe(NetworkRecipe):
             precision=options.precision,
             batch_size=batch_of(options.batch_size, automatic_batch(device)),
         )
-        return work if certificate is None or calibration is None else _certified(work, certificate, calibration)
+        return (
+            work
+            if certificate is None or calibration is None
+            else _certified(work, certificate, calibration, bands=options.interval is not None)
+        )
 
 
 def calibration_of(options: TranslateOptions, bundle: Bundle) -> Path | None:
@@ -251,13 +255,14 @@ def _certificate(path: Path) -> Certificate:
     return read_certificate(path)
 
 
-def _certified(work: TranslateWork, certificate: Certificate, path: Path) -> TranslateWork:
-    """The same work under a certificate. Raises :class:`UsageError` where it speaks of other settings or another bundle."""
+def _certified(work: TranslateWork, certificate: Certificate, path: Path, *, bands: bool) -> TranslateWork:
+    """The same work under a certificate, with its bands where they are asked for. Raises :class:`UsageError` where it speaks
+    of other settings or another bundle."""
     from localdiff_cli.guarantees.certificate import check_fits
     from localdiff_cli.guarantees.certified import Certified
     from localdiff_cli.ood.backbone import load_backbone
 
     check_fits(path, certificate, work.settings)
-    begun = certificate.intervals is not None and certificate.intervals["network"]
-    network = load_interval(work.bundle, work.torch_device) if begun else None
-    return replace(work, certified=Certified(certificate, load_backbone(), network))
+    intervals = certificate.intervals if bands else None
+    network = load_interval(work.bundle, work.torch_device) if intervals and intervals["network"] else None
+    return replace(work, certified=Certified(certificate, load_backbone(), intervals and intervals["bands"], network))

@@ -108,7 +108,7 @@ class Measurement:
         first, inside = drawings[0], drawings[0].brain
         images = [(f"image{k}", drawn.local[inside].astype(np.float32)) for k, drawn in enumerate(drawings)]
         labels = [(f"source{k}", _labels(drawn)[inside]) for k, drawn in enumerate(drawings)]
-        limits = [limit for k, drawn in enumerate(drawings) for limit in self._limits(drawn, chunk_of(slices, rows).condition, k)]
+        limits = self._limits(drawings, chunk_of(slices, rows).condition) if self.network else []
         record = record_of(list(zip(drawings, scenes, strict=True)))
         return {
             "record": np.array(json.dumps(record)), "lesion": (first.lesions != 0)[inside],
@@ -116,14 +116,15 @@ class Measurement:
             **dict(images), **dict(labels), **dict(limits),
         }  # fmt: skip
 
-    def _limits(self, drawn: Drawn, condition: Tensor, place: int) -> list[tuple[str, NDArray[np.float32]]]:
-        """The network's limits of the brain's voxels at a place of the grid; nothing without a network."""
-        if self.network is None:
-            return []
-        ood_map, image = (torch.from_numpy(each).float()[:, None] for each in (drawn.ood_map, drawn.local))
-        below, above = distances(self.network, condition, ood_map, image).numpy().swapaxes(0, 1)
-        inside = drawn.brain
-        return [(f"low{place}", (drawn.local - below)[inside]), (f"high{place}", (drawn.local + above)[inside])]
+    def _limits(self, drawings: Sequence[Drawn], condition: Tensor) -> list[tuple[str, NDArray[np.float32]]]:
+        """The network's limits of the brain's voxels at every place of the grid."""
+        assert self.network is not None
+        limits = []
+        for place, drawn in enumerate(drawings):
+            ood_map, image = (torch.from_numpy(each).float()[:, None] for each in (drawn.ood_map, drawn.local))
+            below, above = distances(self.network, condition, ood_map, image).numpy().swapaxes(0, 1)
+            limits += [(f"low{place}", (drawn.local - below)[drawn.brain]), (f"high{place}", (drawn.local + above)[drawn.brain])]
+        return limits
 
     def _paint(self, slices: Slices) -> Arrays:
         return {"portrait": np.array(json.dumps(portrait_of(self.translation, slices, painter())))}

@@ -182,6 +182,11 @@ def test_bands_begin_with_the_bundles_network_and_are_the_same_whatever_the_batc
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert (one[1] <= one[0]).all()
     assert json.loads((tmp_path / "one" / "sub-00_T1w.json").read_text())["Calibration"]["Intervals"]["network"] is True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("localdiff_cli.recipes.translate.load_interval", lambda *_: pytest.fail("no band is asked for"))
+        bare = run[:-2]
+        assert cli(*bare, "--out", tmp_path / "bare", "--jobs", 0).exit_code == 0
+    assert not (tmp_path / "bare" / "sub-00_T1w_lo.nii.gz").exists()
     add_interval(with_defaults(bundle, {"steps": 4}))
     assert cli(*run, "--out", tmp_path / "x").exit_code == 2
 
