@@ -165,6 +165,16 @@ Peak = Annotated[
     ),
     Range(0, 1),
 ]
+ThroughPlane = Annotated[
+    float | None,
+    typer.Option(
+        "--through-plane",
+        help="Average the OOD map over neighbouring slices: standard deviation of the Gaussian, mm; 0: each slice alone. "
+        "(default: the bundle's, with its default detector) Example: --through-plane 5",
+        rich_help_panel=OOD,
+    ),
+    Range(0, 50),
+]
 BackboneWeights = Annotated[
     Path | None,
     typer.Option(
@@ -279,6 +289,7 @@ class DetectorOptions:
     open_mm: Open = None
     dilate_mm: Dilate = None
     peak: Peak = None
+    through_plane_mm: ThroughPlane = None
     backbone_weights: BackboneWeights = None
 
 

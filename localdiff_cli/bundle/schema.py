@@ -91,6 +91,9 @@ class Defaults:
     open_mm: Annotated[Millimetres, Field(description="--open: radius of the opening of B")] = 2.0
     dilate_mm: Annotated[Millimetres, Field(description="--dilate: radius of the dilation of B")] = 3.0
     peak: Annotated[Share, Field(description="--peak: M that a region of B must reach somewhere, by the default detector; 0: none")] = 0.0
+    through_plane_mm: Annotated[
+        Millimetres, Field(description="--through-plane: σ of the average of M through the slices, by the default detector")
+    ] = 0.0
     emphasis: Annotated[float, Field(ge=0, le=10, description="--emphasis: how far the OOD branch goes")] = 1.0
     unknown: Annotated[Literal["plain", "blank"], Field(description="--unknown: what stands in an unknown region")] = "plain"
     unknown_threshold: Annotated[Share | None, Field(description="--unknown-tau: M from which a region is called unknown")] = None

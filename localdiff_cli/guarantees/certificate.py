@@ -21,6 +21,8 @@ MAX_BYTES = 64 << 20
 FREE = ("Command", "Match", "DataType", "Device", "Saved", "Calibration")
 """Settings of a translation that affect none of the risks."""
 FREE_PREPARING = ("brain", "nan")
+BEFORE = {"Mask": {"through_plane_mm": 0.0}}
+"""What was done, before there was a setting for it, in the translations of earlier certificates."""
 
 
 class Cohort(TypedDict):
@@ -134,9 +136,10 @@ def read_certificate(path: Path) -> Certificate:
 def check_fits(path: Path, certificate: Certificate, settings: Mapping[str, Any]) -> None:
     """Raise :class:`UsageError` unless a translation with these ``settings`` is what the certificate covers."""
     own = comparable(settings)
-    differing = [name for name in sorted({*own, *certificate.settings}) if own.get(name) != certificate.settings.get(name)]
+    certified = {name: BEFORE.get(name, {}) | value if isinstance(value, dict) else value for name, value in certificate.settings.items()}
+    differing = [name for name in sorted({*own, *certified}) if own.get(name) != certified.get(name)]
     if differing:
-        told = "; ".join(f"{name}: {_short(own.get(name))}, certified {_short(certificate.settings.get(name))}" for name in differing)
+        told = "; ".join(f"{name}: {_short(own.get(name))}, certified {_short(certified.get(name))}" for name in differing)
         raise UsageError(
             f"--calibration {path}: made for other settings or another bundle ({told}). Translate as it was calibrated, or calibrate anew",
             code="certificate",

@@ -76,26 +76,25 @@ def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -
 
 
 def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
-    """Return the user's τ, radii and peak, otherwise the bundle's; a segmenter bundle's own threshold, and no radii.
+    """Return the user's τ, radii, peak and average through the slices, otherwise the bundle's; a segmenter bundle's own
+    threshold, and no radii.
 
-    The bundle's peak was chosen with its default detector: other detectors and maps from files are taken as they are.
+    The bundle's peak and average were chosen with its default detector: other detectors and maps from files are taken as
+    they are.
     """
     from localdiff_cli.tasks.detection import MaskSettings
 
     translates = bundle.task == "translate"
+    own = translates and detector.map is None and detector.detector in (None, bundle.defaults.detector)
     threshold = bundle.defaults.threshold if translates else bundle.segmenter_defaults.threshold
     open_mm, dilate_mm = (bundle.defaults.open_mm, bundle.defaults.dilate_mm) if translates else (0.0, 0.0)
     return MaskSettings(
         threshold if detector.tau is None else detector.tau,
         open_mm if detector.open_mm is None else detector.open_mm,
         dilate_mm if detector.dilate_mm is None else detector.dilate_mm,
-        _default_peak(bundle, detector) if detector.peak is None else detector.peak,
+        (bundle.defaults.peak if own else 0.0) if detector.peak is None else detector.peak,
+        (bundle.defaults.through_plane_mm if own else 0.0) if detector.through_plane_mm is None else detector.through_plane_mm,
     )
-
-
-def _default_peak(bundle: Bundle, detector: DetectorOptions) -> float:
-    by_default = bundle.task == "translate" and detector.map is None and detector.detector in (None, bundle.defaults.detector)
-    return bundle.defaults.peak if by_default else 0.0
 
 
 MAKERS: dict[str, Callable[[DetectorOptions, Bundle, torch.device], tuple[Bind, dict[str, object]]]] = {

@@ -22,14 +22,13 @@ from localdiff_cli.guarantees.interval_network import IntervalNetwork, distances
 from localdiff_cli.guarantees.intervals import Curve, Limits, Voxels, residuals
 from localdiff_cli.guarantees.losses import Record, record_of
 from localdiff_cli.guarantees.strangeness import EVERY, Painter, Portrait, on_grid, painter
-from localdiff_cli.tasks.judged import chunk_of, detect, draw, ready_for, scene_of
+from localdiff_cli.tasks.judged import CHUNK, chunk_of, detect, draw, ready_for, scene_of
 from localdiff_cli.tasks.translation import TranslateWork
 from localdiff_cli.training.people import Person, Slices, digest, slices_of, stamps
 from localdiff_cli.volumes.reader import open_volume
 from localdiff_cli.volumes.whole import whole_file
 
 VERSION = 5
-CHUNK = 8
 Arrays = Mapping[str, NDArray[Any]]
 
 

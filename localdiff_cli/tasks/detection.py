@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.work import OnSlice, Outcome
 from localdiff_cli.ood.detector import Detection, Detector, from_map
 from localdiff_cli.ood.threshold import to_mask
+from localdiff_cli.ood.through_plane import seen_from_the_side
 from localdiff_cli.tasks.network_work import NetworkWork
 from localdiff_cli.tasks.outputs import Outputs
 from localdiff_cli.tasks.slices import (
@@ -42,12 +43,21 @@ OOD_SHARE_TO_REVIEW = 0.25
 @dataclass(frozen=True)
 class MaskSettings:
     """From M to B: ``threshold`` τ on M, opening and dilation radii in mm, and the ``peak`` that M must reach in a region
-    (0: none)."""
+    (0: none).
+
+    Before, M is averaged through the slices with a Gaussian of standard deviation ``through_plane_mm`` (0: each slice
+    alone); regions then go on from slice to slice, and it is the average that must reach the peak.
+    """
 
     threshold: float
     open_mm: float
     dilate_mm: float
     peak: float = 0.0
+    through_plane_mm: float = 0.0
+
+
+Found = tuple[Chunk, Detection]
+"""Some slices, and what was detected in them."""
 
 
 class SliceDetector(Protocol):
@@ -71,6 +81,36 @@ class DetectorBinding:
         """Detect in a chunk."""
         found = self.detector(chunk.condition.to(self.device), chunk.brain.to(self.device))
         return Detection(found.score.cpu(), found.ood_map.cpu(), found.slice_score.cpu())
+
+
+def detected(parts: Iterable[Chunk], detect: SliceDetector, masks: MaskSettings, step_mm: float) -> Iterator[Found]:
+    """Yield the chunks of a volume, whose slices are ``step_mm`` apart, with what was detected in each.
+
+    Where M is averaged through the slices, all of them are looked at before the first is given.
+    """
+    found = ((chunk, detect(chunk)) for chunk in parts)
+    return iter(in_context(list(found), masks, step_mm)) if masks.through_plane_mm > 0 else found
+
+
+def in_context(found: list[Found], masks: MaskSettings, step_mm: float) -> list[Found]:
+    """Return what was found in all the slices of a volume, each in the light of its neighbours; as it is where M is not
+    averaged through the slices."""
+    if masks.through_plane_mm == 0:
+        return found
+    places = [torch.tensor(chunk.active_numbers, dtype=torch.long) for chunk, _ in found]
+    if not any(map(len, places)):
+        return found
+    first, last = (int(edge(torch.cat(places))) for edge in (torch.min, torch.max))
+    like = found[0][1].ood_map
+    ood_map = like.new_zeros(last - first + 1, *like.shape[1:])
+    brain = torch.zeros(ood_map.shape, dtype=torch.bool)
+    for place, (chunk, detection) in zip(places, found, strict=True):
+        ood_map[place - first], brain[place - first] = detection.ood_map, chunk.brain
+    view = seen_from_the_side(ood_map, brain, masks.through_plane_mm / step_mm, masks.threshold, masks.peak)
+    return [
+        (chunk, replace(detection, ood_map=view.ood_map[place - first], sure=view.sure[place - first]))
+        for place, (chunk, detection) in zip(places, found, strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +151,9 @@ def mask_of(detection: Detection, brain: Tensor, settings: MaskSettings, spacing
     """Return B of a detection, ``(N, 1, H, W)`` bool."""
     if not len(brain):
         return torch.zeros_like(brain)
-    return to_mask(
-        detection.ood_map, settings.threshold, brain, settings.open_mm, settings.dilate_mm, (spacing, spacing), settings.peak
-    )  # fmt: skip
+    ood_map = detection.ood_map if detection.sure is None else detection.ood_map * detection.sure
+    peak = settings.peak if detection.sure is None else 0.0
+    return to_mask(ood_map, settings.threshold, brain, settings.open_mm, settings.dilate_mm, (spacing, spacing), peak)
 
 
 @dataclass(frozen=True)
@@ -213,8 +253,7 @@ class DetectWork(NetworkWork):
         detect = self.bind(prepared, item.relative)
         rows: list[SliceShare] = []
         with Outputs(prepared, self.plan.wanted(item)) as outputs:
-            for chunk in chunks(prepared, self.batch_size):
-                detection = detect(chunk)
+            for chunk, detection in detected(chunks(prepared, self.batch_size), detect, self.mask, prepared.volume.frame.spacing[0]):
                 mask = mask_of(detection, chunk.brain, self.mask, prepared.grid.spacing)
                 rows += slice_shares(chunk, detection, mask)
                 self._write(outputs, prepared, chunk, detection, mask)

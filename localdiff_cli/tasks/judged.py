@@ -15,12 +15,15 @@ from torch import Tensor
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.metrics.harm import LOOKS, Drawn, Scene
 from localdiff_cli.ood.detector import Detection
-from localdiff_cli.tasks.detection import DetectorBinding
+from localdiff_cli.tasks.detection import DetectorBinding, Found, MaskSettings, in_context
 from localdiff_cli.tasks.sampling import SliceSampler
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import UNKNOWN, TranslateWork, source_labels
 from localdiff_cli.tasks.unknown import regions_of
 from localdiff_cli.training.people import Ready, Slices
+
+CHUNK = 8
+"""Slices in which a detector looks at once."""
 
 
 def ready_for(work: TranslateWork) -> Ready:
@@ -54,9 +57,30 @@ def _unit(stack: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def detect(work: TranslateWork, chunk: Chunk) -> Detection:
-    """Return M of a chunk by the work's own detector."""
+    """Return M of a chunk by the work's own detector, of each slice alone."""
     assert isinstance(work.bind, DetectorBinding)
     return work.bind.detect(chunk)
+
+
+def detect_alone(work: TranslateWork, slices: Slices, rows: Sequence[int]) -> list[Found]:
+    """Return what the work's own detector finds in each slice alone: in those of ``rows``, or in all of them where M is to be
+    averaged through the slices."""
+    if work.mask.through_plane_mm == 0:
+        chunk = chunk_of(slices, rows)
+        return [(chunk, detect(work, chunk))]
+    everything = range(len(slices.numbers))
+    parts = (chunk_of(slices, everything[first : first + CHUNK]) for first in everything[::CHUNK])
+    return [(chunk, detect(work, chunk)) for chunk in parts]
+
+
+def _among(found: list[Found], chunk: Chunk, masks: MaskSettings, thickness: float) -> Detection:
+    """What was detected in a chunk, in the light of all that was found."""
+    told = in_context(found, masks, thickness)
+    at = {k: i for i, k in enumerate(k for each, _ in told for k in each.numbers)}
+    wanted = [at[k] for k in chunk.numbers]
+    score, ood_map, slice_score = (torch.cat([getattr(d, name) for _, d in told])[wanted] for name in ("score", "ood_map", "slice_score"))
+    sure = [d.sure for _, d in told if d.sure is not None]
+    return Detection(score, ood_map, slice_score, torch.cat(sure)[wanted] if sure else None)
 
 
 def draw(
@@ -65,11 +89,12 @@ def draw(
     """Yield both translations of some slices, with the map and what is known about them, for each emphasis (None: the
     work's own) and each cut τ."""
     chunk = chunk_of(slices, rows)
-    detection = detect(work, chunk)
+    found = detect_alone(work, slices, rows)
     nothing = torch.zeros_like(chunk.brain)
-    plain = SliceSampler(work.networks, replace(work.sample, mode="plain"), slices.fingerprint)(chunk, detection.ood_map, nothing)[0]
+    plain = SliceSampler(work.networks, replace(work.sample, mode="plain"), slices.fingerprint)(chunk, nothing.float(), nothing)[0]
     for emphasis, tau in product((work.sample.local.emphasis,) if emphases is None else emphases, taus):
         masks = replace(work.mask, threshold=tau)
+        detection = _among(found, chunk, masks, slices.thickness)
         regions = regions_of(detection, chunk, masks, work.unknown, work.bundle.grid.spacing, work.suspect)
         local = _local(with_emphasis(work, emphasis), slices, chunk, plain, detection.ood_map, regions.mask)
         inside, unknown, weight, brain = (each[:, 0].numpy() for each in (regions.mask, regions.unknown, detection.ood_map, chunk.brain))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from localdiff_cli.tasks.detection import (
     MaskSettings,
     SliceDetector,
     SliceShare,
+    detected,
     map_facts,
     map_source,
     slice_shares,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from localdiff_cli.guarantees.certified import Certified
     from localdiff_cli.guarantees.strangeness import Painter
 
+T = TypeVar("T")
 IND, OOD, FUSED, UNKNOWN = 1, 2, 3, 4
 INT16_STEPS = 32000
 BEGUN = ("below", "above")
@@ -67,10 +69,21 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage."""
-        started = time.perf_counter()
+        """Time a stage, without the stages within it."""
+        started, before = time.perf_counter(), sum(self.seconds.values())
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        within = sum(self.seconds.values()) - before
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started - within
+
+    def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items while the making of each is timed as a stage."""
+        steps = iter(items)
+        while True:
+            with self.stage(name):
+                item = next(steps, None)
+            if item is None:
+                return
+            yield item
 
     def rounded(self) -> dict[str, float]:
         """Return the seconds of each stage, rounded, for the sidecar."""
@@ -190,14 +203,9 @@ class TranslateWork(NetworkWork):
         millilitres = np.zeros(2)
         done, total = 0, int(prepared.brain.mask.any(axis=(1, 2)).sum())
         with Outputs(prepared, self.plan.wanted(item, stored)) as outputs:
-            parts = chunks(prepared, self.batch_size)
-            while True:
-                with clock.stage("Read"):
-                    chunk = next(parts, None)
-                if chunk is None:
-                    break
+            for chunk, detection in self._detected(prepared, detect, clock):
                 with clock.stage("Detect"):
-                    ood_map, ood_mask, unknown = self._region(chunk, detect, prepared, rows)
+                    ood_map, ood_mask, unknown = self._region(chunk, detection, prepared, rows)
                 with clock.stage("Network"):
                     mean, spread = draw(chunk, ood_map, ood_mask)
                     away = self.certified.distances(chunk.condition, ood_map, mean) if self.certified else {}
@@ -233,13 +241,20 @@ class TranslateWork(NetworkWork):
         stands = "plain sampling stands there" if self.unknown.fill == "plain" else "it was left blank"
         return [f"unknown: {unknown:.1f} ml look like neither healthy tissue nor a lesion that the network can draw; {stands}"]
 
+    def _detected(self, prepared: Prepared, detect: SliceDetector | None, clock: Clock) -> Iterator[tuple[Chunk, Detection | None]]:
+        """A volume's chunks with what was detected in each; None in plain sampling."""
+        parts = clock.each("Read", chunks(prepared, self.batch_size))
+        if detect is None:
+            yield from ((chunk, None) for chunk in parts)
+            return
+        yield from clock.each("Detect", detected(parts, detect, self.mask, prepared.volume.frame.spacing[0]))
+
     def _region(
-        self, chunk: Chunk, detect: SliceDetector | None, prepared: Prepared, rows: list[SliceShare]
+        self, chunk: Chunk, detection: Detection | None, prepared: Prepared, rows: list[SliceShare]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """M, B and what is unknown of a chunk."""
-        if detect is None or not len(chunk.condition):
+        if detection is None or not len(chunk.condition):
             return torch.zeros_like(chunk.condition), torch.zeros_like(chunk.brain), torch.zeros_like(chunk.brain)
-        detection = detect(chunk)
         regions = regions_of(detection, chunk, self.mask, self.unknown, prepared.grid.spacing, self.suspect)
         rows += slice_shares(chunk, detection, regions.mask)
         return detection.ood_map, regions.mask, regions.unknown

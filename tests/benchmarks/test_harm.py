@@ -1,15 +1,19 @@
 """The part on people of every kind: who takes part, that the command's own translation is judged, and what the tables say."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from examples.benchmarks import harm
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.metrics.harm import Drawn
+from localdiff_cli.ood.detector import from_map
+from localdiff_cli.tasks.detection import DetectorBinding
 from localdiff_cli.tasks.judged import draw, ready_for
 from localdiff_cli.training.people import Person, Ready, kind_of, people, slices_of
 from tests.brains import brain, write_brain
@@ -85,6 +89,28 @@ def test_the_default_translation_is_judged_as_the_command_makes_it(cohort, bench
     flagged = (drawn.ood_map > 0).any(axis=(1, 2))
     assert flagged.any()
     assert not np.array_equal(drawn.local, drawn.plain)
+
+
+class Patchy:
+    """A detector that marks the middle of the brain in some slices, whatever chunk they come in."""
+
+    def __call__(self, condition, brain):
+        ood_map = torch.zeros(condition.shape)
+        ood_map[:, :, 18:30, 15:25] = (condition.double().sum(dim=(1, 2, 3), keepdim=True) * 1000).long() % 3 > 0
+        return from_map(ood_map * brain)
+
+
+def test_every_nth_slice_is_judged_in_the_light_of_all_the_others(cohort, bench):
+    (first, _) = people([cohort], "T1w", "T2w", "val")
+    slices = made_ready(bench, first, cohort)
+    alone = replace(bench, bind=DetectorBinding(Patchy(), torch.device("cpu")))
+    work = replace(alone, mask=replace(bench.mask, through_plane_mm=20.0, peak=0.5))
+    (every,), (some,) = (list(draw(work, slices, rows, [0.2])) for rows in (range(6), range(1, 6, 2)))
+    for name in ("local", "ood_map", "source"):
+        assert np.array_equal(getattr(every, name)[1::2], getattr(some, name)), name
+    (each,) = draw(alone, slices, range(6), [0.2])
+    marked, taken = (drawn.ood_map.any(axis=(1, 2)) for drawn in (each, every))
+    assert 0 < marked.sum() < taken.sum()
 
 
 def test_slices_hold_what_lies_beside_the_condition(cohort, bench):

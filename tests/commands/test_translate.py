@@ -623,10 +623,27 @@ def test_a_faint_region_is_unknown_where_a_peak_is_asked_for(cli, folder, tmp_pa
     assert json.loads((tmp_path / "with" / "sub-01_T1w.json").read_text())["Settings"]["Mask"]["peak"] == 0.5
 
 
+def test_a_map_is_taken_as_it_is_unless_it_is_to_be_averaged_through_the_slices(cli, folder, tmp_path):
+    image = nib.load(folder / IMAGE)
+    lesion = np.zeros(image.shape, np.float32)
+    lesion[18:26, 20:28, [1, 2, 4]] = 1
+    nib.save(nib.Nifti1Image(lesion, image.affine), tmp_path / "map.nii.gz")
+    seen = with_defaults(copy_bundle(open_bundle("t1-to-t2"), tmp_path / "seen"), {"through_plane_mm": 20.0, "peak": 0.5})
+    base = ("--in", folder / IMAGE, "--map", tmp_path / "map.nii.gz", "--tau", 0.2, "--save-map", "--save-source", "--model", seen.path)
+    for name, extra in (("own", ()), ("asked", ("--through-plane", 20)), ("sure", ("--through-plane", 20, "--peak", 0.5))):
+        assert cli("translate", *base, *extra, "--out", tmp_path / name).exit_code == 0
+    own, asked, sure = (voxels(tmp_path / name / "sub-01_T1w_ood.nii.gz")[22, 24] for name in ("own", "asked", "sure"))
+    assert own[3] == 0
+    assert asked[3] == sure[3] == 1
+    assert json.loads((tmp_path / "asked" / "sub-01_T1w.json").read_text())["Settings"]["Mask"]["through_plane_mm"] == 20
+    drawn = np.isin(voxels(tmp_path / "sure" / "sub-01_T1w_source.nii.gz")[22, 24], (2, 3))
+    assert drawn[3]
+
+
 @pytest.mark.parametrize(
     ("extra", "word"),
     [
-        (("--peak", 1.5), "--peak"), (("--unknown", "grey"), "--unknown"),
+        (("--peak", 1.5), "--peak"), (("--through-plane", -1), "--through-plane"), (("--unknown", "grey"), "--unknown"),
         (("--unknown-tau", 0.7), "below --tau"), (("--unknown-tau", 2), "--unknown-tau"),
         (("--emphasis", 11), "--emphasis"), (("--mode", "plain", "--emphasis", 2), "do not apply"),
         (("--mode", "plain", "--unknown", "blank"), "do not apply"), (("--mode", "plain", "--texture", 0.2), "do not apply"),

@@ -28,6 +28,7 @@ PLAIN = "diffusion/test_recipe.py::test_plain_sampling_is_the_recipe"
 FUSION = "diffusion/test_fusion.py::"
 SAMPLERS = "diffusion/test_samplers.py::"
 THRESHOLD = "ood/test_threshold.py::"
+SIDE = "ood/test_through_plane.py::"
 INTENSITY = "volumes/test_intensity.py::"
 GEOMETRY = "volumes/test_geometry.py::"
 CLAIMS = "batch/test_claims.py::"
@@ -143,6 +144,16 @@ OOD = (
         ("mask & (ood_map >= peak)", "(ood_map >= peak)", (THRESHOLD + "test_what_reaches_the_peak_outside_the_brain_keeps_nothing",)),
         ("np.ones((1, 1, 3, 3), bool)", "np.ones((3, 1, 3, 3), bool)",
          (THRESHOLD + "test_a_region_stays_only_where_the_map_reaches_the_peak_in_the_same_slice",)),
+    ),
+    *_of(
+        "masks", "ood/through_plane.py",
+        ("_both_sides(inside, away)", "_both_sides(torch.ones_like(inside), away)",
+         (SIDE + "test_what_is_the_same_in_all_slices_stays_to_the_ends_of_the_volume_and_the_rim_of_the_brain",)),
+        ("REACH = 3.0", "REACH = 2.0", (SIDE + "test_the_average_has_the_weights_of_a_gaussian_and_ends_after_three_standard_deviations",)),
+        ("(average >= peak)", "(spread >= peak)", (SIDE + "test_a_find_of_one_slice_alone_is_not_sure_and_its_map_stays_as_it_is",)),
+        ("np.ones((3, 3, 3), bool)", "np.ones((1, 3, 3), bool)",
+         (SIDE + "test_a_region_is_sure_as_a_whole_where_its_average_reaches_the_peak_in_another_slice",)),
+        ("SHOWN = 0.5", "SHOWN = 0.6", (SIDE + "test_a_slice_that_shows_half_of_its_part_keeps_its_own_outline",)),
     ),
     *_of("masks", "ood/detector.py", ("self.tau_a, self.calibration.sigma_a) * brain", "self.tau_a, self.calibration.sigma_a)",
                                      ("ood/test_detector.py::test_map_is_zero_outside_the_brain_even_where_zero_distance_has_a_probability",))),

@@ -15,7 +15,7 @@ from localdiff_cli.batch.discover import Item
 from localdiff_cli.bundle import open_bundle
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.ood.detector import from_map
-from localdiff_cli.tasks.detection import MaskSettings, VolumeShare, bind_map, mask_of, slice_shares, volume_share
+from localdiff_cli.tasks.detection import MaskSettings, VolumeShare, bind_map, detected, mask_of, slice_shares, volume_share
 from localdiff_cli.tasks.matching import reference_scale
 from localdiff_cli.tasks.slices import Chunk, chunks, prepare_settings
 from localdiff_cli.volumes.contrast import Content
@@ -128,6 +128,63 @@ def test_the_mask_is_cut_opened_dilated_in_millimetres_and_stays_in_the_brain():
     assert dilated.sum() == 17 + 4 + 4 * 3
     assert not dilated[..., 12:].any()
     assert mask_of(from_map(torch.zeros(0, 1, 20, 20)), brain[:0], MaskSettings(0.5, 2.0, 2.0), 2.0).shape == (0, 1, 20, 20)
+
+
+class Marks:
+    """A detector that marks the inner pixels of some slices, and remembers what it was asked."""
+
+    def __init__(self, marked):
+        self.marked, self.asked = marked, []
+
+    def __call__(self, chunk):
+        self.asked.append(chunk.numbers)
+        ood_map = torch.zeros(chunk.condition.shape)
+        for i, k in enumerate(chunk.active_numbers):
+            ood_map[i, 0, 20:28, 20:28] = float(k in self.marked)
+        return from_map(ood_map * chunk.brain)
+
+
+IN_CONTEXT = MaskSettings(0.2, 0, 0, peak=0.5, through_plane_mm=20.0)
+
+
+def found_in(prepared, size, masks, detect):
+    found = {}
+    for chunk, detection in detected(chunks(prepared, size), detect, masks, 20.0):
+        mask = mask_of(detection, chunk.brain, masks, 4.0)
+        found |= dict(zip(chunk.active_numbers, zip(detection.ood_map, mask, strict=True), strict=True))
+    return found
+
+
+def test_a_slice_is_seen_in_the_light_of_its_neighbours_whatever_the_chunks(prepared):
+    whole = found_in(prepared, 100, IN_CONTEXT, Marks({0, 1, 3, 4}))
+    assert whole[2][0].any()
+    assert whole[2][1].any()
+    for size in (1, 2, 3):
+        parts = found_in(prepared, size, IN_CONTEXT, Marks({0, 1, 3, 4}))
+        assert parts.keys() == whole.keys()
+        assert all(torch.equal(a, b) for k in whole for a, b in zip(parts[k], whole[k], strict=True))
+
+
+def test_a_slice_that_stands_alone_is_in_the_map_but_not_in_the_mask(prepared):
+    found = found_in(prepared, 2, IN_CONTEXT, Marks({3}))
+    assert found[3][0].max() == 1
+    assert not any(mask.any() for _, mask in found.values())
+    alone = found_in(prepared, 2, MaskSettings(0.2, 0, 0, peak=0.5), Marks({3}))
+    assert alone[3][1].any()
+
+
+def test_slices_that_are_seen_alone_are_given_as_they_are_read(prepared):
+    detect = Marks({1})
+    next(iter(detected(chunks(prepared, 2), detect, MaskSettings(0.2, 0, 0), 20.0)))
+    assert len(detect.asked) == 1
+
+
+def test_a_volume_without_brain_has_nothing_to_be_seen_from_the_side():
+    nothing = torch.zeros(0, 1, 8, 8)
+    chunk = Chunk((0, 1), (), nothing, nothing.bool())
+    (found,) = detected([chunk], lambda _: from_map(nothing), IN_CONTEXT, 1.0)
+    assert found[1].ood_map.shape == (0, 1, 8, 8)
+    assert list(detected([], Marks({1}), IN_CONTEXT, 1.0)) == []
 
 
 def item_of(path):
