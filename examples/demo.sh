@@ -21,7 +21,7 @@ python "$(dirname "$0")/picture.py" "$out/picture.png" "$t1" "$out/local/sub-ope
     "$out/plain/sub-openms19_FLAIR.nii.gz" "$out/local/sub-openms19_FLAIR.nii.gz" "$ref" "$brain"
 
 echo
-echo "Done. Look at $out/picture.png: what is orange was drawn, and there plain and local FLAIR differ. One spot is drawn, larger and brighter than the"
-echo "true FLAIR shows it; its other lesions appear in neither translation. What is yellow is called unknown: there the T1w looks as where lesions lie that"
-echo "the network cannot draw. $out/local/qc.tsv says what a person has to look at. Compare both with the true FLAIR. The numbers are in"
-echo "$out/report/report.html (open it in a browser)."
+echo "Done. Look at $out/picture.png: what is orange was drawn, which is nothing in this patient: the detector is sure of gliomas only, and the lesions of the"
+echo "true FLAIR appear in neither translation. What is yellow is called unknown: there the T1w looks as where lesions lie that the network cannot draw."
+echo "$out/local/qc.tsv says what a person has to look at. Compare both with the true FLAIR. The numbers are in $out/report/report.html (open it in a"
+echo "browser)."

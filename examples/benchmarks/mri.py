@@ -151,7 +151,7 @@ class Bench:
         return replace(self.networks, expert=model, told=False) if row.expert else replace(self.networks, expert=None, model=model)
 
     def region(self, row: Row, chunk: Chunk, lesion: Tensor) -> tuple[Tensor, Tensor]:
-        """M and B of a chunk, ``(N, 1, H, W)``."""
+        """M and B of a chunk, ``(N, 1, H, W)``, of each slice as if it were a volume of its own: nothing is averaged through slices."""
         if row.source == "truth":
             mask = self.wrong_masks(row, chunk, lesion)[0] if row.wrong else lesion
             return mask.float(), mask

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
@@ -58,16 +60,14 @@ def averaged(ood_map: Tensor, brain: Tensor, sigma: float) -> Tensor:
 
     In each pixel only slices count that have brain there: neither the ends of a volume nor the brain's rim pale.
     """
-    inside = brain.to(ood_map.dtype)
-    total, weight = ood_map.clone(), inside.clone()
-    for away in range(1, min(math.ceil(REACH * sigma), len(ood_map) - 1) + 1):
-        share = math.exp(-0.5 * (away / sigma) ** 2)
-        total += share * _both_sides(ood_map, away)
-        weight += share * _both_sides(inside, away)
-    return (total / weight.clamp(min=1)).clamp(0, 1) * inside
+    inside = brain.cpu().numpy()
+    total, weight = (_through_slices(stack.cpu().numpy(), sigma) for stack in (ood_map, brain))
+    mean = np.divide(total, weight, out=np.zeros_like(total), where=inside)
+    return torch.from_numpy(mean).clamp(0, 1).to(ood_map.device)
 
 
-def _both_sides(stack: Tensor, away: int) -> Tensor:
-    """The sum of the slices so far below and above each; 0 beyond the ends."""
-    beyond = stack.new_zeros(away, *stack.shape[1:])
-    return torch.cat([stack[away:], beyond]) + torch.cat([beyond, stack[:-away]])
+def _through_slices(stack: NDArray[Any], sigma: float) -> NDArray[np.float32]:
+    """The weighted sum over slices, 0 beyond the ends."""
+    reach = math.ceil(REACH * sigma)
+    summed: NDArray[np.float32] = ndimage.gaussian_filter1d(stack.astype(np.float32), sigma, axis=0, mode="constant", radius=reach)
+    return summed

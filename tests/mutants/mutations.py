@@ -147,7 +147,7 @@ OOD = (
     ),
     *_of(
         "masks", "ood/through_plane.py",
-        ("_both_sides(inside, away)", "_both_sides(torch.ones_like(inside), away)",
+        ("for stack in (ood_map, brain))", "for stack in (ood_map, torch.ones_like(brain)))",
          (SIDE + "test_what_is_the_same_in_all_slices_stays_to_the_ends_of_the_volume_and_the_rim_of_the_brain",)),
         ("REACH = 3.0", "REACH = 2.0", (SIDE + "test_the_average_has_the_weights_of_a_gaussian_and_ends_after_three_standard_deviations",)),
         ("(average >= peak)", "(spread >= peak)", (SIDE + "test_a_find_of_one_slice_alone_is_not_sure_and_its_map_stays_as_it_is",)),
