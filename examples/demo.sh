@@ -23,5 +23,5 @@ python "$(dirname "$0")/picture.py" "$out/picture.png" "$t1" "$out/local/sub-ope
 echo
 echo "Done. Look at $out/picture.png: what is orange was drawn, which is nothing in this patient: the detector is sure of gliomas only, and the lesions of the"
 echo "true FLAIR appear in neither translation. What is yellow is called unknown: there the T1w looks as where lesions lie that the network cannot draw."
-echo "$out/local/qc.tsv says what a person has to look at. Compare both with the true FLAIR. The numbers are in $out/report/report.html (open it in a"
-echo "browser)."
+echo "$out/local/qc.tsv says what a person has to look at. Compare both with the true FLAIR. The numbers are in"
+echo "$out/report/report.html (open it in a browser)."
