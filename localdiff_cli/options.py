@@ -159,7 +159,8 @@ Peak = Annotated[
     float | None,
     typer.Option(
         "--peak",
-        help="Keep only regions of the OOD mask in which the map reaches this value somewhere, 0 to 1; 0: keep all. "
+        help="Keep only regions of the OOD mask in which the map (with --through-plane its average) reaches this value somewhere, "
+        "0 to 1; 0: keep all. "
         "(default: the bundle's, with its default detector) Example: --peak 0.5",
         rich_help_panel=OOD,
     ),

@@ -90,7 +90,9 @@ class Defaults:
     threshold: Annotated[Share, Field(description="--tau: cut of the OOD map")] = 0.5
     open_mm: Annotated[Millimetres, Field(description="--open: radius of the opening of B")] = 2.0
     dilate_mm: Annotated[Millimetres, Field(description="--dilate: radius of the dilation of B")] = 3.0
-    peak: Annotated[Share, Field(description="--peak: M that a region of B must reach somewhere, by the default detector; 0: none")] = 0.0
+    peak: Annotated[
+        Share, Field(description="--peak: M, or its average, that a region of B must reach somewhere, by the default detector; 0: none")
+    ] = 0.0
     through_plane_mm: Annotated[
         Millimetres, Field(description="--through-plane: σ of the average of M through the slices, by the default detector")
     ] = 0.0

@@ -19,12 +19,11 @@ from localdiff_cli.threads import apart
 @dataclass(frozen=True, eq=False)
 class Detection:
     """What a detector found: ``score`` A ``(N, 1, H, W)`` ≥ 0, ``ood_map`` M ``(N, 1, H, W)`` in [0, 1], ``slice_score``
-    ``(N,)``; where M is ``sure``, bool, if that was asked of the whole volume (None: it was not)."""
+    ``(N,)``."""
 
     score: Tensor
     ood_map: Tensor
     slice_score: Tensor
-    sure: Tensor | None = None
 
 
 class Detector(Protocol):

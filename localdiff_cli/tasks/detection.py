@@ -89,28 +89,23 @@ def detected(parts: Iterable[Chunk], detect: SliceDetector, masks: MaskSettings,
     Where M is averaged through the slices, all of them are looked at before the first is given.
     """
     found = ((chunk, detect(chunk)) for chunk in parts)
-    return iter(in_context(list(found), masks, step_mm)) if masks.through_plane_mm > 0 else found
+    yield from in_context(list(found), masks, step_mm) if masks.through_plane_mm > 0 else found
 
 
 def in_context(found: list[Found], masks: MaskSettings, step_mm: float) -> list[Found]:
-    """Return what was found in all the slices of a volume, each in the light of its neighbours; as it is where M is not
+    """Return what was found in all the slices of a volume, M of each in the light of its neighbours; as it is where M is not
     averaged through the slices."""
-    if masks.through_plane_mm == 0:
+    numbers = [k for chunk, _ in found for k in chunk.active_numbers]
+    if masks.through_plane_mm == 0 or not numbers:
         return found
-    places = [torch.tensor(chunk.active_numbers, dtype=torch.long) for chunk, _ in found]
-    if not any(map(len, places)):
-        return found
-    first, last = (int(edge(torch.cat(places))) for edge in (torch.min, torch.max))
-    like = found[0][1].ood_map
-    ood_map = like.new_zeros(last - first + 1, *like.shape[1:])
+    like, first = found[0][1].ood_map, min(numbers)
+    ood_map = like.new_zeros(max(numbers) - first + 1, *like.shape[1:])
     brain = torch.zeros(ood_map.shape, dtype=torch.bool)
+    places = [torch.tensor(chunk.active_numbers, dtype=torch.long) - first for chunk, _ in found]
     for place, (chunk, detection) in zip(places, found, strict=True):
-        ood_map[place - first], brain[place - first] = detection.ood_map, chunk.brain
-    view = seen_from_the_side(ood_map, brain, masks.through_plane_mm / step_mm, masks.threshold, masks.peak)
-    return [
-        (chunk, replace(detection, ood_map=view.ood_map[place - first], sure=view.sure[place - first]))
-        for place, (chunk, detection) in zip(places, found, strict=True)
-    ]
+        ood_map[place], brain[place] = detection.ood_map, chunk.brain
+    seen = seen_from_the_side(ood_map, brain, masks.through_plane_mm / step_mm, masks.peak)
+    return [(chunk, replace(detection, ood_map=seen[place])) for place, (chunk, detection) in zip(places, found, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +146,8 @@ def mask_of(detection: Detection, brain: Tensor, settings: MaskSettings, spacing
     """Return B of a detection, ``(N, 1, H, W)`` bool."""
     if not len(brain):
         return torch.zeros_like(brain)
-    ood_map = detection.ood_map if detection.sure is None else detection.ood_map * detection.sure
-    peak = settings.peak if detection.sure is None else 0.0
-    return to_mask(ood_map, settings.threshold, brain, settings.open_mm, settings.dilate_mm, (spacing, spacing), peak)
+    peak = 0.0 if settings.through_plane_mm else settings.peak  # of the volume's regions, then, and M says so already
+    return to_mask(detection.ood_map, settings.threshold, brain, settings.open_mm, settings.dilate_mm, (spacing, spacing), peak)
 
 
 @dataclass(frozen=True)
@@ -235,6 +229,11 @@ class DetectWork(NetworkWork):
             "Device": self.device,
             "Saved": self.plan.saved,
         }
+
+    @property
+    def sees_all_first(self) -> bool:
+        """Whether M is averaged through the slices."""
+        return self.mask.through_plane_mm > 0
 
     def places(self) -> list[Source | None]:
         """Return the places of brain masks and OOD maps."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.metrics.harm import LOOKS, Drawn, Scene
 from localdiff_cli.ood.detector import Detection
-from localdiff_cli.tasks.detection import DetectorBinding, Found, MaskSettings, in_context
+from localdiff_cli.tasks.detection import DetectorBinding, detected
 from localdiff_cli.tasks.sampling import SliceSampler
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import UNKNOWN, TranslateWork, source_labels
@@ -62,39 +63,36 @@ def detect(work: TranslateWork, chunk: Chunk) -> Detection:
     return work.bind.detect(chunk)
 
 
-def detect_alone(work: TranslateWork, slices: Slices, rows: Sequence[int]) -> list[Found]:
-    """Return what the work's own detector finds in each slice alone: in those of ``rows``, or in all of them where M is to be
-    averaged through the slices."""
+def detect_among(work: TranslateWork, slices: Slices, rows: Sequence[int]) -> Detection:
+    """Return what is detected in some slices, in the light of all the others where M is averaged through the slices."""
     if work.mask.through_plane_mm == 0:
-        chunk = chunk_of(slices, rows)
-        return [(chunk, detect(work, chunk))]
+        return detect(work, chunk_of(slices, rows))
     everything = range(len(slices.numbers))
     parts = (chunk_of(slices, everything[first : first + CHUNK]) for first in everything[::CHUNK])
-    return [(chunk, detect(work, chunk)) for chunk in parts]
+    found = [each for _, each in detected(parts, partial(detect, work), work.mask, slices.thickness)]
+    return taken(Detection(*(torch.cat([getattr(each, part.name) for each in found]) for part in fields(Detection))), rows)
 
 
-def _among(found: list[Found], chunk: Chunk, masks: MaskSettings, thickness: float) -> Detection:
-    """What was detected in a chunk, in the light of all that was found."""
-    told = in_context(found, masks, thickness)
-    at = {k: i for i, k in enumerate(k for each, _ in told for k in each.numbers)}
-    wanted = [at[k] for k in chunk.numbers]
-    score, ood_map, slice_score = (torch.cat([getattr(d, name) for _, d in told])[wanted] for name in ("score", "ood_map", "slice_score"))
-    sure = [d.sure for _, d in told if d.sure is not None]
-    return Detection(score, ood_map, slice_score, torch.cat(sure)[wanted] if sure else None)
+def taken(detection: Detection, rows: Sequence[int]) -> Detection:
+    """Return what was detected in some of the slices."""
+    return Detection(*(getattr(detection, part.name)[list(rows)] for part in fields(Detection)))
 
 
 def draw(
-    work: TranslateWork, slices: Slices, rows: Sequence[int], taus: Sequence[float], emphases: Sequence[float] | None = None
+    work: TranslateWork,
+    slices: Slices,
+    rows: Sequence[int],
+    taus: Sequence[float],
+    emphases: Sequence[float] | None = None,
+    known: Detection | None = None,
 ) -> Iterator[Drawn]:
     """Yield both translations of some slices, with the map and what is known about them, for each emphasis (None: the
-    work's own) and each cut τ."""
-    chunk = chunk_of(slices, rows)
-    found = detect_alone(work, slices, rows)
+    work's own) and each cut τ. ``known``: what is detected in these slices, where that was asked before."""
+    chunk, detection = chunk_of(slices, rows), detect_among(work, slices, rows) if known is None else known
     nothing = torch.zeros_like(chunk.brain)
-    plain = SliceSampler(work.networks, replace(work.sample, mode="plain"), slices.fingerprint)(chunk, nothing.float(), nothing)[0]
+    plain = SliceSampler(work.networks, replace(work.sample, mode="plain"), slices.fingerprint)(chunk, detection.ood_map, nothing)[0]
     for emphasis, tau in product((work.sample.local.emphasis,) if emphases is None else emphases, taus):
         masks = replace(work.mask, threshold=tau)
-        detection = _among(found, chunk, masks, slices.thickness)
         regions = regions_of(detection, chunk, masks, work.unknown, work.bundle.grid.spacing, work.suspect)
         local = _local(with_emphasis(work, emphasis), slices, chunk, plain, detection.ood_map, regions.mask)
         inside, unknown, weight, brain = (each[:, 0].numpy() for each in (regions.mask, regions.unknown, detection.ood_map, chunk.brain))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from localdiff_cli.batch.discover import Item
@@ -25,6 +26,8 @@ PREPARE_SECONDS_A_VOXEL = 1.5e-6
 ACTIVE_SHARE = 0.8
 COPIES = 2.5
 """Float32 copies of a volume that are held at the peak, measured."""
+BYTES_SIDE_VIEW = 40
+"""Of a pixel of the network's grid, where all slices are looked at before the first is drawn; measured."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,9 +85,15 @@ class NetworkWork(ABC):
         self.probe(chunk)
         return time.perf_counter() - started
 
+    @property
+    def sees_all_first(self) -> bool:
+        """Whether all slices of a volume are looked at, and held, before the first is written."""
+        return False
+
     def estimate(self, shape: tuple[int, int, int]) -> Estimate:
         """Return what a volume of this shape, ``(slices, rows, columns)``, will cost."""
         slices, rows, columns = shape
         voxels = slices * rows * columns
         seconds = voxels * PREPARE_SECONDS_A_VOXEL + slices * ACTIVE_SHARE * self.seconds_a_slice
-        return Estimate(seconds, peak_megabytes() + COPIES * 4 * voxels / 1e6)
+        seen = BYTES_SIDE_VIEW * slices * int(np.prod(self.bundle.grid.shape)) if self.sees_all_first else 0
+        return Estimate(seconds, peak_megabytes() + (COPIES * 4 * voxels + seen) / 1e6)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from localdiff_cli.errors import UsageError
-from localdiff_cli.tasks.judged import draw, ready_for
+from localdiff_cli.ood.detector import Detection
+from localdiff_cli.tasks.judged import detect_among, draw, ready_for, taken
 from localdiff_cli.tasks.translation import TranslateWork
 from localdiff_cli.training.interval import ONE, Plane, Translated
 from localdiff_cli.training.job import FitJob
@@ -46,14 +47,16 @@ def _translate(job: FitJob, work: TranslateWork, person: Person, every: int, pat
     if slices is None:
         return
     rows = range(0, len(slices.numbers), every)
-    parts = [_planes(work, slices, rows[first : first + CHUNK]) for first in range(0, len(rows), CHUNK)]
+    everywhere = detect_among(work, slices, rows)
+    parts = [range(first, min(first + CHUNK, len(rows))) for first in range(0, len(rows), CHUNK)]
+    planes = [_planes(work, slices, [rows[i] for i in part], taken(everywhere, part)) for part in parts]
     with whole_file(path) as partial, partial.open("wb") as handle:
-        np.save(handle, np.concatenate(parts), allow_pickle=False)
+        np.save(handle, np.concatenate(planes), allow_pickle=False)
     job.say(f"translated {person.name}")
 
 
-def _planes(work: TranslateWork, slices: Slices, rows: Sequence[int]) -> Plane:
-    (drawn,) = draw(work, slices, rows, [work.mask.threshold])
+def _planes(work: TranslateWork, slices: Slices, rows: Sequence[int], known: Detection) -> Plane:
+    (drawn,) = draw(work, slices, rows, [work.mask.threshold], known=known)
     assert drawn.true is not None
     assert drawn.source is not None
     images = [np.rint(each * ONE).astype(np.uint16) for each in (drawn.ood_map, drawn.local, drawn.true)]

@@ -1,4 +1,7 @@
-"""Translate one volume: read → normalise → detect → branch → fuse → denormalise → write, a few slices at a time."""
+"""Translate one volume: read → normalise → detect → branch → fuse → denormalise → write, a few slices at a time.
+
+Where M is averaged through the slices, the detector sees all of them first.
+"""
 
 from __future__ import annotations
 
@@ -160,6 +163,11 @@ class TranslateWork(NetworkWork):
             "Device": self.device,
             "Saved": self.plan.saved,
         }
+
+    @property
+    def sees_all_first(self) -> bool:
+        """Whether M is averaged through the slices."""
+        return self.sample.mode == "local" and self.mask.through_plane_mm > 0
 
     def places(self) -> list[Source | None]:
         """Return the places of brain masks, OOD maps and references."""

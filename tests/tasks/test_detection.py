@@ -13,8 +13,12 @@ import torch
 
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.bundle import open_bundle
+from localdiff_cli.bundle.store import with_defaults
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.ood.detector import from_map
+from localdiff_cli.ood.through_plane import SUSPECTED
+from localdiff_cli.options import DetectorOptions
+from localdiff_cli.recipes.detector import mask_settings
 from localdiff_cli.tasks.detection import MaskSettings, VolumeShare, bind_map, detected, mask_of, slice_shares, volume_share
 from localdiff_cli.tasks.matching import reference_scale
 from localdiff_cli.tasks.slices import Chunk, chunks, prepare_settings
@@ -165,9 +169,9 @@ def test_a_slice_is_seen_in_the_light_of_its_neighbours_whatever_the_chunks(prep
         assert all(torch.equal(a, b) for k in whole for a, b in zip(parts[k], whole[k], strict=True))
 
 
-def test_a_slice_that_stands_alone_is_in_the_map_but_not_in_the_mask(prepared):
+def test_a_slice_that_stands_alone_is_a_suspicion_and_not_in_the_mask(prepared):
     found = found_in(prepared, 2, IN_CONTEXT, Marks({3}))
-    assert found[3][0].max() == 1
+    assert found[3][0].max() == pytest.approx(SUSPECTED)
     assert not any(mask.any() for _, mask in found.values())
     alone = found_in(prepared, 2, MaskSettings(0.2, 0, 0, peak=0.5), Marks({3}))
     assert alone[3][1].any()
@@ -177,6 +181,54 @@ def test_slices_that_are_seen_alone_are_given_as_they_are_read(prepared):
     detect = Marks({1})
     next(iter(detected(chunks(prepared, 2), detect, MaskSettings(0.2, 0, 0), 20.0)))
     assert len(detect.asked) == 1
+
+
+def test_nothing_is_detected_before_the_first_chunk_is_asked_for(prepared):
+    detect = Marks({1})
+    parts = detected(chunks(prepared, 2), detect, IN_CONTEXT, 20.0)
+    assert detect.asked == []
+    next(parts)
+    assert len(detect.asked) == 3
+
+
+def slices_numbered(*numbers):
+    shape = (len(numbers), 1, 48, 40)
+    return Chunk(numbers, tuple(range(len(numbers))), torch.zeros(shape), torch.ones(shape, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (5, 4, 3, 2, 1, 0)])
+def test_slices_may_be_stored_from_the_top_and_lie_any_distance_apart(order):
+    """Two marked slices of 5 mm are 10 mm of lesion, too little; of 20 mm they are enough."""
+    for step, sure in ((5.0, False), (20.0, True)):
+        masks = MaskSettings(0.2, 0, 0, peak=0.65, through_plane_mm=6.0)
+        parts = [slices_numbered(*order[:4]), slices_numbered(*order[4:])]
+        maps = {k: m for c, d in detected(parts, Marks({2, 3}), masks, step) for k, m in zip(c.numbers, d.ood_map, strict=True)}
+        assert [k for k in range(6) if (maps[k] >= 0.2).any()] == ([2, 3] if sure else [])
+        assert maps[2].max() == pytest.approx(1 if sure else SUSPECTED)
+
+
+def test_slices_without_brain_between_others_separate_them():
+    masks = MaskSettings(0.2, 0, 0, peak=0.65, through_plane_mm=5.0)
+    marked = {0, 1, 2, 9, 10}
+    found = {
+        k: float(m.max())
+        for c, d in detected([slices_numbered(0, 1, 2), slices_numbered(9, 10)], Marks(marked), masks, 5.0)
+        for k, m in zip(c.numbers, d.ood_map, strict=True)
+    }
+    assert found == dict.fromkeys(marked, 1.0)
+
+
+def test_average_and_peak_of_a_bundle_are_for_its_own_detector_alone(models_folder):
+    bundle = with_defaults(open_bundle(str(models_folder / "t1-to-t2")), {"through_plane_mm": 6.0, "peak": 0.65})
+    own = bundle.defaults.detector
+    another = {"patchcore": "segmenter"}.get(own, "patchcore")
+    for options, used in (
+        (DetectorOptions(), True), (DetectorOptions(detector=own), True), (DetectorOptions(map=Path("map.nii.gz")), False),
+        (DetectorOptions(detector_model="another"), False), (DetectorOptions(detector=another), False),
+    ):  # fmt: skip
+        masks = mask_settings(bundle, options)
+        assert (masks.through_plane_mm, masks.peak) == ((6.0, 0.65) if used else (0.0, 0.0))
+    assert mask_settings(bundle, DetectorOptions(map=Path("map.nii.gz"), through_plane_mm=3.0)).through_plane_mm == 3.0
 
 
 def test_a_volume_without_brain_has_nothing_to_be_seen_from_the_side():
