@@ -111,15 +111,27 @@ def to_mask(
     if open_mm < 0 or dilate_mm < 0 or min(spacing) <= 0:
         raise UsageError(f"radii {open_mm} and {dilate_mm} mm must be ≥ 0, spacing {spacing} mm must be > 0", code="mask-size")
     mask = ((ood_map >= threshold) & brain).cpu().numpy()
-    if peak > threshold:
-        mask = ndimage.binary_propagation(mask & (ood_map >= peak).cpu().numpy(), IN_PLANE, mask=mask)
-    opened = ndimage.binary_opening(mask, _disc(open_mm, spacing))
-    dilated = ndimage.binary_dilation(opened, _disc(dilate_mm, spacing))
-    return torch.from_numpy(dilated).to(brain.device) & brain
+    opening, dilation = _disc(open_mm, spacing), _disc(dilate_mm, spacing)
+    box = _box(mask, dilation)
+    if box is not None:  # everything happens around what is marked, mostly little of the slices
+        inside = mask[box]
+        if peak > threshold:
+            inside = ndimage.binary_propagation(inside & (ood_map >= peak).cpu().numpy()[box], IN_PLANE, mask=inside)
+        opened = ndimage.binary_opening(inside, opening)
+        mask[box] = ndimage.binary_dilation(opened, dilation)
+    return torch.from_numpy(mask).to(brain.device) & brain
 
 
 IN_PLANE = np.ones((1, 1, 3, 3), bool)
 """Neighbours that make one region of a slice: edges and corners, within the slice."""
+
+
+def _box(mask: np.ndarray, dilation: np.ndarray) -> tuple[slice, ...] | None:
+    """Where the pixels of a mask lie, with room for their dilation; None where there are none."""
+    (found,) = ndimage.find_objects(mask.astype(np.uint8), max_label=1)
+    if found is None:
+        return None
+    return tuple(slice(max(side.start - n // 2, 0), side.stop + n // 2) for side, n in zip(found, dilation.shape, strict=True))
 
 
 def _disc(radius_mm: float, spacing: tuple[float, float]) -> np.ndarray:

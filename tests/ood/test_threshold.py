@@ -193,3 +193,17 @@ def test_what_reaches_the_peak_outside_the_brain_keeps_nothing():
 def test_impossible_sizes_are_refused(open_mm, dilate_mm, spacing):
     with pytest.raises(UsageError, match="mm"):
         to_mask(*_blank()[:1], 0.5, _blank()[1], open_mm, dilate_mm, spacing)
+
+
+@pytest.mark.parametrize("peak", [0.0, 0.8])
+def test_a_mask_does_not_ask_how_much_of_the_slices_is_marked(peak):
+    chance = torch.Generator().manual_seed(0)
+    ood_map = torch.zeros(3, 1, 40, 30)
+    ood_map[1, 0, 3:9, 20:30] = torch.rand(6, 10, generator=chance)
+    ood_map[1, 0, 0:2, 0:2] = 0.9
+    brain = torch.ones(ood_map.shape, dtype=torch.bool)
+    alone = to_mask(ood_map, 0.4, brain, 1, 3, (1.0, 1.0), peak)
+    ood_map[0], ood_map[2] = 0.6, 0.9
+    assert torch.equal(to_mask(ood_map, 0.4, brain, 1, 3, (1.0, 1.0), peak)[1], alone[1])
+    assert alone[1].any()
+    assert not alone[[0, 2]].any()
