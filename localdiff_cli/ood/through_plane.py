@@ -38,7 +38,12 @@ def seen_from_the_side(ood_map: Tensor, brain: Tensor, sigma: float, peak: float
     ``ood_map`` ``(S, 1, H, W)`` in [0, 1], 0 outside ``brain``, bool; ``sigma`` > 0, standard deviation of the average in
     slices; a region is sure in which the average reaches ``peak``.
     """
-    own, inside = ood_map[:, 0].cpu().numpy(), brain[:, 0].cpu().numpy()
+    whole, everywhere = ood_map[:, 0].cpu().numpy(), brain[:, 0].cpu().numpy()
+    (found,) = ndimage.find_objects(everywhere.any(axis=0).astype(np.uint8), max_label=1)
+    if found is None:
+        return ood_map
+    box = (slice(None), *found)  # where some slice has brain
+    own, inside = whole[box], everywhere[box]
     average = averaged(own, inside, sigma)
     spread = np.clip((average - NOTHING) / (ALL - NOTHING), 0, 1)
     regions = (spread >= MARKED) & inside
@@ -46,8 +51,9 @@ def seen_from_the_side(ood_map: Tensor, brain: Tensor, sigma: float, peak: float
     shown = _shown(sure, own >= MARKED)
     outlined = ndimage.binary_propagation(shown & (own >= MARKED), IN_SLICE, mask=own >= MARKED)
     suspected = np.minimum(own, SUSPECTED)
-    seen = np.where(outlined, own, np.where(sure & ~shown, np.maximum(spread, suspected), suspected))
-    return torch.from_numpy(seen.astype(np.float32))[:, None].to(ood_map.device)
+    seen = np.zeros_like(whole)
+    seen[box] = np.where(outlined, own, np.where(sure & ~shown, np.maximum(spread, suspected), suspected))
+    return torch.from_numpy(seen)[:, None].to(ood_map.device)
 
 
 def _shown(sure: NDArray[np.bool_], marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
