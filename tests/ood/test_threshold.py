@@ -184,8 +184,9 @@ def test_a_region_stays_only_where_the_map_reaches_the_peak_in_the_same_slice():
 
 def test_what_reaches_the_peak_outside_the_brain_keeps_nothing():
     ood_map, brain = _blank()
-    ood_map[0, 0, 10:20, 10:20], ood_map[0, 0, 20, 20] = 0.3, 0.9
-    brain[0, 0, 20, 20] = False
+    ood_map[0, 0, 10:20, 10:20] = 0.3
+    ood_map[0, 0, 20, 20] = ood_map[0, 0, 15, 15] = 0.9
+    brain[0, 0, 20, 20] = brain[0, 0, 15, 15] = False
     assert not to_mask(ood_map, 0.2, brain, 0, 0, (1, 1), peak=0.5).any()
 
 
