@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from localdiff_cli.batch.discover import Item
@@ -95,5 +95,5 @@ class NetworkWork(ABC):
         slices, rows, columns = shape
         voxels = slices * rows * columns
         seconds = voxels * PREPARE_SECONDS_A_VOXEL + slices * ACTIVE_SHARE * self.seconds_a_slice
-        seen = BYTES_SIDE_VIEW * slices * int(np.prod(self.bundle.grid.shape)) if self.sees_all_first else 0
+        seen = BYTES_SIDE_VIEW * slices * math.prod(self.bundle.grid.shape) if self.sees_all_first else 0
         return Estimate(seconds, peak_megabytes() + (COPIES * 4 * voxels + seen) / 1e6)
