@@ -1,0 +1,104 @@
+"""Stand-in T2w volumes: who gets one, where it lies, and what its voxels are."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from examples.training.cohort import Person
+from examples.training.stand_in import StandInNetwork, main, make, stand_in_loss
+from tests.brains import write_brain
+
+
+def _folder(path: Path, people: dict[str, tuple[str, tuple[str, ...]]]) -> Path:
+    """People by name: split and contrasts."""
+    path.mkdir()
+    (path / "participants.tsv").write_text(
+        "participant_id\tsplit\tdisease\n" + "".join(f"{name}\t{split}\tglioma\n" for name, (split, _) in people.items())
+    )
+    for seed, (name, (_, contrasts)) in enumerate(people.items()):
+        for number, contrast in enumerate(contrasts):
+            write_brain(path / name / f"{name}_{contrast}.nii.gz", seed + 10 * number)
+    return path
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> list[Path]:
+    three = ("T1w", "FLAIR", "T2w")
+    first = _folder(tmp_path / "a", {"sub-1": ("train", three), "sub-2": ("val", three)})
+    others = {"sub-1": ("train", three), "sub-3": ("train", three[:2]), "sub-4": ("test", three[:2]), "sub-5": ("train", three[:1])}
+    return [first, _folder(tmp_path / "b", others)]
+
+
+def test_who_gets_a_stand_in(cohort, tmp_path, capsys):
+    out = tmp_path / "out"
+    main(["--learn", *map(str, cohort), "--make", *map(str, cohort), "--steps", "1", "--out", str(out)])
+    assert capsys.readouterr().out.strip().endswith(f"1 people learnt from, 1 stand-ins in {out}")
+    rows = list(csv.DictReader((out / "cohort.tsv").read_text().splitlines(), delimiter="\t"))
+    told = {row["name"]: row["target"] for row in rows}
+    assert sorted(told) == ["sub-1", "sub-2", "sub-3"]
+    assert told["sub-1"] == str(cohort[0] / "sub-1" / "sub-1_T2w.nii.gz")
+    assert told["sub-3"] == str(out / "sub-3_T2w.nii.gz")
+
+
+def test_a_stand_in_lies_where_the_t1w_lies_and_is_zero_outside_the_brain(cohort, tmp_path):
+    folder = cohort[1] / "sub-3"
+    person = Person("sub-3", "train", {"condition": folder / "sub-3_T1w.nii.gz", "target": folder / "sub-3_FLAIR.nii.gz"}, False)
+    stored = nib.load(make(person, lambda seen: 0 * seen[:, :1] + 0.25, tmp_path))
+    t1 = nib.load(person.files["condition"])
+    np.testing.assert_array_equal(stored.affine, t1.affine)
+    brain = t1.get_fdata() > 0
+    assert (stored.get_fdata()[~brain] == 0).all()
+    np.testing.assert_allclose(stored.get_fdata()[brain], 350, rtol=0.02)
+
+
+def test_the_network_is_given_t1w_first_then_flair(cohort, tmp_path):
+    folder = cohort[1] / "sub-3"
+    person = Person("sub-3", "train", {"condition": folder / "sub-3_T1w.nii.gz", "target": folder / "sub-3_FLAIR.nii.gz"}, False)
+    brain = nib.load(person.files["condition"]).get_fdata() > 0
+    by_channel = []
+    for channel in (0, 1):
+        out = tmp_path / str(channel)
+        out.mkdir()
+        by_channel.append(nib.load(make(person, lambda seen, c=channel: seen[:, c : c + 1], out)).get_fdata()[brain])
+    for contrast, made in zip(("T1w", "FLAIR"), by_channel, strict=True):
+        image = nib.load(folder / f"sub-3_{contrast}.nii.gz").get_fdata()[brain]
+        assert np.corrcoef(image, made)[0, 1] > 0.9
+    assert abs(np.corrcoef(*by_channel)[0, 1]) < 0.9
+
+
+class _Slices:
+    """Of one person: T1w 0.2, FLAIR 0.4, T2w 0.6 in the brain; the lesion's T2w is 0.8."""
+
+    def __init__(self) -> None:
+        self.t2 = type("T2w", (), {"lesion_pixels": np.array([100]), "condition": np.zeros(1)})
+
+    def planes(self, row: int) -> np.ndarray:
+        brain, lesion = np.zeros((2, 64, 64), np.float32)
+        brain[8:56, 8:56], lesion[24:40, 24:40] = 1, 1
+        return np.stack([0.2 * brain, 0.4 * brain, 0.6 * brain + 0.2 * lesion, brain, lesion])
+
+
+def test_a_lesion_counts_more_than_the_rest_of_the_brain():
+    loss = stand_in_loss([_Slices()], 4)
+
+    class Constant(torch.nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.value = value
+
+        def forward(self, seen: torch.Tensor) -> torch.Tensor:
+            return torch.where(seen[:, :1] > 0, self.value, 0.0)
+
+    brain_right, lesion_right = (float(loss(Constant(value), torch.Generator().manual_seed(0))) for value in (0.6, 0.8))
+    # By area the lesion is a ninth of the brain: counted alike, a wrong lesion would cost an eighth of a wrong rest.
+    assert 2 / 8 < brain_right / lesion_right < 4 / 8
+
+
+def test_the_network_keeps_the_grid():
+    assert StandInNetwork()(torch.rand(1, 2, 64, 48)).shape == (1, 1, 64, 48)
