@@ -5,8 +5,8 @@ both, by squared error, from the few people who have all three. A stand-in is fo
 
 ``python -m examples.training.stand_in --learn A… --make B… --out FOLDER`` where A and B are folders as in ``examples.training.cohort``;
 only people of the train split are learnt from, only people of the train and val splits get a stand-in. A person who is in several folders
-counts in the first. ``FOLDER/cohort.tsv`` is for ``localdiff fit``; a checkpoint and the prepared slices lie in ``FOLDER`` too, so that the
-same command goes on where it was stopped.
+is taken from the first that has the contrast. ``FOLDER/cohort.tsv`` is for ``localdiff fit``; a checkpoint and the prepared slices lie in
+``FOLDER`` too, so that a training that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from examples.training.cohort import Person, people, write_table
+from localdiff_cli.errors import UsageError
 from localdiff_cli.startup import load_monai
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
 from localdiff_cli.training.loop import LoopSettings, LossOf, Progress, train
@@ -35,8 +36,9 @@ from localdiff_cli.volumes.reader import open_volume
 
 FEATURES = (48, 48, 96, 128, 192, 48)
 LESION_SHARE = 0.6
-"""Of the slices of a person with a mask, so many show the lesion."""
+"""At least this share of the slices drawn of a person with a lesion show it."""
 LEAST_PIXELS = 40
+"""Slices with less lesion than this are no example of one."""
 LESION_WEIGHT, BACKGROUND_WEIGHT = 3.0, 0.02
 AUGMENT = AugmentSettings(rotation=12.0, scale=0.2, contrast=0.25, gamma=0.2)
 
@@ -92,13 +94,19 @@ def stand_in_loss(found: Sequence[Three], batch_size: int) -> LossOf:
     return loss_of
 
 
-def learn(found: Sequence[Person], work: Path, loop: LoopSettings) -> nn.Module:
-    """Return the network that learnt from these people; ``work`` keeps their slices and its checkpoint."""
+def learn(found: Sequence[Person], work: Path, loop: LoopSettings) -> tuple[nn.Module, int]:
+    """Return the network and of how many of these people it learnt; ``work`` keeps their slices and its checkpoint.
+
+    Raise :class:`UsageError` where nobody has all three contrasts.
+    """
     by_contrast = [_slices(found, contrast, work) for contrast in ("T2w", "FLAIR")]
     complete = [Three(t2, by_contrast[1][name]) for name, t2 in sorted(by_contrast[0].items()) if name in by_contrast[1]]
+    if not complete:
+        raise UsageError("--learn: found nobody of the train split with T1w, FLAIR and T2w that can be used; expected at least one person")
     torch.manual_seed(loop.seed)
     identity = {"people": [[three.t2.name, three.t2.digest, three.flair.digest] for three in complete]}
-    return train(StandInNetwork(), stand_in_loss(complete, loop.batch_size), loop, work / "stand-in.pt", _say, identity=identity)[0]
+    loss_of = stand_in_loss(complete, loop.batch_size)
+    return train(StandInNetwork(), loss_of, loop, work / "stand-in.pt", _say, identity=identity)[0], len(complete)
 
 
 def _say(progress: Progress) -> None:
@@ -144,6 +152,14 @@ def _everybody(folders: Sequence[Path], target: str, exclude: frozenset[str]) ->
     return list(found.values())
 
 
+def _known_names(folders: Sequence[Path], names: Sequence[str]) -> frozenset[str]:
+    """The names; raises :class:`UsageError` where one is nobody's in these folders."""
+    everybody = {person.name for folder in folders for person in people(folder, "T1w", "T2w", frozenset())}
+    if unknown := sorted(set(names) - everybody):
+        raise UsageError(f"--exclude {', '.join(unknown)}: found nobody of that name; expected people of --learn or --make")
+    return frozenset(names)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the network, make the stand-ins and write the training table of both."""
     parser = argparse.ArgumentParser(description="Stand-in T2w volumes from T1w and FLAIR.")
@@ -155,15 +171,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
-    exclude = frozenset(args.exclude)
+    exclude = _known_names([*args.learn, *args.make], args.exclude)
     known = _everybody(args.learn, "T2w", exclude)
     complete = [p for p in known if p.split == "train" and p.files["target"].with_name(f"{p.name}_FLAIR.nii.gz").is_file()]
-    network = learn(complete, args.out, LoopSettings(steps=args.steps, rate=1.5e-3, precision=args.precision))
+    network, learnt_from = learn(complete, args.out, LoopSettings(steps=args.steps, rate=1.5e-3, precision=args.precision))
     names = {p.name for p in known}
     wanted = [p for p in _everybody(args.make, "FLAIR", exclude) if p.split != "test" and p.name not in names]
     made = [replace(p, files=p.files | {"target": make(p, network, args.out)}) for p in wanted]
     write_table([*known, *made], args.out / "cohort.tsv")
-    print(f"{len(complete)} people learnt from, {len(made)} stand-ins in {args.out}")
+    print(f"{learnt_from} people learnt from, {len(made)} stand-ins in {args.out}")
 
 
 if __name__ == "__main__":

@@ -69,6 +69,9 @@ def _made(part: str, account: dict[str, Any]) -> str:
     if "start" in account:
         start, seen = account["start"], account["start"]["patients"]
         lines.append(f"- started from the {start['part']} of {start['bundle']}, which learnt from ({len(seen)}): {', '.join(seen)}")
+    if "between" in account:
+        share = account["between"]["share"]
+        lines.append(f"- weights: {1 - share:g} of those at its start and {share:g} of those at its end")
     for split, names in account["patients"].items():
         lines.append(f"- {split} ({len(names)}): {', '.join(names)}")
     return "\n".join(lines)

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from examples.training.cohort import Person
-from examples.training.stand_in import StandInNetwork, main, make, stand_in_loss
+from examples.training.stand_in import StandInNetwork, Three, main, make, stand_in_loss
+from localdiff_cli.errors import UsageError
+from localdiff_cli.training.slices import PatientSlices
 from tests.brains import write_brain
 
 
@@ -44,6 +46,25 @@ def test_who_gets_a_stand_in(cohort, tmp_path, capsys):
     assert sorted(told) == ["sub-1", "sub-2", "sub-3"]
     assert told["sub-1"] == str(cohort[0] / "sub-1" / "sub-1_T2w.nii.gz")
     assert told["sub-3"] == str(out / "sub-3_T2w.nii.gz")
+
+
+def test_a_name_to_leave_out_must_be_somebodys(cohort, tmp_path):
+    with pytest.raises(UsageError, match="--exclude sub-9: found nobody of that name"):
+        main(["--learn", str(cohort[0]), "--make", str(cohort[1]), "--exclude", "sub-9", "--out", str(tmp_path / "out")])
+
+
+def test_who_is_left_out_is_neither_learnt_from_nor_given_a_stand_in(cohort, tmp_path):
+    with pytest.raises(UsageError, match="found nobody of the train split"):
+        main(["--learn", str(cohort[0]), "--make", str(cohort[1]), "--exclude", "sub-1", "--out", str(tmp_path / "out")])
+
+
+def test_the_planes_of_a_person_are_t1w_flair_t2w_brain_and_lesion():
+    def slices(condition, target):
+        images = (np.full((1, 2, 2), value * 65535, np.uint16) for value in (condition, target))
+        return PatientSlices("sub-1", "train", *images, np.ones((1, 2, 2), bool), np.zeros((1, 2, 2), bool), masked=True)
+
+    planes = Three(slices(0.25, 0.75), slices(0.25, 0.5)).planes(0)
+    np.testing.assert_allclose(planes[:, 0, 0], [0.25, 0.5, 0.75, 1, 0], atol=1e-4)
 
 
 def test_a_stand_in_lies_where_the_t1w_lies_and_is_zero_outside_the_brain(cohort, tmp_path):
