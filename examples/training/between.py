@@ -18,7 +18,7 @@ from torch import Tensor
 from localdiff_cli.bundle import Bundle, copy_bundle, drop_parts, open_bundle, read_metadata, save_bundle
 from localdiff_cli.bundle.card import card
 from localdiff_cli.bundle.load import load_tensors
-from localdiff_cli.bundle.store import CALIBRATION
+from localdiff_cli.bundle.schema import CALIBRATION
 from localdiff_cli.errors import UsageError
 
 PARTS = ("translator", "expert")

@@ -10,7 +10,7 @@ import torch
 from examples.training.between import between, main
 from localdiff_cli.bundle import open_bundle, read_metadata, save_bundle
 from localdiff_cli.bundle.load import load_tensors
-from localdiff_cli.bundle.store import CALIBRATION
+from localdiff_cli.bundle.schema import CALIBRATION
 from localdiff_cli.errors import UsageError
 from tests.bundles import add_interval
 
