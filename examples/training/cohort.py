@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from localdiff_cli.errors import UsageError
 
 COLUMNS = ("name", "condition", "target", "mask", "brain", "split")
 
@@ -47,6 +49,14 @@ def _first(stem: Path, suffixes: tuple[str, ...]) -> Path | None:
     return next((path for suffix in suffixes if (path := Path(f"{stem}_{suffix}.nii.gz")).is_file()), None)
 
 
+def left_out(folders: Sequence[Path], condition: str, names: Sequence[str]) -> frozenset[str]:
+    """Return the names to leave out; raise :class:`UsageError` where one is nobody's in these folders."""
+    everybody = {person.name for folder in folders for person in people(folder, condition, condition, frozenset())}
+    if unknown := sorted(set(names) - everybody):
+        raise UsageError(f"--exclude {', '.join(unknown)}: found nobody of that name; expected people of {', '.join(map(str, folders))}")
+    return frozenset(names)
+
+
 def write_table(found: list[Person], out: Path) -> None:
     """The TSV that ``localdiff fit --data`` reads; absolute paths."""
     with out.open("w", newline="", encoding="utf-8") as handle:
@@ -56,7 +66,7 @@ def write_table(found: list[Person], out: Path) -> None:
             writer.writerow([p.name, *(str(p.files[c].resolve()) if c in p.files else "" for c in COLUMNS[1:-1]), p.split])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table and print the options that name the lesion-free people."""
     parser = argparse.ArgumentParser(description="One training table of people of several kinds.")
     parser.add_argument("data", nargs="+", type=Path, help="folders with participants.tsv")
@@ -65,8 +75,9 @@ def main() -> None:
     parser.add_argument("--exclude", action="append", default=[], help="a person to leave out; repeatable")
     parser.add_argument("--only-with-target", action="store_true", help="leave out people without the target contrast")
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    found = [p for folder in args.data for p in people(folder, args.condition, args.target, frozenset(args.exclude))]
+    args = parser.parse_args(arguments)
+    exclude = left_out(args.data, args.condition, args.exclude)
+    found = [p for folder in args.data for p in people(folder, args.condition, args.target, exclude)]
     found = [p for p in found if not args.only_with_target or "target" in p.files]
     write_table(found, args.out)
     print(" ".join(f"--healthy {p.name}" for p in found if p.lesion_free))

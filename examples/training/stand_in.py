@@ -22,23 +22,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from examples.training.cohort import Person, people, write_table
+from examples.training.cohort import Person, left_out, people, write_table
 from localdiff_cli.errors import UsageError
 from localdiff_cli.startup import load_monai
 from localdiff_cli.training.augment import AugmentSettings, place, recontrast
+from localdiff_cli.training.expert import MIN_LESION_PIXELS
 from localdiff_cli.training.loop import LoopSettings, LossOf, Progress, train
 from localdiff_cli.training.pairs import Pair
-from localdiff_cli.training.slices import PatientSlices, load_slices
+from localdiff_cli.training.slices import PatientSlices, as_contrast, load_slices
 from localdiff_cli.volumes.brain import Brain, brain_from_file
-from localdiff_cli.volumes.intensity import WINDOWS
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import open_volume
 
 FEATURES = (48, 48, 96, 128, 192, 48)
 LESION_SHARE = 0.6
 """At least this share of the slices drawn of a person with a lesion show it."""
-LEAST_PIXELS = 40
-"""Slices with less lesion than this are no example of one."""
 LESION_WEIGHT, BACKGROUND_WEIGHT = 3.0, 0.02
 AUGMENT = AugmentSettings(rotation=12.0, scale=0.2, contrast=0.25, gamma=0.2)
 
@@ -75,7 +73,7 @@ class Three:
 
 def stand_in_loss(found: Sequence[Three], batch_size: int) -> LossOf:
     """Return the loss of one step: squared error in the brain; people are drawn alike, lesions count more."""
-    with_lesion = [np.flatnonzero(three.t2.lesion_pixels >= LEAST_PIXELS) for three in found]
+    with_lesion = [np.flatnonzero(three.t2.lesion_pixels >= MIN_LESION_PIXELS) for three in found]
 
     def drawn(generator: torch.Generator) -> np.ndarray:
         who = int(torch.randint(len(found), (1,), generator=generator))
@@ -139,7 +137,7 @@ def make(person: Person, network: Callable[[Tensor], Tensor], out: Path) -> Path
 def _prepared(person: Person, contrast: str, brain: Brain | None) -> Prepared:
     volume = open_volume(person.files["condition"].with_name(f"{person.name}_{contrast}.nii.gz"))
     known = brain or (brain_from_file(person.files["brain"], volume) if "brain" in person.files else None)
-    return prepare(volume, replace(PrepareSettings(), window=WINDOWS[contrast]), brain=known)
+    return prepare(volume, as_contrast(contrast, PrepareSettings()), brain=known)
 
 
 def _everybody(folders: Sequence[Path], target: str, exclude: frozenset[str]) -> list[Person]:
@@ -150,14 +148,6 @@ def _everybody(folders: Sequence[Path], target: str, exclude: frozenset[str]) ->
             if "target" in person.files:
                 found.setdefault(person.name, person)
     return list(found.values())
-
-
-def _known_names(folders: Sequence[Path], names: Sequence[str]) -> frozenset[str]:
-    """The names; raises :class:`UsageError` where one is nobody's in these folders."""
-    everybody = {person.name for folder in folders for person in people(folder, "T1w", "T2w", frozenset())}
-    if unknown := sorted(set(names) - everybody):
-        raise UsageError(f"--exclude {', '.join(unknown)}: found nobody of that name; expected people of --learn or --make")
-    return frozenset(names)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -171,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
-    exclude = _known_names([*args.learn, *args.make], args.exclude)
+    exclude = left_out([*args.learn, *args.make], "T1w", args.exclude)
     known = _everybody(args.learn, "T2w", exclude)
     complete = [p for p in known if p.split == "train" and p.files["target"].with_name(f"{p.name}_FLAIR.nii.gz").is_file()]
     network, learnt_from = learn(complete, args.out, LoopSettings(steps=args.steps, rate=1.5e-3, precision=args.precision))

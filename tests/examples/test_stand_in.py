@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from examples.training.cohort import Person
+from examples.training.cohort import main as write_cohort
 from examples.training.stand_in import StandInNetwork, Three, main, make, stand_in_loss
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.slices import PatientSlices
@@ -51,6 +52,14 @@ def test_who_gets_a_stand_in(cohort, tmp_path, capsys):
 def test_a_name_to_leave_out_must_be_somebodys(cohort, tmp_path):
     with pytest.raises(UsageError, match="--exclude sub-9: found nobody of that name"):
         main(["--learn", str(cohort[0]), "--make", str(cohort[1]), "--exclude", "sub-9", "--out", str(tmp_path / "out")])
+
+
+def test_the_table_of_a_cohort_checks_the_names_too(cohort, tmp_path):
+    out = tmp_path / "cohort.tsv"
+    with pytest.raises(UsageError, match="--exclude sub-9: found nobody of that name"):
+        write_cohort([*map(str, cohort[1:]), "--exclude", "sub-9", "--out", str(out)])
+    write_cohort([*map(str, cohort[1:]), "--exclude", "sub-3", "--out", str(out)])
+    assert [row["name"] for row in csv.DictReader(out.read_text().splitlines(), delimiter="\t")] == ["sub-1", "sub-4", "sub-5"]
 
 
 def test_who_is_left_out_is_neither_learnt_from_nor_given_a_stand_in(cohort, tmp_path):
