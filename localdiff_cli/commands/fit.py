@@ -125,6 +125,7 @@ def fit_translator(options: FitOptions, train: TrainOptions, own: TranslatorFit)
         None if own.start is None else _start(own.start),
         around_lesions=own.around_lesions,
         first=own.first_share,
+        invented=own.invented_weight,
     )
     job.say(f"wrote {bundle.path}")
     return EXIT_OK
@@ -196,7 +197,10 @@ def fit_expert(options: FitOptions, train: TrainOptions, own: ExpertFit) -> int:
     by_map = None if own.told is None else expert.Told(ToldSettings(healthy_share=own.healthy_share), _finder(own.told, bundle))
     first = None if own.start is None else Start(open_bundle(own.start), "expert")
     job = _job(alike, train)
-    made = expert.fit_expert(job, bundle, regions, own.patients, AugmentSettings(), _loop(train), defaults, by_map, first)
+    made = expert.fit_expert(
+        job, bundle, regions, own.patients, AugmentSettings(), _loop(train), defaults, by_map, first,
+        invented=own.invented_weight, erased=own.erased_weight,
+    )  # fmt: skip
     job.say(f"wrote {made.path}")
     return EXIT_OK
 

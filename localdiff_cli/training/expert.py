@@ -29,6 +29,7 @@ from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.training.augment import AugmentSettings, grown, place, random_blob, recontrast
+from localdiff_cli.training.harm import HarmSettings, harm_penalty, harm_settings
 from localdiff_cli.training.job import FitJob, Start, check_held_out, identity, present, progress, save_drawing, version
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.slices import PatientSlices
@@ -66,9 +67,11 @@ def lesion_slices(patients: list[PatientSlices], most: int | None) -> ChosenSlic
 
 
 def expert_loss(
-    lesions: ChosenSlices, healthy: ChosenSlices, schedule: Schedule, augment: AugmentSettings, regions: RegionSettings, batch_size: int
-) -> LossOf:
-    """Return the loss of one step: squared error of the prediction where condition and target are restricted to a region."""
+    lesions: ChosenSlices, healthy: ChosenSlices, schedule: Schedule, augment: AugmentSettings, regions: RegionSettings, batch_size: int,
+    harm: HarmSettings | None = None,
+) -> LossOf:  # fmt: skip
+    """Return the loss of one step: squared error of the prediction where condition and target are restricted to a region.
+    ``harm``: what an invented and an erased lesion cost beyond it."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         is_healthy = (torch.rand(batch_size, generator=generator) < regions.healthy_share).view(-1, 1, 1, 1)
@@ -78,7 +81,8 @@ def expert_loss(
         inside = (brain > 0.5).float()
         condition = recontrast(condition, inside, augment, generator)
         region = inside * draw_regions((lesion > 0.5).float(), is_healthy, regions, generator)
-        return denoising_loss(network, schedule, condition * region, target.clamp(0, 1) * region, region, generator)
+        penalty = harm_penalty(harm or HarmSettings(), (lesion > 0.5).float())
+        return denoising_loss(network, schedule, condition * region, target.clamp(0, 1) * region, region, generator, penalty=penalty)
 
     return loss_of
 
@@ -105,17 +109,19 @@ class Told:
 
 def fit_expert(
     job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
-    told: Told | None = None, start: Start | None = None,
+    told: Told | None = None, start: Start | None = None, *, invented: float = 0.0, erased: float = 0.0,
 ) -> Bundle:  # fmt: skip
     """Teach a copy of the base's network the regions around lesions of ``most`` patients, and healthy ones; write the bundle.
 
     With ``told`` it sees the whole condition and the map instead (training/told.py). It begins as the expert of ``start``
-    where that is given, else as the base's translator. Raise :class:`UsageError` for another translator than the base's in
-    the bundle to add to, or an expert of another kind in ``start``.
+    where that is given, else as the base's translator. ``invented``, ``erased``: what harm costs (training/harm.py). Raise
+    :class:`UsageError` for another translator than the base's in the bundle to add to, or an expert of another kind in
+    ``start``.
     """
     own, its = base.metadata["files"].get(TRANSLATOR), present(job).get("files", {}).get(TRANSLATOR)
     if job.out.exists() and its != own:
         raise UsageError(f"--out {job.out}: is not {base.name}; give the base's own folder, or a new one for a copy with the expert")
+    harm = harm_settings(base.target.contrast, schedule_of(base).prediction, invented, erased)
     patients = job.patients()
     if start is not None:
         check_held_out(patients, start.account)
@@ -124,11 +130,11 @@ def fit_expert(
     model, schedule = _first_expert(base, told is not None, start, job.device).requires_grad_(True), schedule_of(base)
     taught: RegionSettings | ToldSettings = regions if told is None else told.settings
     if told is None:
-        loss = expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size)
+        loss = expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size, harm)
     else:
         finder = load_segmenter(told.finder, job.device)
         find = partial(_found_map, finder, job.device)
-        loss = told_loss(lesions, healthy, schedule, augment, told.settings, find, loop.batch_size)
+        loss = told_loss(lesions, healthy, schedule, augment, told.settings, find, loop.batch_size, harm)
     checkpoint = job.work / f"{job.out.name}-expert.pt"
     average, curve = train(
         model,
@@ -139,7 +145,8 @@ def fit_expert(
         None,
         identity([*lesions.patients, *healthy.patients], regions=taught, augment=augment)
         | {"base": base.metadata["files"][TRANSLATOR]}
-        | ({} if start is None else {"start": start.account["weights"]}),
+        | ({} if start is None else {"start": start.account["weights"]})
+        | harm.account(),
         job.team,
     )
     account = {
@@ -147,7 +154,7 @@ def fit_expert(
         "regions": asdict(taught), "maps": None if told is None else f"{told.finder.name} {told.finder.hash}", "slices": lesions.count,
         "healthy_slices": healthy.count,
         "patients": {"train": [p.name for p in lesions.patients]}, "curve": curve, "monai": version("monai"), "torch": torch.__version__,
-    } | ({} if start is None else {"start": start.account})  # fmt: skip
+    } | ({} if start is None else {"start": start.account}) | harm.account()  # fmt: skip
     if job.out.resolve() != base.path.resolve() and job.team.rank == 0:
         copy_bundle(base, job.out)
     described = {"patients": len(lesions.patients), "healthy_share": taught.healthy_share, "told": told is not None}

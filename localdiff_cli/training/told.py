@@ -16,6 +16,7 @@ from torch.nn.functional import avg_pool2d
 
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.training.augment import AugmentSettings, grown, place, random_blob, recontrast
+from localdiff_cli.training.harm import HarmSettings, harm_penalty
 from localdiff_cli.training.loop import LossOf
 from localdiff_cli.training.translator import Drawable, first_or_any
 
@@ -39,10 +40,10 @@ class ToldSettings:
 
 def told_loss(
     lesions: Drawable, healthy: Drawable, schedule: Schedule, augment: AugmentSettings, settings: ToldSettings, find: Finder,
-    batch_size: int,
+    batch_size: int, harm: HarmSettings | None = None,
 ) -> LossOf:  # fmt: skip
     """Return the loss of one step: squared error of the prediction, given c and M, weighted towards the region of M and the
-    lesion."""
+    lesion. ``harm``: what an invented and an erased lesion cost beyond it."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         is_healthy = (torch.rand(batch_size, generator=generator) < settings.healthy_share).view(-1, 1, 1, 1)
@@ -60,7 +61,11 @@ def told_loss(
         noise = torch.randn(x0.shape, generator=generator)
         x0, noise, t, weight = (tensor.to(device) for tensor in (x0, noise, t, weight))
         predicted = network(schedule.add_noise(x0, noise, t), torch.cat([condition, ood_map], dim=1).to(device), t)
-        return (weight * (predicted - schedule.training_target(x0, noise, t)).square()).sum() / weight.sum()
+        cost = (predicted - schedule.training_target(x0, noise, t)).square()
+        penalty = harm_penalty(harm or HarmSettings(), lesion)
+        if penalty is not None:
+            cost = cost + penalty(predicted, x0)
+        return (weight * cost).sum() / weight.sum()
 
     return loss_of
 

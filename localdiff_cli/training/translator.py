@@ -17,6 +17,7 @@ from localdiff_cli.diffusion.network import BACKGROUND, NetworkSettings, Transla
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings, grown, place, recontrast, restrict_regions
+from localdiff_cli.training.harm import HarmSettings, Penalty, harm_penalty, harm_settings
 from localdiff_cli.training.job import (
     FitJob,
     Start,
@@ -102,11 +103,14 @@ def draw(slices: ChosenSlices, n: int, generator: torch.Generator) -> tuple[Tens
     return condition, target, brain, lesion
 
 
-def translator_loss(slices: Drawable, schedule: Schedule, augment: AugmentSettings, batch_size: int, first: float = 0.0) -> LossOf:
+def translator_loss(
+    slices: Drawable, schedule: Schedule, augment: AugmentSettings, batch_size: int, first: float = 0.0, harm: HarmSettings | None = None
+) -> LossOf:
     """Return the loss of one step: squared error of the network's prediction at random timesteps, lesions and a margin left
     out.
 
     ``first``: share of the timesteps that are the last one, T − 1, at which the network sees noise and the condition alone.
+    ``harm``: what an invented lesion costs beyond its squared error.
     """
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
@@ -115,19 +119,21 @@ def translator_loss(slices: Drawable, schedule: Schedule, augment: AugmentSettin
         counted = 1 - grown((lesion > 0).float(), MARGIN)
         condition = recontrast(condition, inside, augment, generator)
         condition, target = restrict_regions(condition, target.clamp(0, 1) * inside, augment, generator)
-        return denoising_loss(network, schedule, condition, target, inside, generator, counted, first)
+        penalty = harm_penalty(harm or HarmSettings(), torch.zeros_like(lesion))
+        return denoising_loss(network, schedule, condition, target, inside, generator, counted, first, penalty)
 
     return loss_of
 
 
 def denoising_loss(
     network: nn.Module, schedule: Schedule, condition: Tensor, target: Tensor, inside: Tensor, generator: torch.Generator,
-    counted: Tensor | None = None, first: float = 0.0,
+    counted: Tensor | None = None, first: float = 0.0, penalty: Penalty | None = None,
 ) -> Tensor:  # fmt: skip
     """Return the squared error of the prediction at random timesteps; images ``(N, 1, H, W)`` in [0, 1], little weight off
     ``inside``.
 
     ``counted``: weights from 0 to 1 of the same shape; None counts every pixel. ``first``: see :func:`first_or_any`.
+    ``penalty``: what a pixel costs beyond its squared error (training/harm.py); the network must predict x_0.
     """
     device = next(network.parameters()).device
     x0 = 2 * target - 1
@@ -138,7 +144,10 @@ def denoising_loss(
     weight = BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * inside
     if counted is not None:
         weight = weight * counted.to(device)
-    return (weight * (predicted - schedule.training_target(x0, noise, t)).square()).sum() / weight.sum()
+    cost = (predicted - schedule.training_target(x0, noise, t)).square()
+    if penalty is not None:
+        cost = cost + penalty(predicted, x0)
+    return (weight * cost).sum() / weight.sum()
 
 
 def stratified_times(n: int, timesteps: int, generator: torch.Generator) -> Tensor:
@@ -225,14 +234,16 @@ def _picture(path: Path, mosaic: NDArray[Any]) -> None:
 
 def fit_translator(
     job: FitJob, network: NetworkSettings, schedule: Schedule, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
-    start: Start | None = None, *, around_lesions: bool = False, first: float = 0.0,
+    start: Start | None = None, *, around_lesions: bool = False, first: float = 0.0, invented: float = 0.0,
 ) -> Bundle:  # fmt: skip
     """Train the conditional diffusion network on lesion-free slices and write the bundle; random weights without ``start``.
 
     ``around_lesions``: on the other slices too, their lesions left out of the loss. ``first``: share of the timesteps that are
-    the last. Raise :class:`UsageError` where the network or schedule of ``start`` is another.
+    the last. ``invented``: what inventing a lesion costs (training/harm.py). Raise :class:`UsageError` where the network or
+    schedule of ``start`` is another.
     """
     check_out(job, "translate")
+    harm = harm_settings(job.contrasts[1] or "", schedule.prediction, invented)
     model = _first_network(network, schedule, loop.seed, start, job.device)
     begun = {} if start is None else {"start": start.account}
     patients = job.patients()
@@ -242,10 +253,10 @@ def fit_translator(
     watched, which = (healthy_slices(patients, "val"), HELD_OUT) if any(p.split == "val" for p in patients) else (used, "training")
     job.say(f"{used.count} {'' if around_lesions else 'lesion-free '}slices of {len(used.patients)} patients")
     checkpoint = job.work / f"{job.out.name}-translator.pt"
-    slices_and_times = {"around_lesions": around_lesions, "first": first}
+    slices_and_times = {"around_lesions": around_lesions, "first": first} | harm.account()
     average, curve = train(
         model,
-        translator_loss(used, schedule, augment, loop.batch_size, first),
+        translator_loss(used, schedule, augment, loop.batch_size, first, harm),
         loop,
         checkpoint,
         progress(job),
