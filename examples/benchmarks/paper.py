@@ -31,6 +31,7 @@ from examples.benchmarks import (
     steps,
     subtle,
     texture,
+    unlabelled,
 )
 from examples.benchmarks.table import Table, save, to_markdown
 from localdiff_cli.batch.report import recorded_arguments
@@ -51,6 +52,7 @@ PARTS = {
     "quantile": Part("Bands by a network of their own", quantile.measure),
     "mri": Part("Does the lesion survive?", partial(rows.measure, "mri")),
     "detectors": Part("Which detector", detectors.measure),
+    "unlabelled": Part("Which detector, without a single lesion label", unlabelled.measure),
     "fusion": Part("Branching and fusion", partial(rows.measure, "fusion")),
     "steps": Part("What each step knows", steps.measure),
     "wrong-map": Part("A wrong OOD map", partial(rows.measure, "wrong-map")),
