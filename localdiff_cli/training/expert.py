@@ -129,12 +129,7 @@ def fit_expert(
     job.say(f"{lesions.count} slices with lesions of {len(lesions.patients)} patients; {healthy.count} without")
     model, schedule = _first_expert(base, told is not None, start, job.device).requires_grad_(True), schedule_of(base)
     taught: RegionSettings | ToldSettings = regions if told is None else told.settings
-    if told is None:
-        loss = expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size, harm)
-    else:
-        finder = load_segmenter(told.finder, job.device)
-        find = partial(_found_map, finder, job.device)
-        loss = told_loss(lesions, healthy, schedule, augment, told.settings, find, loop.batch_size, harm)
+    loss = _loss(job, regions, told, harm, (lesions, healthy), schedule, augment, loop.batch_size)
     checkpoint = job.work / f"{job.out.name}-expert.pt"
     average, curve = train(
         model,
@@ -160,6 +155,17 @@ def fit_expert(
     described = {"patients": len(lesions.patients), "healthy_share": taught.healthy_share, "told": told is not None}
     metadata = {"expert": described, "defaults": asdict(defaults), "training": {"expert": account}}
     return save_drawing(job, metadata, EXPERT, average.state_dict())
+
+
+def _loss(
+    job: FitJob, regions: RegionSettings, told: Told | None, harm: HarmSettings, slices: tuple[ChosenSlices, ChosenSlices],
+    schedule: Schedule, augment: AugmentSettings, batch_size: int,
+) -> LossOf:  # fmt: skip
+    """The loss of an expert that sees its region, or that is told; ``slices`` with lesions and without."""
+    if told is None:
+        return expert_loss(*slices, schedule, augment, regions, batch_size, harm)
+    find = partial(_found_map, load_segmenter(told.finder, job.device), job.device)
+    return told_loss(*slices, schedule, augment, told.settings, find, batch_size, harm)
 
 
 def _found_map(finder: LesionNetwork, device: torch.device, condition: Tensor, brain: Tensor) -> Tensor:
