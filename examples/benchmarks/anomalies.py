@@ -23,11 +23,15 @@ from localdiff_cli.training.hard_negatives import blur
 from localdiff_cli.training.loop import LossOf
 from localdiff_cli.training.segmenter import LesionLoss, lesion_loss
 
-RADII = (2.0, 14.0)
-"""Pixels of a spot, evenly spread over the logarithm: 4 to 28 mm on a grid of 2 mm."""
+RADII = (3.0, 20.0)
+"""Pixels of a spot, evenly spread over the logarithm: 6 to 40 mm on a grid of 2 mm."""
+SPOTS = 3
+"""At most so many spots are changed in a slice, each in a way of its own."""
+LEAST_BRAIN = 0.25
+"""Slices with less brain than this share of the person's largest one are not learnt from."""
 CHANGED = 0.015
 """A pixel of a spot is an anomaly where the image has changed by more than this nearby."""
-WHOLE = 0.4
+WHOLE = 0.3
 """Share of the slices that are left as they are."""
 
 Corruption = Callable[[Tensor, Tensor, Tensor, torch.Generator], Tensor]
@@ -107,16 +111,21 @@ CORRUPTIONS: tuple[Corruption, ...] = (shifted, foreign, textured, smooth, pushe
 
 
 def corrupted(images: Tensor, brain: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return the images with a spot changed in most of them, and where, ``(N, 1, H, W)`` of 0 and 1."""
-    spot, middles = spots(brain, generator)
-    kind = torch.randint(len(CORRUPTIONS), (len(images),), generator=generator).view(-1, 1, 1, 1)
-    changed = images
-    for number, corruption in enumerate(CORRUPTIONS):
-        changed = torch.where(kind == number, corruption(images, spot, middles, generator), changed)
-    spot = spot * (torch.rand(len(images), generator=generator) >= WHOLE).float().view(-1, 1, 1, 1)
-    result = (images + spot * (changed - images)).clamp(0, 1) * brain
-    nearby = avg_pool2d((result - images * brain).abs(), 5, 1, 2)
-    return result, ((spot > 0.5) & (nearby > CHANGED)).float() * brain
+    """Return the images with up to ``SPOTS`` spots changed in most of them, and where, ``(N, 1, H, W)`` of 0 and 1."""
+    whole = torch.rand(len(images), generator=generator) < WHOLE
+    images, anomaly = images * brain, torch.zeros_like(images)
+    for count in range(SPOTS):
+        left = whole | (torch.rand(len(images), generator=generator) < count / SPOTS)
+        spot, middles = spots(brain, generator)
+        spot = spot * (~left).float().view(-1, 1, 1, 1)
+        kind = torch.randint(len(CORRUPTIONS), (len(images),), generator=generator).view(-1, 1, 1, 1)
+        changed = images
+        for number, corruption in enumerate(CORRUPTIONS):
+            changed = torch.where(kind == number, corruption(images, spot, middles, generator), changed)
+        result = (images + spot * (changed - images)).clamp(0, 1) * brain
+        nearby = avg_pool2d((result - images).abs(), 5, 1, 2)
+        anomaly, images = torch.maximum(anomaly, ((spot > 0.5) & (nearby > CHANGED)).float() * brain), result
+    return images, anomaly
 
 
 def anomaly_loss(people: Sequence[tuple[NDArray[np.uint16], NDArray[np.bool_]]], augment: AugmentSettings, batch_size: int) -> LossOf:
@@ -124,17 +133,20 @@ def anomaly_loss(people: Sequence[tuple[NDArray[np.uint16], NDArray[np.bool_]]],
 
     ``people``: condition ``(S, H, W)``, 65535 = 1.0, and brain of each.
     """
+    areas = [brain.sum(axis=(1, 2)) for _, brain in people]
+    used = [np.flatnonzero(area >= LEAST_BRAIN * area.max()) for area in areas]
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         drawn = []
         for _ in range(batch_size):
-            condition, brain = people[int(torch.randint(len(people), (1,), generator=generator))]
-            row = int(torch.randint(len(condition), (1,), generator=generator))
+            who = int(torch.randint(len(people), (1,), generator=generator))
+            row = int(used[who][int(torch.randint(len(used[who]), (1,), generator=generator))])
+            condition, brain = people[who]
             drawn.append(np.stack([condition[row] / np.float32(65535), np.float32(brain[row])]))
         image, inside = place(torch.from_numpy(np.stack(drawn)), augment, generator).split(1, dim=1)
         inside = (inside > 0.5).float()
         image, anomaly = corrupted(image, inside, generator)
         image = recontrast(image, inside, augment, generator)
-        return lesion_loss(network(image), anomaly, inside, LesionLoss())
+        return lesion_loss(network(image), anomaly, torch.ones_like(inside), LesionLoss())
 
     return loss_of

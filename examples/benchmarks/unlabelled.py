@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad
 
 from examples.benchmarks import harm, scorers
-from examples.benchmarks.anomalies import CORRUPTIONS, RADII, WHOLE, anomaly_loss
+from examples.benchmarks.anomalies import CORRUPTIONS, LEAST_BRAIN, RADII, SPOTS, WHOLE, anomaly_loss
 from examples.benchmarks.detectors import FIT, Found, Stored, detection_line
 from examples.benchmarks.scorers import Scorer, highest
 from examples.benchmarks.table import Table, decimal
@@ -50,7 +50,7 @@ AUPRO_LIMIT = 0.3
 HEALTHY = "healthy"
 OTHERS = (HEALTHY, "elderly", "multiple sclerosis")
 """Kinds of people without a tumour; everybody else with a mask has one."""
-LOOP = LoopSettings(steps=3000, batch_size=12, rate=6e-4)
+LOOP = LoopSettings(steps=4000, batch_size=12, rate=1e-3)
 AUGMENT = AugmentSettings()
 Cohort = list[tuple[Person, Slices]]
 
@@ -101,7 +101,8 @@ def training_of(work: TranslateWork, healthy: Cohort) -> Training:
     settings = LesionNetworkSettings()
     images = [coarse(slices, settings.multiple) for _, slices in healthy]
     identity = {
-        "network": asdict(settings), "augment": asdict(AUGMENT), "factor": FACTOR, "radii": RADII, "whole": WHOLE,
+        "network": asdict(settings), "augment": asdict(AUGMENT), "factor": FACTOR, "radii": RADII, "spots": SPOTS, "whole": WHOLE,
+        "least_brain": LEAST_BRAIN,
         "kinds": [each.__name__ for each in CORRUPTIONS], "slices": digest_of(np.concatenate([condition for condition, _ in images])),
     }  # fmt: skip
     names = ", ".join(person.name for person, _ in healthy)
