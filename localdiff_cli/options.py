@@ -960,6 +960,17 @@ class IntervalTraining(TrainOptions):
     rate: Rate = 1e-3
 
 
+InventedWeight = Annotated[
+    float,
+    typer.Option(
+        "--invented-weight",
+        help="Extra cost, outside lesions, of looking more like disease than the truth: so many times the square of what exceeds 0.08 of the range (brighter on FLAIR and T2w, darker on T1w), 0 to 20. Example: --invented-weight 3",
+        rich_help_panel=TRAINING,
+    ),
+    Range(0, 20),
+]
+
+
 @dataclass(frozen=True)
 class TranslatorFit:
     """The options of ``fit translator`` alone."""
@@ -1021,15 +1032,7 @@ class TranslatorFit:
         ),
         Range(0, 0.9),
     ] = 0.0
-    invented_weight: Annotated[
-        float,
-        typer.Option(
-            "--invented-weight",
-            help="How much more, in times its square, an error costs that looks like disease where there is no lesion (by more than 0.08 of the range; bright on FLAIR and T2w, dark on T1w), 0 to 20. Example: --invented-weight 3",
-            rich_help_panel=TRAINING,
-        ),
-        Range(0, 20),
-    ] = 0.0
+    invented_weight: InventedWeight = 0.0
     start: Annotated[
         str | None,
         typer.Option(
@@ -1060,20 +1063,12 @@ class ExpertFit:
         ),
         Range(0.05, 0.95),
     ] = 0.5
-    invented_weight: Annotated[
-        float,
-        typer.Option(
-            "--invented-weight",
-            help="How much more, in times its square, an error costs that looks like disease where there is no lesion (by more than 0.08 of the range; bright on FLAIR and T2w, dark on T1w), 0 to 20. Example: --invented-weight 3",
-            rich_help_panel=TRAINING,
-        ),
-        Range(0, 20),
-    ] = 0.0
+    invented_weight: InventedWeight = 0.0
     erased_weight: Annotated[
         float,
         typer.Option(
             "--erased-weight",
-            help="How much more, in times its square, an error costs that falls short of a lesion, 0 to 20: more means less pale lesions. Example: --erased-weight 2",
+            help="Extra cost, in lesions, of looking less like disease than the truth: so many times the square of what is missing, 0 to 20; more means less pale lesions. Example: --erased-weight 2",
             rich_help_panel=TRAINING,
         ),
         Range(0, 20),

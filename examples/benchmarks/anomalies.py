@@ -24,7 +24,7 @@ from localdiff_cli.training.loop import LossOf
 from localdiff_cli.training.segmenter import LesionLoss, lesion_loss
 
 RADII = (3.0, 20.0)
-"""Pixels of a spot, evenly spread over the logarithm: 6 to 40 mm on a grid of 2 mm."""
+"""Half of a spot's longer axis in pixels, evenly spread over the logarithm; the shorter one is as long or down to half of that."""
 SPOTS = 3
 """At most so many spots are changed in a slice, each in a way of its own."""
 LEAST_BRAIN = 0.25
@@ -45,7 +45,8 @@ def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Ten
 def _field(images: Tensor, cells: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Smooth noise of unit variance on a grid of ``cells``, of the images' shape."""
     coarse = torch.randn(len(images), 1, *cells, generator=generator)
-    return interpolate(coarse, images.shape[-2:], mode="bicubic", align_corners=True)
+    field = interpolate(coarse, images.shape[-2:], mode="bicubic", align_corners=True)
+    return field / field.std(dim=(2, 3), keepdim=True)
 
 
 def spots(brain: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -90,13 +91,14 @@ def textured(images: Tensor, spot: Tensor, middles: Tensor, generator: torch.Gen
 
 
 def smooth(images: Tensor, spot: Tensor, middles: Tensor, generator: torch.Generator) -> Tensor:
-    """Texture: blurred by two to five pixels, with a grain as before."""
+    """Texture: blurred by two to five pixels within the brain, with a grain of 0.01 of the range."""
     sigma = 2 + 3 * torch.rand(len(images), generator=generator)
-    return blur(images, sigma) + 0.01 * torch.randn(images.shape, generator=generator)
+    blurred = blur(images, sigma) / blur((images > 0).float(), sigma).clamp(min=1e-3)
+    return blurred + 0.01 * torch.randn(images.shape, generator=generator)
 
 
 def pushed(images: Tensor, spot: Tensor, middles: Tensor, generator: torch.Generator) -> Tensor:
-    """Shape: tissue pushed from the spot's middle, or drawn to it, by up to its own breadth."""
+    """Shape: tissue pushed from the spot's middle, or drawn to it, by up to a fifth of its breadth."""
     n, _, height, width = images.shape
     wide = spot.sum(dim=(1, 2, 3)).clamp(min=4).sqrt().view(-1, 1, 1)
     strength = _uniform(n, 0.2, 0.6, generator)[:, 0] * torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0).view(-1, 1, 1)
@@ -118,10 +120,11 @@ def corrupted(images: Tensor, brain: Tensor, generator: torch.Generator) -> tupl
         left = whole | (torch.rand(len(images), generator=generator) < count / SPOTS)
         spot, middles = spots(brain, generator)
         spot = spot * (~left).float().view(-1, 1, 1, 1)
-        kind = torch.randint(len(CORRUPTIONS), (len(images),), generator=generator).view(-1, 1, 1, 1)
-        changed = images
+        kind = torch.randint(len(CORRUPTIONS), (len(images),), generator=generator)
+        changed = images.clone()
         for number, corruption in enumerate(CORRUPTIONS):
-            changed = torch.where(kind == number, corruption(images, spot, middles, generator), changed)
+            if (those := kind == number).any():
+                changed[those] = corruption(images[those], spot[those], middles[those], generator)
         result = (images + spot * (changed - images)).clamp(0, 1) * brain
         nearby = avg_pool2d((result - images).abs(), 5, 1, 2)
         anomaly, images = torch.maximum(anomaly, ((spot > 0.5) & (nearby > CHANGED)).float() * brain), result
@@ -129,7 +132,7 @@ def corrupted(images: Tensor, brain: Tensor, generator: torch.Generator) -> tupl
 
 
 def anomaly_loss(people: Sequence[tuple[NDArray[np.uint16], NDArray[np.bool_]]], augment: AugmentSettings, batch_size: int) -> LossOf:
-    """Return the loss of one step: overlap plus cross-entropy on corrupted slices of healthy people, who are drawn alike.
+    """Return the loss of one step: overlap plus cross-entropy on corrupted slices of healthy people, each as often as any other.
 
     ``people``: condition ``(S, H, W)``, 65535 = 1.0, and brain of each.
     """

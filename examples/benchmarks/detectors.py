@@ -304,7 +304,8 @@ def compare(
     return [{key: line.get(key, "") for key in COLUMNS} for line in lines]
 
 
-def _number(text: str) -> float:
+def leading_number(text: str) -> float:
+    """The number that a table's cell begins with; NaN where there is none."""
     return np.nan if text.startswith("n/a") else float(text.split(" ")[0])
 
 
@@ -314,13 +315,13 @@ def _draw(canvas: Any, lines: list[dict[str, str]]) -> None:
     judged = [line for line in lines if line["pixel AUROC"]]
     places = np.arange(len(judged))
     for key, marker in (("pixel AUROC", "o"), ("slice AUROC", "s"), ("AUPRO", "^")):
-        left.plot([_number(line[key]) for line in judged], places, marker, label=key)
+        left.plot([leading_number(line[key]) for line in judged], places, marker, label=key)
     left.set_yticks(places, [line["detector"] for line in judged], fontsize=8)
     left.invert_yaxis()
     left.axvline(0.5, color="grey", linewidth=0.5)
     left.legend(fontsize=7)
     for place, line in enumerate(lines, start=1):
-        x, y = _number(line["invented %"]), _number(line["missed %"])
+        x, y = leading_number(line["invented %"]), leading_number(line["missed %"])
         right.scatter([x], [y], s=30, label=f"{place} {line['detector']}")
         right.annotate(str(place), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
     right.set(xlabel="invented, % of lesion-free slices", ylabel="missed, % of found lesions", ylim=(-3, 103))

@@ -29,7 +29,7 @@ from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.training.augment import AugmentSettings, grown, place, random_blob, recontrast
-from localdiff_cli.training.harm import HarmSettings, harm_penalty, harm_settings
+from localdiff_cli.training.harm import EQUAL, HarmSettings, harm_penalty, harm_settings
 from localdiff_cli.training.job import FitJob, Start, check_held_out, identity, present, progress, save_drawing, version
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.slices import PatientSlices
@@ -68,7 +68,7 @@ def lesion_slices(patients: list[PatientSlices], most: int | None) -> ChosenSlic
 
 def expert_loss(
     lesions: ChosenSlices, healthy: ChosenSlices, schedule: Schedule, augment: AugmentSettings, regions: RegionSettings, batch_size: int,
-    harm: HarmSettings | None = None,
+    harm: HarmSettings = EQUAL,
 ) -> LossOf:  # fmt: skip
     """Return the loss of one step: squared error of the prediction where condition and target are restricted to a region.
     ``harm``: what an invented and an erased lesion cost beyond it."""
@@ -81,7 +81,7 @@ def expert_loss(
         inside = (brain > 0.5).float()
         condition = recontrast(condition, inside, augment, generator)
         region = inside * draw_regions((lesion > 0.5).float(), is_healthy, regions, generator)
-        penalty = harm_penalty(harm or HarmSettings(), (lesion > 0.5).float())
+        penalty = harm_penalty(harm, (lesion > 0.5).float() * region)
         return denoising_loss(network, schedule, condition * region, target.clamp(0, 1) * region, region, generator, penalty=penalty)
 
     return loss_of
@@ -115,8 +115,8 @@ def fit_expert(
 
     With ``told`` it sees the whole condition and the map instead (training/told.py). It begins as the expert of ``start``
     where that is given, else as the base's translator. ``invented``, ``erased``: what harm costs (training/harm.py). Raise
-    :class:`UsageError` for another translator than the base's in the bundle to add to, or an expert of another kind in
-    ``start``.
+    :class:`UsageError` for another translator than the base's in the bundle to add to, an expert of another kind in
+    ``start``, and as :func:`harm_settings` does.
     """
     own, its = base.metadata["files"].get(TRANSLATOR), present(job).get("files", {}).get(TRANSLATOR)
     if job.out.exists() and its != own:

@@ -1,9 +1,9 @@
 """What harm costs in a loss: error towards disease where there is no lesion, and away from it in one.
 
-Squared error alone draws the mean of what the condition leaves open: a lesion that may be bright or very bright comes out pale,
-and a spot that may be bright comes out half bright. A larger cost of one side moves the prediction from the mean to an expectile
-(Newey and Powell, *Asymmetric least squares estimation and testing*, Econometrica 1987), and only where something is open:
-what is known for sure is drawn as before.
+Squared error alone draws the mean of what the condition leaves open: a lesion that may be bright or very bright comes out
+pale, and a spot that may be bright comes out half bright. A larger cost of one side moves the prediction from the mean
+towards the other, as in asymmetric least squares (Newey and Powell, *Asymmetric least squares estimation and testing*,
+Econometrica 1987), the more the less the condition says.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ Penalty = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class HarmSettings:
-    """``sign``: +1 where disease is bright in the target, −1 where it is dark. ``invented`` and ``erased``: so many times their
-    square more do errors cost that exceed the truth by more than ``MARGIN`` outside lesions, and that fall short of it in lesions."""
+    """``sign``: +1 where disease is bright in the target, −1 where it is dark. ``invented``: so many times the square of what
+    exceeds the truth by more than ``MARGIN`` is added outside lesions; ``erased``: so many times the square of what falls
+    short of it is added in lesions."""
 
     sign: int = 1
     invented: float = 0.0
@@ -32,18 +33,25 @@ class HarmSettings:
 
     def account(self) -> dict[str, float]:
         """Return the settings for a card or a checkpoint's identity; nothing where neither costs more."""
-        return {name: value for name, value in asdict(self).items() if name != "sign" and value}
+        told = {name: value for name, value in asdict(self).items() if name != "sign" and value}
+        return told | ({"margin": MARGIN} if self.invented else {})
+
+
+EQUAL = HarmSettings()
+"""Harm costs no more than any other error."""
 
 
 def harm_settings(contrast: str, prediction: str, invented: float, erased: float = 0.0) -> HarmSettings:
     """Return the settings for a target contrast. Raise :class:`UsageError` where it is not known how that shows disease, or
     the network does not predict x_0."""
     if not invented and not erased:
-        return HarmSettings()
+        return EQUAL
     if contrast not in LOOKS:
-        raise UsageError(f"target {contrast}: not known to show disease bright or dark; a weight of harm needs one of {', '.join(LOOKS)}")
+        told = f"--invented-weight, --erased-weight: the target is {contrast}, on which disease may be bright or dark"
+        raise UsageError(f"{told}; expected a target among {', '.join(LOOKS)}, or neither weight", code="contrast")
     if prediction != "sample":
-        raise UsageError(f"the network predicts {prediction}; a weight of harm needs one that predicts x_0 (sample)", code="choice")
+        told = f"--invented-weight, --erased-weight: the network predicts {prediction}"
+        raise UsageError(f"{told}; expected one that predicts x_0 (--prediction sample), or neither weight", code="choice")
     return HarmSettings(LOOKS[contrast].sign, invented, erased)
 
 

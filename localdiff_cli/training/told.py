@@ -16,7 +16,7 @@ from torch.nn.functional import avg_pool2d
 
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.training.augment import AugmentSettings, grown, place, random_blob, recontrast
-from localdiff_cli.training.harm import HarmSettings, harm_penalty
+from localdiff_cli.training.harm import EQUAL, HarmSettings, harm_penalty
 from localdiff_cli.training.loop import LossOf
 from localdiff_cli.training.translator import Drawable, first_or_any
 
@@ -40,7 +40,7 @@ class ToldSettings:
 
 def told_loss(
     lesions: Drawable, healthy: Drawable, schedule: Schedule, augment: AugmentSettings, settings: ToldSettings, find: Finder,
-    batch_size: int, harm: HarmSettings | None = None,
+    batch_size: int, harm: HarmSettings = EQUAL,
 ) -> LossOf:  # fmt: skip
     """Return the loss of one step: squared error of the prediction, given c and M, weighted towards the region of M and the
     lesion. ``harm``: what an invented and an erased lesion cost beyond it."""
@@ -62,7 +62,7 @@ def told_loss(
         x0, noise, t, weight = (tensor.to(device) for tensor in (x0, noise, t, weight))
         predicted = network(schedule.add_noise(x0, noise, t), torch.cat([condition, ood_map], dim=1).to(device), t)
         cost = (predicted - schedule.training_target(x0, noise, t)).square()
-        penalty = harm_penalty(harm or HarmSettings(), lesion)
+        penalty = harm_penalty(harm, lesion)
         if penalty is not None:
             cost = cost + penalty(predicted, x0)
         return (weight * cost).sum() / weight.sum()

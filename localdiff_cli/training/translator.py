@@ -17,7 +17,7 @@ from localdiff_cli.diffusion.network import BACKGROUND, NetworkSettings, Transla
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.augment import AugmentSettings, grown, place, recontrast, restrict_regions
-from localdiff_cli.training.harm import HarmSettings, Penalty, harm_penalty, harm_settings
+from localdiff_cli.training.harm import EQUAL, HarmSettings, Penalty, harm_penalty, harm_settings
 from localdiff_cli.training.job import (
     FitJob,
     Start,
@@ -104,7 +104,7 @@ def draw(slices: ChosenSlices, n: int, generator: torch.Generator) -> tuple[Tens
 
 
 def translator_loss(
-    slices: Drawable, schedule: Schedule, augment: AugmentSettings, batch_size: int, first: float = 0.0, harm: HarmSettings | None = None
+    slices: Drawable, schedule: Schedule, augment: AugmentSettings, batch_size: int, first: float = 0.0, harm: HarmSettings = EQUAL
 ) -> LossOf:
     """Return the loss of one step: squared error of the network's prediction at random timesteps, lesions and a margin left
     out.
@@ -119,7 +119,7 @@ def translator_loss(
         counted = 1 - grown((lesion > 0).float(), MARGIN)
         condition = recontrast(condition, inside, augment, generator)
         condition, target = restrict_regions(condition, target.clamp(0, 1) * inside, augment, generator)
-        penalty = harm_penalty(harm or HarmSettings(), torch.zeros_like(lesion))
+        penalty = harm_penalty(harm, torch.zeros_like(lesion))
         return denoising_loss(network, schedule, condition, target, inside, generator, counted, first, penalty)
 
     return loss_of
@@ -240,7 +240,7 @@ def fit_translator(
 
     ``around_lesions``: on the other slices too, their lesions left out of the loss. ``first``: share of the timesteps that are
     the last. ``invented``: what inventing a lesion costs (training/harm.py). Raise :class:`UsageError` where the network or
-    schedule of ``start`` is another.
+    schedule of ``start`` is another, and as :func:`harm_settings` does.
     """
     check_out(job, "translate")
     harm = harm_settings(job.contrasts[1] or "", schedule.prediction, invented)

@@ -50,7 +50,8 @@ def test_where_disease_is_dark_everything_is_reversed():
 def test_without_weights_nothing_costs_more_and_nothing_is_written_down():
     assert harm_penalty(HarmSettings(), LESION) is None
     assert HarmSettings().account() == {}
-    assert HarmSettings(-1, invented=2.0).account() == {"invented": 2.0}
+    assert HarmSettings(-1, invented=2.0).account() == {"invented": 2.0, "margin": MARGIN}
+    assert HarmSettings(-1, erased=2.0).account() == {"erased": 2.0}
     assert harm_settings("PD", "epsilon", 0, 0) == HarmSettings()
 
 
@@ -108,9 +109,13 @@ def losses():
 
 @pytest.mark.parametrize("training", ["expert", "told"])
 def test_an_expert_that_pays_for_erasing_settles_on_the_side_of_disease(losses, training):
-    plain, bright, dark = (settled(losses[training](HarmSettings(sign, erased=weight))) for sign, weight in ((1, 0), (1, 6), (-1, 6)))
+    plain, bright = (settled(losses[training](HarmSettings(1, erased=weight))) for weight in (0, 6))
     assert bright > plain + 0.02
-    assert dark < plain + 0.01
+
+
+def test_where_disease_is_dark_it_settles_on_the_dark_side(losses):
+    plain, dark = (settled(losses["told"](HarmSettings(-1, erased=weight))) for weight in (0, 6))
+    assert dark < plain - 0.02
 
 
 @pytest.mark.parametrize("training", ["translator", "expert", "told"])
@@ -143,3 +148,11 @@ def test_a_checkpoint_of_another_weight_is_refused(fit, models_folder, tmp_path)
     assert fit("translator", *TRANSLATOR_OPTIONS, "--work", tmp_path / "w").exit_code == 0
     again = fit("translator", *TRANSLATOR_OPTIONS, "--work", tmp_path / "w", "--invented-weight", 3)
     assert again.exit_code == 2
+    assert "invented" in again.output
+
+
+def test_a_network_of_another_prediction_is_refused_by_fit(fit, models_folder):  # noqa: F811
+    result = fit("translator", *TRANSLATOR_OPTIONS, "--invented-weight", 3, "--prediction", "epsilon")
+    assert result.exit_code == 2
+    assert "--invented-weight" in result.output
+    assert "epsilon" in result.output
