@@ -186,22 +186,24 @@ class Found:
 def find(bench: Bench, row: Row, stored: Stored, patient: PatientSlices, every: int) -> Found:
     """Judge a row's region on one patient against the expert's mask, inside the brain."""
     chunk, _, lesion = chunk_of(patient, every)
-    scores, brain = stored(chunk.condition, chunk.brain), chunk.brain[:, 0].numpy()
     mask = bench.region(row, chunk, torch.from_numpy(lesion)[:, None])[1][:, 0].numpy()
-    a, truth = scores.score[:, 0].numpy(), lesion & brain
-    of_lesion = truth.any(axis=(1, 2))
-    top = scorers.highest(scores.score, chunk.brain).numpy()
-    judged = ood_figures(a, mask, truth, brain, AUPRO_LIMIT)
-    healthy_brain = brain & ~lesion
+    return found_in(stored(chunk.condition, chunk.brain), chunk.brain, mask, lesion)
+
+
+def found_in(scores: Scores, brain: Tensor, mask: NDArray[np.bool_], lesion: NDArray[np.bool_]) -> Found:
+    """Judge scores and B, ``mask``, against the ``lesion``, ``(N, H, W)``, inside the ``brain`` ``(N, 1, H, W)``."""
+    a, inside = scores.score[:, 0].numpy(), brain[:, 0].numpy()
+    truth, rest = lesion & inside, inside & ~lesion
+    own, top, bears = scores.slices.numpy(), scorers.highest(scores.score, brain).numpy(), truth.any(axis=(1, 2))
+    judged = ood_figures(a, mask, truth, inside, AUPRO_LIMIT)
     return Found(
-        (a[truth], a[healthy_brain]),
-        (scores.slices.numpy()[of_lesion], scores.slices.numpy()[~of_lesion]),
-        (top[of_lesion], top[~of_lesion]),
+        (a[truth], a[rest]),
+        (own[bears], own[~bears]),
+        (top[bears], top[~bears]),
         {"AUPRO": judged.aupro.value, "average precision": judged.average_precision.value, "Dice": judged.dice.value},
-        {"lesion": int(truth.sum()), "covered": int((mask & truth).sum()), "healthy": int(healthy_brain.sum()),
-         "flagged": int((mask & healthy_brain).sum())},
+        {"lesion": int(truth.sum()), "covered": int((mask & truth).sum()), "healthy": int(rest.sum()), "flagged": int((mask & rest).sum())},
         scores.seconds / len(lesion),
-    )  # fmt: skip
+    )
 
 
 def pooled_auroc(positives: list[NDArray], negatives: list[NDArray]) -> Interval:

@@ -26,15 +26,14 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from examples.benchmarks import harm, scorers
 from examples.benchmarks.anomalies import CHANGED, CORRUPTIONS, LEAST_BRAIN, RADII, SPOTS, WHOLE, anomaly_loss
-from examples.benchmarks.detectors import AUPRO_LIMIT, FIT, Found, Stored, detection_line, leading_number
-from examples.benchmarks.scorers import Scorer, highest
+from examples.benchmarks.detectors import FIT, Found, Stored, detection_line, found_in, leading_number
+from examples.benchmarks.scorers import Scorer
 from examples.benchmarks.table import Table, decimal, percent
 from examples.benchmarks.weights import Training, digest_of, fit, obtain
 from localdiff_cli.batch.report import recorded_arguments
 from localdiff_cli.bundle import load_detector, load_segmenter, open_bundle
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.cohort.statistics import Bootstrap, bootstrap_mean, bootstrap_ratio
-from localdiff_cli.evaluation.metrics.ood_maps import ood_figures
 from localdiff_cli.ood.fit import fit_bank
 from localdiff_cli.ood.threshold import calibrate, to_mask
 from localdiff_cli.segmentation.coarse import MOST_OF_IT
@@ -168,18 +167,6 @@ def mask_of(work: TranslateWork, score: Tensor, cut: float, brain: Tensor) -> ND
     return found[:, 0].numpy()
 
 
-def found_in(each: Seen, score: Tensor, slices: Tensor, mask: NDArray[np.bool_]) -> Found:
-    """One patient's figures as ``detectors`` has them."""
-    a, brain, truth = score[:, 0].numpy(), each.brain[:, 0].numpy(), each.lesion
-    rest, bears, top = brain & ~truth, truth.any(axis=(1, 2)), highest(score, each.brain).numpy()
-    judged = ood_figures(a, mask, truth, brain, AUPRO_LIMIT)
-    counts = {"lesion": int(truth.sum()), "covered": int((mask & truth).sum())}
-    counts |= {"healthy": int(rest.sum()), "flagged": int((mask & rest).sum())}
-    figures = {"AUPRO": judged.aupro.value, "average precision": judged.average_precision.value, "Dice": judged.dice.value}
-    own = slices.numpy()
-    return Found((a[truth], a[rest]), (own[bears], own[~bears]), (top[bears], top[~bears]), figures, counts, 0.0)
-
-
 def line_of(work: TranslateWork, stored: Stored, held_out: list[Seen], everybody: list[Seen]) -> tuple[dict[str, str], float]:
     """One score's row, and its cut: how it finds tumours, and what it flags in healthy val people and in others without a tumour."""
     cut = calibrate([stored(each.condition, each.brain).score[each.brain] for each in held_out]).tau_a(FALSE_ALARM)
@@ -191,7 +178,7 @@ def line_of(work: TranslateWork, stored: Stored, held_out: list[Seen], everybody
         if each.person.kind in OTHERS:
             flagged[each.person.kind].append(float(mask.sum()) * each.ml)
         else:
-            sick.append(found_in(each, scores.score, scores.slices, mask))
+            sick.append(found_in(scores, each.brain, mask, each.lesion))
     line = detection_line(sick)
     line.pop("slice AUROC, 60 highest")
     masks = [mask_of(work, stored(each.condition, each.brain).score, cut, each.brain) for each in held_out]
