@@ -80,7 +80,7 @@ gpu gpu-train:
 	bash examples/gpu/run.sh $(if $(filter gpu-train,$@),train,check) $(ARGS)
 
 bench-weights: $(STAMP)
-	$(if $(DATA),,$(error DATA=folder is needed: the folder that holds the data sets lgg, t1t2, mnist and photographs))
+	$(if $(DATA),,$(error DATA=folder is needed: the folder that holds the data sets lgg, t1t2, more, mnist and photographs))
 	$(BIN)/python -m examples.benchmarks.remake --data $(DATA) $(if $(ONLY),--only $(ONLY))
 
 clean:
