@@ -115,7 +115,7 @@ DetectorModel = Annotated[
     str | None,
     typer.Option(
         "--detector-model",
-        help="Bundle that holds the detector. (default: --model, or lesion-<contrast>) Example: --detector-model lesion-t1",
+        help="Bundle that holds the detector. (default: the one that --model names, itself or lesion-<contrast>) Example: --detector-model lesion-t1",
         rich_help_panel=OOD,
     ),
 ]

@@ -119,7 +119,7 @@ def candidates(bench: Bench, training: Callable[[], Slices], folder: Path) -> di
     """Every detector by name; what must be fitted is fitted on ``training`` and kept in ``folder``."""
     bundle, device = bench.bundle, torch.device("cpu")
     own = load_detector(bundle, bundle.defaults.false_alarm, device)
-    finder = load_segmenter(open_bundle(bundle.condition.segmenter), device)
+    finder = load_segmenter(open_bundle(bundle.finder), device)
     network, fine = load_translator(bundle, device), load_backbone(input_scale=2.0)
     if not isinstance(network, TranslatorNetwork):
         raise UsageError(f"--model {bundle.name}: an adapted network; expected one of localdiff's own, whose encoder is a row of the table")

@@ -129,7 +129,7 @@ def remembered(folder: Path, key: list[Any], make: Callable[[], list[Record]]) -
 def key_of(bench: Bench, row: Row, slices: Slices) -> list[Any]:
     """What decides a row's records of given slices: bundle, judge, detector, settings, and the slices themselves."""
     judge_hash = open_bundle(bench.bundle.target.segmenter).hash
-    finder_hash = open_bundle(bench.bundle.condition.segmenter).hash if row.source == "segmenter" else None
+    finder_hash = open_bundle(bench.bundle.finder).hash if row.source == "segmenter" else None
     content = hashlib.sha256()
     for array in (slices.condition, slices.target, slices.brain, slices.lesion):
         content.update(np.ascontiguousarray(array).tobytes())

@@ -206,7 +206,7 @@ def load(model: str, segmenter: str | None, ood_segmenter: str | None) -> Bench:
     networks = Networks(
         translate, schedule_of(bundle), device, network.settings.multiple, shows, judge.name, expert, told=bundle.expert_is_told
     )
-    finder = open_bundle(ood_segmenter or bundle.condition.segmenter)
+    finder = open_bundle(ood_segmenter or bundle.finder)
 
     @functools.cache
     def detector(name: str, false_alarm: float) -> Detector:

@@ -63,7 +63,7 @@ def _score(image: NDArray, target: NDArray, brain: NDArray[np.bool_], lesion: ND
 def default_detector(bundle: Bundle, device: torch.device) -> Detector | None:
     """The detector that the bundle uses by default; None where it has none."""
     if bundle.defaults.detector == "segmenter":
-        return SegmenterDetector(load_segmenter(open_bundle(bundle.condition.segmenter), device))
+        return SegmenterDetector(load_segmenter(open_bundle(bundle.finder), device))
     return load_detector(bundle, bundle.defaults.false_alarm, device) if bundle.has_detector else None
 
 

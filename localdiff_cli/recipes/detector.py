@@ -69,7 +69,7 @@ def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -
     if options.backbone_weights is not None:
         raise UsageError("--backbone-weights belongs to patchcore; the segmenter has its own weights", code="conflict")
     own = bundle.task == "segment" and options.detector_model is None
-    source = bundle if own else open_bundle(options.detector_model or bundle.condition.segmenter)
+    source = bundle if own else open_bundle(options.detector_model or bundle.finder)
     _check_same_input(source, bundle)
     detector = SegmenterDetector(load_segmenter(source, device))
     return DetectorBinding(detector, device), {"Name": "segmenter", "Bundle": source.name, "BundleHash": source.hash}

@@ -27,6 +27,7 @@ from localdiff_cli.volumes.partners import IMAGE, Source
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare
 from localdiff_cli.volumes.reader import open_volume
 from tests.brains import write_brain
+from tests.bundles import make_segmenter
 
 SETTINGS = PrepareSettings(bias="none", spacing=4.0, shape=(48, 48), window=(-6.0, 6.0))
 
@@ -218,8 +219,9 @@ def test_slices_without_brain_between_others_separate_them():
     assert found == dict.fromkeys(marked, 1.0)
 
 
-def test_average_and_peak_of_a_bundle_are_for_its_own_detector_alone(models_folder):
-    bundle = with_defaults(open_bundle(str(models_folder / "t1-to-t2")), {"through_plane_mm": 6.0, "peak": 0.65})
+def test_average_and_peak_of_a_bundle_are_for_its_own_detector_alone(models_folder, tmp_path):
+    shutil.copytree(models_folder / "t1-to-t2", tmp_path / "own")
+    bundle = with_defaults(open_bundle(str(tmp_path / "own")), {"through_plane_mm": 6.0, "peak": 0.65})
     own = bundle.defaults.detector
     another = {"patchcore": "segmenter"}.get(own, "patchcore")
     for options, used in (
@@ -229,6 +231,23 @@ def test_average_and_peak_of_a_bundle_are_for_its_own_detector_alone(models_fold
         masks = mask_settings(bundle, options)
         assert (masks.through_plane_mm, masks.peak) == ((6.0, 0.65) if used else (0.0, 0.0))
     assert mask_settings(bundle, DetectorOptions(map=Path("map.nii.gz"), through_plane_mm=3.0)).through_plane_mm == 3.0
+
+
+def test_a_bundle_names_the_segmenter_that_makes_its_map(cli, folder, tmp_path, models_folder):
+    shutil.copytree(models_folder / "t1-to-t2", tmp_path / "own")
+    finders = {name: make_segmenter(tmp_path / name, "T1w", (-6, 6)) for name in ("named", "asked")}
+    bundle = with_defaults(open_bundle(str(tmp_path / "own")), {"detector": "segmenter", "detector_model": str(finders["named"].path)})
+    assert bundle.hash != open_bundle(str(models_folder / "t1-to-t2")).hash
+    for options, used in (((), "named"), (("--detector-model", finders["asked"].path), "asked")):
+        out = tmp_path / f"by-{used}"
+        assert cli("translate", "--model", bundle.path, "--in", folder / "sub-01/sub-01_T1w.nii.gz", "--out", out, *options).exit_code == 0
+        account = json.loads((out / "sub-01_T1w.json").read_text())["Settings"]["Detector"]
+        assert account == {"Name": "segmenter", "Bundle": used, "BundleHash": finders[used].hash}
+
+
+def test_a_bundle_that_names_no_segmenter_takes_that_of_its_contrast(models_folder):
+    bundle = open_bundle(str(models_folder / "t1-to-t2"))
+    assert (bundle.defaults.detector_model, bundle.finder) == (None, "lesion-t1")
 
 
 def test_a_volume_without_brain_has_nothing_to_be_seen_from_the_side():
