@@ -89,10 +89,10 @@ def _detect(bundle: Bundle, detector: Detector, name: str, patients: list[Patien
 
 
 def _detectors(bundle: Bundle, false_alarms: list[float]) -> dict[str, Detector]:
-    """PatchCore at each false-alarm share, and the segmenter of the condition's lesions where there is one."""
+    """PatchCore at each false-alarm share, and the segmenter that makes the bundle's map where there is one."""
     device = torch.device("cpu")
     found: dict[str, Detector] = {f"patchcore, false alarm {q:g}": load_detector(bundle, q, device) for q in false_alarms}
-    segmenter = bundle.condition.segmenter
+    segmenter = bundle.finder
     if segmenter in bundle_paths():
         found[MAP_OF + segmenter] = SegmenterDetector(load_segmenter(open_bundle(segmenter), device))
     return found
