@@ -568,7 +568,7 @@ class SegmentOptions:
         str | None,
         typer.Option(
             "--model",
-            help="Segmenter bundle by name or folder. (default: by the input's sidecar or name) Example: --model lesion-flair",
+            help="Segmenter bundle by name or folder. (default: the one of the contrast that the input's sidecar or name says, of several lesion-<contrast>) Example: --model lesion-flair",
             rich_help_panel=MODEL,
         ),
     ] = None

@@ -27,7 +27,8 @@ def _segmenters() -> list[Bundle]:
 
 
 def choose_segmenter(model: str | None, source: str) -> Bundle:
-    """Return the segmenter by name, or the only one whose contrast the inputs' sidecars or names say.
+    """Return the segmenter by name, or the only one whose contrast the inputs' sidecars or names say; of several of that
+    contrast, ``lesion-<contrast>``.
 
     Raise :class:`UsageError`, with the choices, where nothing (or more than one thing) says.
     """
@@ -35,6 +36,8 @@ def choose_segmenter(model: str | None, source: str) -> Bundle:
         return open_bundle(model)
     choices, said = _segmenters(), contrasts_in(source)
     fitting = [bundle for bundle in choices if bundle.condition.contrast in said]
+    if len({bundle.condition.contrast for bundle in fitting}) == 1 < len(fitting):
+        fitting = [bundle for bundle in fitting if bundle.name == bundle.condition.segmenter]
     if len(fitting) == 1:
         return fitting[0]
     listed = ", ".join(f"{bundle.name} ({bundle.condition.contrast})" for bundle in choices) or "none installed"

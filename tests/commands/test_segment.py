@@ -64,14 +64,23 @@ def test_damaged_and_foreign_bundles_do_not_keep_the_right_one_from_being_chosen
     assert "model lesion-t2" in result.output
 
 
-def test_two_segmenters_of_one_contrast_are_a_choice_of_the_user(cli, folder, models_folder, tmp_path, monkeypatch):
-    make_segmenter(tmp_path / "mine" / "my-lesions")
-    monkeypatch.setenv("LOCALDIFF_MODELS", f"{tmp_path / 'mine'}:{models_folder}")
+def test_two_segmenters_of_one_contrast_are_a_choice_of_the_user(cli, folder, tmp_path, monkeypatch):
+    for name in ("my-lesions", "other-lesions"):
+        make_segmenter(tmp_path / "mine" / name)
+    monkeypatch.setenv("LOCALDIFF_MODELS", str(tmp_path / "mine"))
     image = folder / "sub-01" / "sub-01_T2w.nii.gz"
     result = cli("segment", "--in", image, "--out", tmp_path / "out")
     assert result.exit_code == 2
-    assert "lesion-t2 (T2w), my-lesions (T2w)" in result.output
+    assert "my-lesions (T2w), other-lesions (T2w)" in result.output
     assert cli("segment", "--in", image, "--out", tmp_path / "out", "--model", "my-lesions").exit_code == 0
+
+
+def test_of_several_segmenters_of_one_contrast_that_of_all_lesions_is_taken_and_named(cli, folder, models_folder, tmp_path, monkeypatch):
+    make_segmenter(tmp_path / "mine" / "a-tumour-finder")
+    monkeypatch.setenv("LOCALDIFF_MODELS", f"{tmp_path / 'mine'}:{models_folder}")
+    result = cli("segment", "--in", folder / "sub-01" / "sub-01_T2w.nii.gz", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "model lesion-t2" in result.output
 
 
 def test_the_bytes_do_not_depend_on_the_batch_size(cli, folder, tmp_path):
