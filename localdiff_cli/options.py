@@ -115,7 +115,7 @@ DetectorModel = Annotated[
     str | None,
     typer.Option(
         "--detector-model",
-        help="Bundle that holds the detector. (default: the one that --model names, itself or lesion-<contrast>) Example: --detector-model lesion-t1",
+        help="Bundle that holds the detector. (default: for patchcore the bundle of --model; for segmenter the one that it names, otherwise lesion-<contrast>) Example: --detector-model lesion-t1",
         rich_help_panel=OOD,
     ),
 ]
@@ -568,7 +568,7 @@ class SegmentOptions:
         str | None,
         typer.Option(
             "--model",
-            help="Segmenter bundle by name or folder. (default: the one of the contrast that the input's sidecar or name says, of several lesion-<contrast>) Example: --model lesion-flair",
+            help="Segmenter bundle by name or folder. (default: the one of the contrast that the input's sidecar or name says; where there are several, lesion-<contrast>) Example: --model lesion-flair",
             rich_help_panel=MODEL,
         ),
     ] = None

@@ -93,7 +93,7 @@ def _detectors(bundle: Bundle, false_alarms: list[float]) -> dict[str, Detector]
     device = torch.device("cpu")
     found: dict[str, Detector] = {f"patchcore, false alarm {q:g}": load_detector(bundle, q, device) for q in false_alarms}
     segmenter = bundle.finder
-    if segmenter in bundle_paths():
+    if bundle.defaults.detector_model or segmenter in bundle_paths():
         found[MAP_OF + segmenter] = SegmenterDetector(load_segmenter(open_bundle(segmenter), device))
     return found
 

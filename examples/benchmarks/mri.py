@@ -398,7 +398,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=2, help="every n-th slice")
     parser.add_argument("--row", nargs="+", help="rows of one's own: source[+expert][,setting=value] (default: the table)")
     parser.add_argument("--segmenter", help="frozen segmenter of the target contrast (default: lesion-<target>)")
-    parser.add_argument("--ood-segmenter", help="segmenter of the condition (default: lesion-<condition>)")
+    parser.add_argument("--ood-segmenter", help="segmenter of the condition (default: the bundle's, or lesion-<condition>)")
     parser.add_argument("--work", type=Path, default=Path("bench.work"), help="caches; an interrupted run goes on from there")
     parser.add_argument("--out", type=Path, help="TSV to write, and a .json of the settings beside it")
     options = parser.parse_args()

@@ -149,14 +149,14 @@ def candidates(work: TranslateWork, healthy: Cohort, network: nn.Module) -> dict
     slices = [seen(person, each, FIT["every"], bundle.grid.spacing) for person, each in healthy]
     pairs = [pair for each in slices for pair in zip(each.condition, each.brain, strict=True)]
     bank = fit_bank(pairs, own.backbone, FIT["coreset_size"], FIT["seed"], FIT["max_patches"])
-    finder = load_segmenter(open_bundle(bundle.condition.segmenter), device)
+    finder = load_segmenter(open_bundle(bundle.finder), device)
     dark = bundle.condition.contrast == "T1w"
     return {
         "darkness" if dark else "brightness": scorers.brightness(-1 if dark else 1),
         "patchcore, healthy people": scorers.patchcore(own.backbone, bank),
         "synthetic anomalies": anomaly_scorer(network),
         "patchcore of the bundle (patients' masks chose its slices)": scorers.patchcore(own.backbone, own.bank),
-        f"{bundle.condition.segmenter} (learnt from masks)": scorers.segmenter(finder),
+        f"{bundle.finder} (learnt from masks)": scorers.segmenter(finder),
     }
 
 
@@ -199,7 +199,7 @@ def measure(options: argparse.Namespace) -> list[Table]:
     command = f"python -m examples.benchmarks.unlabelled --model {options.model} --data {shlex.join(map(str, options.data))}"
     training = training_of(work, learnt)
     account: dict[str, Any] = {
-        "version": VERSION, "bundle": work.bundle.hash, "segmenter": open_bundle(work.bundle.condition.segmenter).hash, "fit": FIT,
+        "version": VERSION, "bundle": work.bundle.hash, "segmenter": open_bundle(work.bundle.finder).hash, "fit": FIT,
         "every": options.every, "false_alarm": FALSE_ALARM, "learnt from": [p.name for p, _ in learnt],
         "cut by": [p.name for p, _ in held_out], "people": [p.name for p, _ in judged], "network": training.recipe,
     }  # fmt: skip

@@ -86,7 +86,9 @@ class Defaults:
     soft: Annotated[bool, Field(description="--soft: fuse by the OOD map M, not by the mask B")] = False
     ood_crop: Annotated[bool, Field(description="--ood-crop: the OOD branch on a window around B")] = False
     detector: Annotated[DetectorName, Field(description="--detector")] = "patchcore"
-    detector_model: Annotated[Text | None, Field(description="--detector-model: segmenter that makes M; null: lesion-<contrast>")] = None
+    detector_model: Annotated[
+        Text | None, Field(description="--detector-model: segmenter that makes M with --detector segmenter; null: lesion-<contrast>")
+    ] = None
     false_alarm: Annotated[float, Field(ge=1e-6, le=1 - 1e-6, description="--false-alarm: share of healthy pixels")] = 0.02
     threshold: Annotated[Share, Field(description="--tau: cut of the OOD map")] = 0.5
     open_mm: Annotated[Millimetres, Field(description="--open: radius of the opening of B")] = 2.0

@@ -85,7 +85,8 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
     from localdiff_cli.tasks.detection import MaskSettings
 
     translates = bundle.task == "translate"
-    own = translates and not (detector.map or detector.detector_model) and detector.detector in (None, bundle.defaults.detector)
+    own = translates and detector.map is None and detector.detector in (None, bundle.defaults.detector)
+    own = own and detector.detector_model in (None, bundle.finder if bundle.defaults.detector == "segmenter" else bundle.name)
     threshold = bundle.defaults.threshold if translates else bundle.segmenter_defaults.threshold
     open_mm, dilate_mm = (bundle.defaults.open_mm, bundle.defaults.dilate_mm) if translates else (0.0, 0.0)
     return MaskSettings(

@@ -27,13 +27,17 @@ def test_a_row_has_the_yardsticks_and_the_default_detectors_sample(bench, patien
 
 
 def test_the_bundles_default_detector_is_asked(bench, patient, monkeypatch):
-    supervised = replace(bench.bundle, metadata=bench.bundle.metadata | {"defaults": {"detector": "segmenter"}})
+    named = {"detector": "segmenter", "detector_model": "a-tumour-finder"}
+    supervised, finder = (
+        replace(bench.bundle, metadata=bench.bundle.metadata | {"defaults": each}) for each in ({"detector": "segmenter"}, named)
+    )
     opened = []
     monkeypatch.setattr(translation, "open_bundle", opened.append)
     monkeypatch.setattr(translation, "load_segmenter", lambda bundle, device: bundle)
     detector = translation.default_detector(supervised, CPU)
     assert isinstance(detector, SegmenterDetector)
-    assert opened == [bench.bundle.condition.segmenter]
+    translation.default_detector(finder, CPU)
+    assert opened == [bench.bundle.condition.segmenter, "a-tumour-finder"]
     assert not isinstance(translation.default_detector(bench.bundle, CPU), SegmenterDetector)
 
 

@@ -12,6 +12,13 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 CALIBRATED = sorted(path.parents[1] for path in MODELS.glob("*/configs/calibration.json"))
 
 
+@pytest.mark.parametrize("name", sorted(path.parents[1].name for path in MODELS.glob("*/configs/metadata.json")))
+def test_a_shipped_bundle_states_its_terms_and_its_copyright_alike(name):
+    metadata = open_bundle(str(MODELS / name)).metadata
+    assert metadata["copyright"] == metadata["licence"]
+    assert metadata["licence"].startswith("Weights for research use, non-commercial: trained on ")
+
+
 def test_two_bundles_are_calibrated():
     assert [path.name for path in CALIBRATED] == ["flair-to-t1", "t1-to-flair"]
 

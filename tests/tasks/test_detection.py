@@ -233,6 +233,14 @@ def test_average_and_peak_of_a_bundle_are_for_its_own_detector_alone(models_fold
     assert mask_settings(bundle, DetectorOptions(map=Path("map.nii.gz"), through_plane_mm=3.0)).through_plane_mm == 3.0
 
 
+def test_average_and_peak_stay_where_the_bundles_own_finder_is_named(models_folder, tmp_path):
+    shutil.copytree(models_folder / "t1-to-t2", tmp_path / "own")
+    stored = {"peak": 0.65, "detector": "segmenter", "detector_model": "a-tumour-finder"}
+    bundle = with_defaults(open_bundle(str(tmp_path / "own")), stored)
+    peaks = [mask_settings(bundle, DetectorOptions(detector_model=name)).peak for name in (None, "a-tumour-finder", "lesion-t1")]
+    assert peaks == [0.65, 0.65, 0.0]
+
+
 def test_a_bundle_names_the_segmenter_that_makes_its_map(cli, folder, tmp_path, models_folder):
     shutil.copytree(models_folder / "t1-to-t2", tmp_path / "own")
     finders = {name: make_segmenter(tmp_path / name, "T1w", (-6, 6)) for name in ("named", "asked")}
