@@ -16,7 +16,7 @@ CALIBRATED = sorted(path.parents[1] for path in MODELS.glob("*/configs/calibrati
 def test_a_shipped_bundle_states_its_terms_and_its_copyright_alike(name):
     metadata = open_bundle(str(MODELS / name)).metadata
     assert metadata["copyright"] == metadata["licence"]
-    assert metadata["licence"].startswith("Weights for research use, non-commercial: trained on ")
+    assert metadata["licence"].startswith("Weights for research use, non-commercial: ")
 
 
 def test_two_bundles_are_calibrated():
