@@ -172,6 +172,8 @@ def save(job: FitJob, metadata: dict[str, Any], tensors: dict[str, dict[str, Ten
     merged = before | metadata | {"training": before.get("training", {}) | metadata["training"]}
     if job.licence == UNSTATED and "licence" in before:
         merged["licence"] = before["licence"]
+    if before.get("copyright") == before.get("licence"):
+        merged["copyright"] = merged["licence"]
     merged["results"] = before.get("results", {}) if set(tensors) == {INTERVAL} else {}
     if job.team.rank == 0:
         save_bundle(job.out, merged, tensors, card(merged | {"name": job.out.name}))

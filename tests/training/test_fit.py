@@ -133,6 +133,15 @@ def test_what_is_added_later_keeps_the_licence_and_drops_numbers_measured_before
     assert not metadata(tmp_path)["results"]
 
 
+@pytest.mark.parametrize(("own", "expected"), [(None, "CC0"), ("somebody else", "somebody else")])
+def test_other_terms_are_the_copyright_too_unless_it_was_somebodys_own(fit, translator, tmp_path, own, expected):
+    path = tmp_path / "bundle" / METADATA
+    assert metadata(tmp_path)["copyright"] == "CC BY 4.0"
+    path.write_text(json.dumps(metadata(tmp_path) | ({"copyright": own} if own else {})))
+    assert fit("detector", "--coreset", 50, "--bias", "none", "--device", "cpu", "--licence", "CC0").exit_code == 0
+    assert (metadata(tmp_path)["licence"], metadata(tmp_path)["copyright"]) == ("CC0", expected)
+
+
 @pytest.mark.parametrize(
     ("extra", "word"), [(("--bias", "n4"), "bias"), (("--bias", "none", "--condition", "T2w"), "condition")], ids=["bias", "contrast"]
 )
