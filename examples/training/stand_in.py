@@ -1,9 +1,14 @@
 """Stand-in T2w volumes for people who have T1w and FLAIR only: what a T2w image would most likely show.
 
-T2w and FLAIR show the same lesions; T1w tells fluid (dark on both T1w and FLAIR, bright on T2w) from tissue. A small U-Net learns T2w from
-both, by squared error, from the few people who have all three. A stand-in is for training only: nothing is tested against one.
+T2w and FLAIR show the same lesions; T1w tells fluid (dark on both T1w and FLAIR, bright on T2w) from tissue. A small network learns the T2w
+of a pixel from both contrasts in it and around it, by squared error, from the few people who have all three. It sees too little to know
+where in the head it is, so that it learns how bright lesions are and not what these few people look like. What it says holds in lesions;
+fluid of a shade that nobody among the few has comes out dark. So a stand-in takes everything but the lesions from the translation of a
+network that has learnt healthy brains: FOLDER of ``--elsewhere``, by ``localdiff translate --mode plain --suffix T2w``. A stand-in is for
+training only: nothing is tested against one.
 
-``python -m examples.training.stand_in --learn A… --make B… --out FOLDER`` where A and B are folders as in ``examples.training.cohort``;
+``python -m examples.training.stand_in --learn A… --make B… --elsewhere TRANSLATIONS --out FOLDER`` where A and B are folders as in
+``examples.training.cohort``; whose translation is not there gets no stand-in;
 only people of the train split are learnt from, only people of the train and val splits get a stand-in. A person who is in several folders
 is taken from the first that has the contrast. ``FOLDER/cohort.tsv`` is for ``localdiff fit``; a checkpoint and the prepared slices lie in
 ``FOLDER`` too, so that a training that was stopped goes on.
@@ -19,41 +24,58 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import avg_pool2d
 
 from examples.training.cohort import Person, left_out, people, write_table
 from localdiff_cli.errors import UsageError
-from localdiff_cli.startup import load_monai
-from localdiff_cli.training.augment import AugmentSettings, place, recontrast
 from localdiff_cli.training.expert import MIN_LESION_PIXELS
 from localdiff_cli.training.loop import LoopSettings, LossOf, Progress, train
 from localdiff_cli.training.pairs import Pair
-from localdiff_cli.training.slices import PatientSlices, as_contrast, load_slices
-from localdiff_cli.volumes.brain import Brain, brain_from_file
+from localdiff_cli.training.slices import PatientSlices, as_contrast, load_slices, mask_from_file_or_empty
+from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
-from localdiff_cli.volumes.reader import open_volume
+from localdiff_cli.volumes.reader import SliceReader, open_volume
 
-FEATURES = (48, 48, 96, 128, 192, 48)
+NEIGHBOURHOODS = (3,)
+"""Width in pixels of the squares around a pixel whose mean and spread the network sees."""
+HIDDEN = 64
 LESION_SHARE = 0.6
 """At least this share of the slices drawn of a person with a lesion show it."""
-LESION_WEIGHT, BACKGROUND_WEIGHT = 3.0, 0.02
-AUGMENT = AugmentSettings(rotation=12.0, scale=0.2, contrast=0.25, gamma=0.2)
+LESION_WEIGHT = 3.0
+RIM = 1.5
+"""Pixels: standard deviation of the smoothing by which a stand-in passes from a lesion to its surroundings."""
 
 
 class StandInNetwork(nn.Module):
-    """T1w and FLAIR ``(N, 2, H, W)`` in [0, 1] → T2w ``(N, 1, H, W)``: MONAI's basic U-Net on a space-to-depth grid."""
+    """T1w and FLAIR in [0, 1] and the brain, ``(N, 3, H, W)`` → T2w ``(N, 1, H, W)``: every pixel from both contrasts in it and from their
+    mean and standard deviation in the brain around it."""
 
     def __init__(self) -> None:
         super().__init__()
-        load_monai()
-        from monai.networks.nets import BasicUNet
+        seen = 2 * (1 + 2 * len(NEIGHBOURHOODS))
+        self.of_pixel = nn.Sequential(
+            nn.Conv2d(seen, HIDDEN, 1), nn.ReLU(), nn.Conv2d(HIDDEN, HIDDEN, 1), nn.ReLU(), nn.Conv2d(HIDDEN, 1, 1)
+        )  # fmt: skip
 
-        self.unet = BasicUNet(2, 8, 4, features=FEATURES, act=("LeakyReLU", {"inplace": True}), upsample="nontrainable")
-
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, planes: Tensor) -> Tensor:
         """Return T2w on the same grid."""
-        return pixel_shuffle(self.unet(pixel_unshuffle(2 * images - 1, 2)), 2)
+        images, brain = planes.split((2, 1), dim=1)
+        seen = [images, *(part for width in NEIGHBOURHOODS for part in around(images, brain, width))]
+        return self.of_pixel(torch.cat(seen, dim=1))
+
+
+def around(images: Tensor, brain: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the brain in the square of ``width`` pixels around every pixel, each ``(N, 2, H, W)``."""
+
+    def pooled(image: Tensor) -> Tensor:
+        across = avg_pool2d(image, (1, width), stride=1, padding=(0, width // 2))
+        return avg_pool2d(across, (width, 1), stride=1, padding=(width // 2, 0))
+
+    share = pooled(brain).clamp(min=1e-3)
+    mean = pooled(images * brain) / share
+    return mean, (pooled(images.square() * brain) / share - mean.square()).clamp(min=0).sqrt()
 
 
 @dataclass(frozen=True)
@@ -64,11 +86,11 @@ class Three:
     flair: PatientSlices
 
     def planes(self, row: int) -> np.ndarray:
-        """``(5, H, W)``: T1w, FLAIR, T2w in [0, 1], brain and lesion."""
+        """``(5, H, W)``: T1w and FLAIR in [0, 1], brain, T2w in [0, 1] and lesion."""
         assert self.t2.target is not None
         assert self.flair.target is not None
-        images = [np.float32(each[row]) / 65535 for each in (self.t2.condition, self.flair.target, self.t2.target)]
-        return np.stack([*images, np.float32(self.t2.brain[row]), np.float32(self.t2.lesion[row])])
+        t1, flair, t2 = (np.float32(each[row]) / 65535 for each in (self.t2.condition, self.flair.target, self.t2.target))
+        return np.stack([t1, flair, np.float32(self.t2.brain[row]), t2, np.float32(self.t2.lesion[row])])
 
 
 def stand_in_loss(found: Sequence[Three], batch_size: int) -> LossOf:
@@ -83,11 +105,9 @@ def stand_in_loss(found: Sequence[Three], batch_size: int) -> LossOf:
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         batch = torch.from_numpy(np.stack([drawn(generator) for _ in range(batch_size)]))
-        t1, flair, t2, brain, lesion = place(batch, AUGMENT, generator).split(1, dim=1)
-        inside = (brain > 0.5).float()
-        seen = torch.cat([recontrast(image, inside, AUGMENT, generator) for image in (t1, flair)], dim=1)
-        weight = inside * (1 + (LESION_WEIGHT - 1) * (lesion > 0.5).float()) + BACKGROUND_WEIGHT
-        return (weight * (network(seen) - t2 * inside).square()).sum() / weight.sum()
+        seen, t2, lesion = batch.split((3, 1, 1), dim=1)
+        weight = seen[:, 2:] * (1 + (LESION_WEIGHT - 1) * lesion)
+        return (weight * (network(seen) - t2).square()).sum() / weight.sum()
 
     return loss_of
 
@@ -118,17 +138,26 @@ def _slices(found: Sequence[Person], contrast: str, work: Path) -> dict[str, Pat
 
 
 @torch.inference_mode()
-def make(person: Person, network: Callable[[Tensor], Tensor], out: Path) -> Path:
-    """Write one person's stand-in on the T1w's grid, in arbitrary units, 0 outside the brain; its path."""
+def make(person: Person, network: Callable[[Tensor], Tensor], elsewhere: Path, out: Path) -> Path:
+    """Write one person's stand-in on the T1w's grid, in arbitrary units, 0 outside the brain; its path.
+
+    In lesions it is what ``network`` says, from 0 to 1, elsewhere the translation in the file ``elsewhere``, of the same range.
+    """
     t1 = _prepared(person, "T1w", None)
     flair = _prepared(person, "FLAIR", Brain(t1.brain.mask, t1.brain.source))
+    translation, lesion = open_volume(elsewhere), mask_from_file_or_empty(person.files.get("mask"), t1)
+    check_same_grid(translation, t1.volume, "translation")
+    translated = SliceReader(translation)
     image = nib.Nifti1Image.from_filename(person.files["condition"])
     frame, stored = t1.volume.frame, np.zeros(image.shape, dtype=np.float32)
     slices = np.moveaxis(stored, frame.slice_axis, 0)
     for k in np.flatnonzero(t1.brain.mask.any(axis=(1, 2))):
-        seen = np.stack([prepared.network_slice(int(k))[0] for prepared in (t1, flair)])
-        t2 = t1.grid.to_native(network(torch.from_numpy(seen)[None])[0, 0].clamp(0, 1).numpy())
-        slices[frame.stored_index(int(k))] = frame.slice_to_stored(np.where(t1.brain.mask[k], 100 + 1000 * t2, 0).astype(np.float32))
+        (first, inside), (second, _) = (prepared.network_slice(int(k)) for prepared in (t1, flair))
+        seen = torch.from_numpy(np.stack([first, second, inside]).astype(np.float32))[None]
+        t2 = t1.grid.to_native(network(seen)[0, 0].clamp(0, 1).numpy())
+        share = np.minimum(2 * gaussian_filter(np.float32(lesion[k]), RIM), 1)
+        blended = share * t2 + (1 - share) * translated.read(int(k))
+        slices[frame.stored_index(int(k))] = frame.slice_to_stored(np.where(t1.brain.mask[k], 100 + 1000 * blended, 0).astype(np.float32))
     path = out / f"{person.name}_T2w.nii.gz"
     nib.save(nib.Nifti1Image(stored, image.affine), path)
     return path
@@ -155,19 +184,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Stand-in T2w volumes from T1w and FLAIR.")
     parser.add_argument("--learn", nargs="+", type=Path, required=True, help="folders of people with T1w, FLAIR and T2w")
     parser.add_argument("--make", nargs="+", type=Path, required=True, help="folders of people with T1w and FLAIR")
+    parser.add_argument("--elsewhere", type=Path, required=True, help="folder of translations, <person>_T2w.nii.gz")
     parser.add_argument("--exclude", action="append", default=[], help="a person to leave out; repeatable")
-    parser.add_argument("--steps", type=int, default=2500, help="optimiser steps (default: %(default)s)")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the network's passes (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1200, help="optimiser steps (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     exclude = left_out([*args.learn, *args.make], "T1w", args.exclude)
     known = _everybody(args.learn, "T2w", exclude)
     complete = [p for p in known if p.split == "train" and p.files["target"].with_name(f"{p.name}_FLAIR.nii.gz").is_file()]
-    network, learnt_from = learn(complete, args.out, LoopSettings(steps=args.steps, rate=1.5e-3, precision=args.precision))
+    network, learnt_from = learn(complete, args.out, LoopSettings(steps=args.steps, batch_size=2, rate=3e-3))
     names = {p.name for p in known}
-    wanted = [p for p in _everybody(args.make, "FLAIR", exclude) if p.split != "test" and p.name not in names]
-    made = [replace(p, files=p.files | {"target": make(p, network, args.out)}) for p in wanted]
+    others = [p for p in _everybody(args.make, "FLAIR", exclude) if p.split != "test" and p.name not in names]
+    wanted = [(p, file) for p in others if (file := args.elsewhere / f"{p.name}_T2w.nii.gz").is_file()]
+    made = [replace(p, files=p.files | {"target": make(p, network, file, args.out)}) for p, file in wanted]
     write_table([*known, *made], args.out / "cohort.tsv")
     print(f"{learnt_from} people learnt from, {len(made)} stand-ins in {args.out}")
 

@@ -118,6 +118,10 @@ def _relative_error(before: dict[str, Tensor], after: dict[str, Tensor]) -> floa
     return max((float((new - old).norm() / old.norm()) for old, new in pairs), default=0.0)
 
 
+FINDERS = ("detector_model", "suspect")
+"""Settings that name a bundle with a segmenter."""
+
+
 def set_defaults(name: str, settings: list[str]) -> int:
     """Store ``NAME=VALUE`` settings as the bundle's defaults and write its card anew."""
     from localdiff_cli.bundle.card import card
@@ -132,6 +136,9 @@ def set_defaults(name: str, settings: list[str]) -> int:
             changes[key] = json.loads(text)
         except json.JSONDecodeError:
             changes[key] = text
+    for key in FINDERS:
+        if changes.get(key) is not None and (found := open_bundle(str(changes[key]))).task != "segment":
+            raise UsageError(f"{key}={changes[key]}: found a bundle for {found.task}; expected one that segments", code="choice")
     bundle = with_defaults(open_bundle(name), changes)
     write_text(bundle.path / "README.md", card(dict(bundle.metadata)))
     say(f"{bundle.name}: " + ", ".join(f"{key} {bundle.metadata['defaults'][key]}" for key in changes))

@@ -86,7 +86,7 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
 
     translates = bundle.task == "translate"
     own = translates and detector.map is None and detector.detector in (None, bundle.defaults.detector)
-    own = own and detector.detector_model in (None, bundle.finder if bundle.defaults.detector == "segmenter" else bundle.name)
+    own = own and _is_own(detector.detector_model, bundle)
     threshold = bundle.defaults.threshold if translates else bundle.segmenter_defaults.threshold
     open_mm, dilate_mm = (bundle.defaults.open_mm, bundle.defaults.dilate_mm) if translates else (0.0, 0.0)
     return MaskSettings(
@@ -96,6 +96,14 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
         (bundle.defaults.peak if own else 0.0) if detector.peak is None else detector.peak,
         (bundle.defaults.through_plane_mm if own else 0.0) if detector.through_plane_mm is None else detector.through_plane_mm,
     )
+
+
+def _is_own(model: str | None, bundle: Bundle) -> bool:
+    """Whether ``model``, a name or a folder, is what the bundle's default detector is read from; None means it."""
+    own = bundle.finder if bundle.defaults.detector == "segmenter" else bundle.name
+    if model in (None, own):
+        return True
+    return open_bundle(model).path.resolve() == (bundle if own == bundle.name else open_bundle(own)).path.resolve()
 
 
 MAKERS: dict[str, Callable[[DetectorOptions, Bundle, torch.device], tuple[Bind, dict[str, object]]]] = {

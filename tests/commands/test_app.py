@@ -79,13 +79,23 @@ def test_models_set_stores_defaults_that_translate_then_uses(cli, models_folder,
 
 @pytest.mark.parametrize(
     ("setting", "told"),
-    [("stepps=4", "expected one of"), ("steps=0", "steps"), ("steps=many", "steps"), ("fusion_step=9999", "exceed"), ("steps", "=VALUE")],
-)
+    [("stepps=4", "expected one of"), ("steps=0", "steps"), ("steps=many", "steps"), ("fusion_step=9999", "exceed"), ("steps", "=VALUE"),
+     ("detector_model=t1-to-t2", "expected one that segments"), ("suspect=t1-to-t2", "expected one that segments")],
+)  # fmt: skip
 def test_models_set_refuses_what_the_bundle_cannot_take(cli, models_folder, tmp_path, setting, told):
     bundle = copy_bundle(open_bundle(str(models_folder / "t1-to-t2")), tmp_path / "mine")
     refused = cli("models", "set", bundle.path, setting)
     assert refused.exit_code == 2
     assert told in refused.output + (refused.stderr or "")
+    assert open_bundle(str(bundle.path)).hash == bundle.hash
+
+
+@pytest.mark.parametrize("setting", ["detector_model=lesion-t9", "suspect=lesion-t9"])
+def test_models_set_refuses_a_finder_that_is_not_there(cli, models_folder, tmp_path, setting):
+    bundle = copy_bundle(open_bundle(str(models_folder / "t1-to-t2")), tmp_path / "mine")
+    refused = cli("models", "set", bundle.path, setting)
+    assert refused.exit_code == 4
+    assert "model 'lesion-t9': neither a bundle folder nor one of" in refused.output + (refused.stderr or "")
     assert open_bundle(str(bundle.path)).hash == bundle.hash
 
 

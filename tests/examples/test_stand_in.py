@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from examples.training.cohort import Person
 from examples.training.cohort import main as write_cohort
@@ -30,6 +31,16 @@ def _folder(path: Path, people: dict[str, tuple[str, tuple[str, ...]]]) -> Path:
     return path
 
 
+def _translations(folder: Path, *files: Path, value: float = 0.75) -> Path:
+    """Translations of these T1w, of one value everywhere."""
+    folder.mkdir()
+    for file in files:
+        image = nib.load(file)
+        constant = nib.Nifti1Image(np.full(image.shape, value, np.float32), image.affine)
+        nib.save(constant, folder / file.name.replace("T1w", "T2w"))
+    return folder
+
+
 @pytest.fixture
 def cohort(tmp_path: Path) -> list[Path]:
     three = ("T1w", "FLAIR", "T2w")
@@ -40,7 +51,9 @@ def cohort(tmp_path: Path) -> list[Path]:
 
 def test_who_gets_a_stand_in(cohort, tmp_path, capsys):
     out = tmp_path / "out"
-    main(["--learn", *map(str, cohort), "--make", *map(str, cohort), "--steps", "1", "--out", str(out)])
+    translated = _translations(tmp_path / "translated", *(cohort[1] / name / f"{name}_T1w.nii.gz" for name in ("sub-1", "sub-3", "sub-4")))
+    folders = list(map(str, cohort))
+    main(["--learn", *folders, "--make", *folders, "--elsewhere", str(translated), "--steps", "1", "--out", str(out)])
     assert capsys.readouterr().out.strip().endswith(f"1 people learnt from, 1 stand-ins in {out}")
     rows = list(csv.DictReader((out / "cohort.tsv").read_text().splitlines(), delimiter="\t"))
     told = {row["name"]: row["target"] for row in rows}
@@ -49,9 +62,19 @@ def test_who_gets_a_stand_in(cohort, tmp_path, capsys):
     assert told["sub-3"] == str(out / "sub-3_T2w.nii.gz")
 
 
+def test_without_a_translation_nobody_gets_a_stand_in(cohort, tmp_path, capsys):
+    out, translated = tmp_path / "out", _translations(tmp_path / "translated")
+    main(["--learn", str(cohort[0]), "--make", str(cohort[1]), "--elsewhere", str(translated), "--steps", "1", "--out", str(out)])
+    assert "0 stand-ins" in capsys.readouterr().out
+
+
+def _options(cohort: list[Path], folder: Path) -> list[str]:
+    return ["--learn", str(cohort[0]), "--make", str(cohort[1]), "--elsewhere", str(folder), "--out", str(folder / "out")]
+
+
 def test_a_name_to_leave_out_must_be_somebodys(cohort, tmp_path):
     with pytest.raises(UsageError, match="--exclude sub-9: found nobody of that name"):
-        main(["--learn", str(cohort[0]), "--make", str(cohort[1]), "--exclude", "sub-9", "--out", str(tmp_path / "out")])
+        main([*_options(cohort, tmp_path), "--exclude", "sub-9"])
 
 
 def test_the_table_of_a_cohort_checks_the_names_too(cohort, tmp_path):
@@ -64,42 +87,55 @@ def test_the_table_of_a_cohort_checks_the_names_too(cohort, tmp_path):
 
 def test_who_is_left_out_is_neither_learnt_from_nor_given_a_stand_in(cohort, tmp_path):
     with pytest.raises(UsageError, match="found nobody of the train split"):
-        main(["--learn", str(cohort[0]), "--make", str(cohort[1]), "--exclude", "sub-1", "--out", str(tmp_path / "out")])
+        main([*_options(cohort, tmp_path), "--exclude", "sub-1"])
 
 
-def test_the_planes_of_a_person_are_t1w_flair_t2w_brain_and_lesion():
+def test_the_planes_of_a_person_are_t1w_flair_brain_t2w_and_lesion():
     def slices(condition, target):
         images = (np.full((1, 2, 2), value * 65535, np.uint16) for value in (condition, target))
         return PatientSlices("sub-1", "train", *images, np.ones((1, 2, 2), bool), np.zeros((1, 2, 2), bool), masked=True)
 
     planes = Three(slices(0.25, 0.75), slices(0.25, 0.5)).planes(0)
-    np.testing.assert_allclose(planes[:, 0, 0], [0.25, 0.5, 0.75, 1, 0], atol=1e-4)
+    np.testing.assert_allclose(planes[:, 0, 0], [0.25, 0.5, 1, 0.75, 0], atol=1e-4)
 
 
-def test_a_stand_in_lies_where_the_t1w_lies_and_is_zero_outside_the_brain(cohort, tmp_path):
+def _person(folder: Path, **files: Path) -> Person:
+    return Person("sub-3", "train", {"condition": folder / "sub-3_T1w.nii.gz", "target": folder / "sub-3_FLAIR.nii.gz"} | files, False)
+
+
+def test_a_stand_in_is_the_networks_in_lesions_and_the_translation_elsewhere(cohort, tmp_path):
     folder = cohort[1] / "sub-3"
-    person = Person("sub-3", "train", {"condition": folder / "sub-3_T1w.nii.gz", "target": folder / "sub-3_FLAIR.nii.gz"}, False)
-    stored = nib.load(make(person, lambda seen: 0 * seen[:, :1] + 0.25, tmp_path))
-    t1 = nib.load(person.files["condition"])
+    t1 = nib.load(folder / "sub-3_T1w.nii.gz")
+    brain, lesion = t1.get_fdata() > 0, np.zeros(t1.shape, np.uint8)
+    lesion[tuple(slice(n // 2 - 6, n // 2 + 6) for n in t1.shape[:2])] = 1
+    nib.save(nib.Nifti1Image(lesion, t1.affine), tmp_path / "mask.nii.gz")
+    person = _person(folder, mask=tmp_path / "mask.nii.gz")
+    translated = _translations(tmp_path / "translated", person.files["condition"]) / "sub-3_T2w.nii.gz"
+    stored = nib.load(make(person, lambda seen: 0 * seen[:, :1] + 0.25, translated, tmp_path))
     np.testing.assert_array_equal(stored.affine, t1.affine)
-    brain = t1.get_fdata() > 0
     assert (stored.get_fdata()[~brain] == 0).all()
-    np.testing.assert_allclose(stored.get_fdata()[brain], 350, rtol=0.02)
+    far = binary_dilation(lesion, iterations=8)
+    np.testing.assert_allclose(stored.get_fdata()[binary_erosion(lesion, iterations=4) & brain], 350, rtol=0.02)
+    np.testing.assert_allclose(stored.get_fdata()[~far & brain], 850, rtol=0.02)
 
 
-def test_the_network_is_given_t1w_first_then_flair(cohort, tmp_path):
+def test_the_network_is_given_t1w_flair_and_the_brain(cohort, tmp_path):
     folder = cohort[1] / "sub-3"
-    person = Person("sub-3", "train", {"condition": folder / "sub-3_T1w.nii.gz", "target": folder / "sub-3_FLAIR.nii.gz"}, False)
-    brain = nib.load(person.files["condition"]).get_fdata() > 0
+    t1 = nib.load(folder / "sub-3_T1w.nii.gz")
+    brain = t1.get_fdata() > 0
+    nib.save(nib.Nifti1Image(np.ones(t1.shape, np.uint8), t1.affine), tmp_path / "mask.nii.gz")
+    person = _person(folder, mask=tmp_path / "mask.nii.gz")
+    translated = _translations(tmp_path / "translated", person.files["condition"]) / "sub-3_T2w.nii.gz"
     by_channel = []
-    for channel in (0, 1):
+    for channel in (0, 1, 2):
         out = tmp_path / str(channel)
         out.mkdir()
-        by_channel.append(nib.load(make(person, lambda seen, c=channel: seen[:, c : c + 1], out)).get_fdata()[brain])
-    for contrast, made in zip(("T1w", "FLAIR"), by_channel, strict=True):
+        by_channel.append(nib.load(make(person, lambda seen, c=channel: seen[:, c : c + 1], translated, out)).get_fdata()[brain])
+    for contrast, made in zip(("T1w", "FLAIR"), by_channel, strict=False):
         image = nib.load(folder / f"sub-3_{contrast}.nii.gz").get_fdata()[brain]
         assert np.corrcoef(image, made)[0, 1] > 0.9
-    assert abs(np.corrcoef(*by_channel)[0, 1]) < 0.9
+    assert abs(np.corrcoef(*by_channel[:2])[0, 1]) < 0.9
+    assert np.median(by_channel[2]) == pytest.approx(1100, rel=0.02)
 
 
 class _Slices:
@@ -111,7 +147,7 @@ class _Slices:
     def planes(self, row: int) -> np.ndarray:
         brain, lesion = np.zeros((2, 64, 64), np.float32)
         brain[8:56, 8:56], lesion[24:40, 24:40] = 1, 1
-        return np.stack([0.2 * brain, 0.4 * brain, 0.6 * brain + 0.2 * lesion, brain, lesion])
+        return np.stack([0.2 * brain, 0.4 * brain, brain, 0.6 * brain + 0.2 * lesion, lesion])
 
 
 def test_a_lesion_counts_more_than_the_rest_of_the_brain():
@@ -131,4 +167,4 @@ def test_a_lesion_counts_more_than_the_rest_of_the_brain():
 
 
 def test_the_network_keeps_the_grid():
-    assert StandInNetwork()(torch.rand(1, 2, 64, 48)).shape == (1, 1, 64, 48)
+    assert StandInNetwork()(torch.rand(1, 3, 64, 48)).shape == (1, 1, 64, 48)

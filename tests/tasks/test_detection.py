@@ -226,19 +226,34 @@ def test_average_and_peak_of_a_bundle_are_for_its_own_detector_alone(models_fold
     another = {"patchcore": "segmenter"}.get(own, "patchcore")
     for options, used in (
         (DetectorOptions(), True), (DetectorOptions(detector=own), True), (DetectorOptions(map=Path("map.nii.gz")), False),
-        (DetectorOptions(detector_model="another"), False), (DetectorOptions(detector=another), False),
+        (DetectorOptions(detector_model="lesion-flair"), False), (DetectorOptions(detector=another), False),
     ):  # fmt: skip
         masks = mask_settings(bundle, options)
         assert (masks.through_plane_mm, masks.peak) == ((6.0, 0.65) if used else (0.0, 0.0))
     assert mask_settings(bundle, DetectorOptions(map=Path("map.nii.gz"), through_plane_mm=3.0)).through_plane_mm == 3.0
 
 
-def test_average_and_peak_stay_where_the_bundles_own_finder_is_named(models_folder, tmp_path):
+def test_average_and_peak_stay_where_the_bundles_own_finder_is_named(models_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCALDIFF_MODELS", str(tmp_path))
     shutil.copytree(models_folder / "t1-to-t2", tmp_path / "own")
+    finder = make_segmenter(tmp_path / "a-tumour-finder", "T1w", (-6, 6))
+    (tmp_path / "linked").symlink_to(finder.path)
     stored = {"peak": 0.65, "detector": "segmenter", "detector_model": "a-tumour-finder"}
     bundle = with_defaults(open_bundle(str(tmp_path / "own")), stored)
-    peaks = [mask_settings(bundle, DetectorOptions(detector_model=name)).peak for name in (None, "a-tumour-finder", "lesion-t1")]
-    assert peaks == [0.65, 0.65, 0.0]
+
+    def peak(name):
+        return mask_settings(bundle, DetectorOptions(detector_model=name)).peak
+
+    for same in (None, "a-tumour-finder", str(finder.path), str(tmp_path / "linked"), "linked"):
+        assert peak(same) == 0.65
+    assert peak("lesion-t1") == 0
+
+
+def test_average_and_peak_stay_where_a_bundle_with_a_bank_of_its_own_is_named(models_folder, tmp_path):
+    shutil.copytree(models_folder / "t1-to-t2", tmp_path / "own")
+    bundle = with_defaults(open_bundle(str(tmp_path / "own")), {"peak": 0.65, "detector": "patchcore"})
+    for name, expected in ((str(bundle.path), 0.65), (str(models_folder / "t1-to-t2"), 0.0)):
+        assert mask_settings(bundle, DetectorOptions(detector_model=name)).peak == expected
 
 
 def test_a_bundle_names_the_segmenter_that_makes_its_map(cli, folder, tmp_path, models_folder):
