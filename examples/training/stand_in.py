@@ -2,13 +2,13 @@
 
 T2w and FLAIR show the same lesions; T1w tells fluid (dark on both T1w and FLAIR, bright on T2w) from tissue. A small network learns the T2w
 of a pixel from both contrasts in it and around it, by squared error, from the few people who have all three. It sees too little to know
-where in the head it is, so that it learns how bright lesions are and not what these few people look like. What it says holds in lesions;
-fluid of a shade that nobody among the few has comes out dark. So a stand-in takes everything but the lesions from the translation of a
-network that has learnt healthy brains: FOLDER of ``--elsewhere``, by ``localdiff translate --mode plain --suffix T2w``. A stand-in is for
-training only: nothing is tested against one.
+where in the head it is, so that it learns how bright lesions are and not what these few people look like. It can be trusted in lesions,
+but fluid of a brightness that none of the few people has comes out dark. So a stand-in takes everything but the lesions of the person's
+mask from the translation of a network that has learnt healthy brains: the output folder of ``localdiff translate --mode plain --suffix
+T2w``. A stand-in is for training only: nothing is tested against one.
 
 ``python -m examples.training.stand_in --learn A… --make B… --elsewhere TRANSLATIONS --out FOLDER`` where A and B are folders as in
-``examples.training.cohort``; whose translation is not there gets no stand-in;
+``examples.training.cohort``; a person without a translation gets none;
 only people of the train split are learnt from, only people of the train and val splits get a stand-in. A person who is in several folders
 is taken from the first that has the contrast. ``FOLDER/cohort.tsv`` is for ``localdiff fit``; a checkpoint and the prepared slices lie in
 ``FOLDER`` too, so that a training that was stopped goes on.
@@ -24,6 +24,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
@@ -141,7 +142,8 @@ def _slices(found: Sequence[Person], contrast: str, work: Path) -> dict[str, Pat
 def make(person: Person, network: Callable[[Tensor], Tensor], elsewhere: Path, out: Path) -> Path:
     """Write one person's stand-in on the T1w's grid, in arbitrary units, 0 outside the brain; its path.
 
-    In lesions it is what ``network`` says, from 0 to 1, elsewhere the translation in the file ``elsewhere``, of the same range.
+    In the lesions of the person's mask, and fading out around them, it is what ``network`` says, from 0 to 1; elsewhere, and everywhere
+    without a mask, the translation in the file ``elsewhere``. Raise :class:`UsageError` for a translation that does not lie in [0, 1].
     """
     t1 = _prepared(person, "T1w", None)
     flair = _prepared(person, "FLAIR", Brain(t1.brain.mask, t1.brain.source))
@@ -155,12 +157,24 @@ def make(person: Person, network: Callable[[Tensor], Tensor], elsewhere: Path, o
         (first, inside), (second, _) = (prepared.network_slice(int(k)) for prepared in (t1, flair))
         seen = torch.from_numpy(np.stack([first, second, inside]).astype(np.float32))[None]
         t2 = t1.grid.to_native(network(seen)[0, 0].clamp(0, 1).numpy())
-        share = np.minimum(2 * gaussian_filter(np.float32(lesion[k]), RIM), 1)
-        blended = share * t2 + (1 - share) * translated.read(int(k))
+        share = np.maximum(np.minimum(2 * gaussian_filter(np.float32(lesion[k]), RIM), 1), lesion[k])
+        blended = share * t2 + (1 - share) * _in_range(translated.read(int(k)), elsewhere)
         slices[frame.stored_index(int(k))] = frame.slice_to_stored(np.where(t1.brain.mask[k], 100 + 1000 * blended, 0).astype(np.float32))
     path = out / f"{person.name}_T2w.nii.gz"
     nib.save(nib.Nifti1Image(stored, image.affine), path)
     return path
+
+
+def _in_range(image: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+    if image.min() < 0 or image.max() > 1:
+        raise UsageError(f"{path}: goes from {image.min():g} to {image.max():g}; expected a translation as localdiff writes it, in [0, 1]")
+    return image
+
+
+def _translation(person: Person, folder: Path) -> Path | None:
+    """A person's translation in the output folder of ``translate``, whose input was one folder or one for each person."""
+    name = f"{person.name}_T2w.nii.gz"
+    return next((path for path in (folder / name, folder / person.name / name) if path.is_file()), None)
 
 
 def _prepared(person: Person, contrast: str, brain: Brain | None) -> Prepared:
@@ -184,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Stand-in T2w volumes from T1w and FLAIR.")
     parser.add_argument("--learn", nargs="+", type=Path, required=True, help="folders of people with T1w, FLAIR and T2w")
     parser.add_argument("--make", nargs="+", type=Path, required=True, help="folders of people with T1w and FLAIR")
-    parser.add_argument("--elsewhere", type=Path, required=True, help="folder of translations, <person>_T2w.nii.gz")
+    parser.add_argument("--elsewhere", type=Path, required=True, help="output folder of translate --mode plain --suffix T2w")
     parser.add_argument("--exclude", action="append", default=[], help="a person to leave out; repeatable")
     parser.add_argument("--steps", type=int, default=1200, help="optimiser steps (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True)
@@ -193,13 +207,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     exclude = left_out([*args.learn, *args.make], "T1w", args.exclude)
     known = _everybody(args.learn, "T2w", exclude)
     complete = [p for p in known if p.split == "train" and p.files["target"].with_name(f"{p.name}_FLAIR.nii.gz").is_file()]
-    network, learnt_from = learn(complete, args.out, LoopSettings(steps=args.steps, batch_size=2, rate=3e-3))
     names = {p.name for p in known}
     others = [p for p in _everybody(args.make, "FLAIR", exclude) if p.split != "test" and p.name not in names]
-    wanted = [(p, file) for p in others if (file := args.elsewhere / f"{p.name}_T2w.nii.gz").is_file()]
+    wanted = [(p, file) for p in others if (file := _translation(p, args.elsewhere)) is not None]
+    if not wanted:
+        raise UsageError(
+            f"--elsewhere {args.elsewhere}: found no translation of the {len(others)} people who lack a T2w; "
+            "expected <person>_T2w.nii.gz there, or in a folder for each person"
+        )
+    network, learnt_from = learn(complete, args.out, LoopSettings(steps=args.steps, batch_size=2, rate=3e-3))
     made = [replace(p, files=p.files | {"target": make(p, network, file, args.out)}) for p, file in wanted]
     write_table([*known, *made], args.out / "cohort.tsv")
-    print(f"{learnt_from} people learnt from, {len(made)} stand-ins in {args.out}")
+    left = f", {len(others) - len(made)} people without a translation left out" if len(others) > len(made) else ""
+    print(f"{learnt_from} people learnt from, {len(made)} stand-ins in {args.out}{left}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from localdiff_cli.batch.report import say
 from localdiff_cli.bundle import (
@@ -123,7 +123,10 @@ FINDERS = ("detector_model", "suspect")
 
 
 def set_defaults(name: str, settings: list[str]) -> int:
-    """Store ``NAME=VALUE`` settings as the bundle's defaults and write its card anew."""
+    """Store ``NAME=VALUE`` settings as the bundle's defaults and write its card anew.
+
+    Raise :class:`UsageError` for what the bundle cannot take, :class:`ModelError` for a bundle that is not there.
+    """
     from localdiff_cli.bundle.card import card
     from localdiff_cli.volumes.whole import write_text
 
@@ -136,10 +139,21 @@ def set_defaults(name: str, settings: list[str]) -> int:
             changes[key] = json.loads(text)
         except json.JSONDecodeError:
             changes[key] = text
-    for key in FINDERS:
-        if changes.get(key) is not None and (found := open_bundle(str(changes[key]))).task != "segment":
-            raise UsageError(f"{key}={changes[key]}: found a bundle for {found.task}; expected one that segments", code="choice")
-    bundle = with_defaults(open_bundle(name), changes)
+    bundle = open_bundle(name)
+    if bundle.task == "translate":
+        _check_finders(bundle, changes)
+    bundle = with_defaults(bundle, changes)
     write_text(bundle.path / "README.md", card(dict(bundle.metadata)))
     say(f"{bundle.name}: " + ", ".join(f"{key} {bundle.metadata['defaults'][key]}" for key in changes))
     return EXIT_OK
+
+
+def _check_finders(bundle: Bundle, changes: dict[str, Any]) -> None:
+    """Raise :class:`UsageError` where a new finder segments nothing, or another contrast than the bundle's input."""
+    for key in FINDERS:
+        if changes.get(key) is None:
+            continue
+        found, wanted = open_bundle(str(changes[key])), bundle.condition.contrast
+        if found.task != "segment" or found.condition.contrast != wanted:
+            does = f"to {found.task} {found.condition.contrast}"
+            raise UsageError(f"{key}={changes[key]}: found a bundle {does}; expected one to segment {wanted}", code="choice")

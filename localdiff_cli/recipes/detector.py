@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localdiff_cli.bundle import Bundle, detector_bundle, load_detector, load_segmenter, open_bundle
-from localdiff_cli.errors import UsageError
+from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.options import DetectorOptions
 from localdiff_cli.volumes.files import file_hash
 
@@ -99,11 +99,17 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
 
 
 def _is_own(model: str | None, bundle: Bundle) -> bool:
-    """Whether ``model``, a name or a folder, is what the bundle's default detector is read from; None means it."""
-    own = bundle.finder if bundle.defaults.detector == "segmenter" else bundle.name
-    if model in (None, own):
+    """Whether ``model``, a name or a folder, is what the bundle's default detector is made from: its finder, or the bundle that has its
+    PatchCore bank. None means it. Where the own one is not there, no model is it."""
+    if model is None:
         return True
-    return open_bundle(model).path.resolve() == (bundle if own == bundle.name else open_bundle(own)).path.resolve()
+    segments = bundle.defaults.detector == "segmenter"
+    try:
+        own = open_bundle(bundle.finder) if segments else detector_bundle(bundle)
+    except ModelError:
+        return False
+    named = open_bundle(model)
+    return (named if segments else detector_bundle(named)).path.resolve() == own.path.resolve()
 
 
 MAKERS: dict[str, Callable[[DetectorOptions, Bundle, torch.device], tuple[Bind, dict[str, object]]]] = {

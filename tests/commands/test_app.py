@@ -80,7 +80,7 @@ def test_models_set_stores_defaults_that_translate_then_uses(cli, models_folder,
 @pytest.mark.parametrize(
     ("setting", "told"),
     [("stepps=4", "expected one of"), ("steps=0", "steps"), ("steps=many", "steps"), ("fusion_step=9999", "exceed"), ("steps", "=VALUE"),
-     ("detector_model=t1-to-t2", "expected one that segments"), ("suspect=t1-to-t2", "expected one that segments")],
+     ("detector_model=t1-to-t2", "expected one to segment T1w"), ("suspect=lesion-t2", "a bundle to segment T2w; expected")],
 )  # fmt: skip
 def test_models_set_refuses_what_the_bundle_cannot_take(cli, models_folder, tmp_path, setting, told):
     bundle = copy_bundle(open_bundle(str(models_folder / "t1-to-t2")), tmp_path / "mine")

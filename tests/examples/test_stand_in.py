@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +14,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from examples.training.cohort import Person
 from examples.training.cohort import main as write_cohort
-from examples.training.stand_in import StandInNetwork, Three, main, make, stand_in_loss
+from examples.training.stand_in import StandInNetwork, Three, around, main, make, stand_in_loss
 from localdiff_cli.errors import UsageError
 from localdiff_cli.training.slices import PatientSlices
 from tests.brains import write_brain
@@ -62,14 +63,37 @@ def test_who_gets_a_stand_in(cohort, tmp_path, capsys):
     assert told["sub-3"] == str(out / "sub-3_T2w.nii.gz")
 
 
-def test_without_a_translation_nobody_gets_a_stand_in(cohort, tmp_path, capsys):
-    out, translated = tmp_path / "out", _translations(tmp_path / "translated")
-    main(["--learn", str(cohort[0]), "--make", str(cohort[1]), "--elsewhere", str(translated), "--steps", "1", "--out", str(out)])
-    assert "0 stand-ins" in capsys.readouterr().out
+def test_without_a_translation_of_anybody_nothing_is_learnt(cohort, tmp_path):
+    _translations(tmp_path / "translated")
+    with pytest.raises(UsageError, match="found no translation of the 1 people who lack a T2w"):
+        main(
+            [
+                "--learn",
+                str(cohort[0]),
+                "--make",
+                *map(str, cohort),
+                "--elsewhere",
+                str(tmp_path / "translated"),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+    assert not list((tmp_path / "out").glob("*.pt"))
+
+
+def test_a_translation_may_lie_in_a_folder_of_its_person_and_who_has_none_is_counted(cohort, tmp_path, capsys):
+    cohort.append(_folder(tmp_path / "c", {"sub-6": ("train", ("T1w", "FLAIR"))}))
+    out, translated = tmp_path / "out", tmp_path / "translated"
+    translated.mkdir()
+    _translations(translated / "sub-3", cohort[1] / "sub-3" / "sub-3_T1w.nii.gz")
+    folders = list(map(str, cohort))
+    main(["--learn", folders[0], "--make", *folders, "--elsewhere", str(translated), "--steps", "1", "--out", str(out)])
+    assert capsys.readouterr().out.strip().endswith(f"1 stand-ins in {out}, 1 people without a translation left out")
 
 
 def _options(cohort: list[Path], folder: Path) -> list[str]:
-    return ["--learn", str(cohort[0]), "--make", str(cohort[1]), "--elsewhere", str(folder), "--out", str(folder / "out")]
+    translated = _translations(folder / "translated", cohort[1] / "sub-3" / "sub-3_T1w.nii.gz")
+    return ["--learn", str(cohort[0]), "--make", str(cohort[1]), "--elsewhere", str(translated), "--out", str(folder / "out")]
 
 
 def test_a_name_to_leave_out_must_be_somebodys(cohort, tmp_path):
@@ -119,6 +143,36 @@ def test_a_stand_in_is_the_networks_in_lesions_and_the_translation_elsewhere(coh
     np.testing.assert_allclose(stored.get_fdata()[~far & brain], 850, rtol=0.02)
 
 
+def test_a_small_lesion_is_the_networks_too(cohort, tmp_path):
+    folder = cohort[1] / "sub-3"
+    t1 = nib.load(folder / "sub-3_T1w.nii.gz")
+    lesion = np.zeros(t1.shape, np.uint8)
+    middle = tuple(n // 2 for n in t1.shape[:2])
+    lesion[middle[0] : middle[0] + 2, middle[1] : middle[1] + 2] = 1
+    nib.save(nib.Nifti1Image(lesion, t1.affine), tmp_path / "mask.nii.gz")
+    person = _person(folder, mask=tmp_path / "mask.nii.gz")
+    translated = _translations(tmp_path / "translated", person.files["condition"]) / "sub-3_T2w.nii.gz"
+    stored = nib.load(make(person, lambda seen: 0 * seen[:, :1] + 0.25, translated, tmp_path)).get_fdata()
+    np.testing.assert_allclose(stored[(lesion > 0) & (t1.get_fdata() > 0)], 350, rtol=0.02)
+
+
+def test_a_translation_in_other_units_is_refused(cohort, tmp_path):
+    person = _person(cohort[1] / "sub-3")
+    translated = _translations(tmp_path / "translated", person.files["condition"], value=312.0) / "sub-3_T2w.nii.gz"
+    with pytest.raises(UsageError, match="goes from 312 to 312; expected a translation as localdiff writes it"):
+        make(person, lambda seen: seen[:, :1], translated, tmp_path)
+
+
+def test_mean_and_spread_around_a_pixel_are_of_the_brain_alone():
+    brain, images = torch.zeros(1, 1, 5, 5), torch.full((1, 2, 5, 5), 9.0)
+    brain[..., 1:4, 1:4] = 1
+    images[..., 1:4, 1:4] = torch.tensor([0.0, 1.0, 0.0])
+    mean, spread = around(images, brain, 3)
+    assert mean[0, 0, 2, 2] == pytest.approx(1 / 3, abs=1e-6)
+    assert mean[0, 0, 1, 1] == pytest.approx(1 / 2, abs=1e-6)
+    assert spread[0, 1, 1, 1] == pytest.approx(1 / 2, abs=1e-6)
+
+
 def test_the_network_is_given_t1w_flair_and_the_brain(cohort, tmp_path):
     folder = cohort[1] / "sub-3"
     t1 = nib.load(folder / "sub-3_T1w.nii.gz")
@@ -126,11 +180,17 @@ def test_the_network_is_given_t1w_flair_and_the_brain(cohort, tmp_path):
     nib.save(nib.Nifti1Image(np.ones(t1.shape, np.uint8), t1.affine), tmp_path / "mask.nii.gz")
     person = _person(folder, mask=tmp_path / "mask.nii.gz")
     translated = _translations(tmp_path / "translated", person.files["condition"]) / "sub-3_T2w.nii.gz"
-    by_channel = []
+    by_channel, brains = [], []
+
+    def part(seen: torch.Tensor, channel: int) -> torch.Tensor:
+        brains.append(seen[:, 2])
+        return seen[:, channel : channel + 1]
+
     for channel in (0, 1, 2):
         out = tmp_path / str(channel)
         out.mkdir()
-        by_channel.append(nib.load(make(person, lambda seen, c=channel: seen[:, c : c + 1], translated, out)).get_fdata()[brain])
+        by_channel.append(nib.load(make(person, partial(part, channel=channel), translated, out)).get_fdata()[brain])
+    assert {float(value) for each in brains for value in each.unique()} == {0.0, 1.0}
     for contrast, made in zip(("T1w", "FLAIR"), by_channel, strict=False):
         image = nib.load(folder / f"sub-3_{contrast}.nii.gz").get_fdata()[brain]
         assert np.corrcoef(image, made)[0, 1] > 0.9

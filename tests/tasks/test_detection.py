@@ -247,6 +247,8 @@ def test_average_and_peak_stay_where_the_bundles_own_finder_is_named(models_fold
     for same in (None, "a-tumour-finder", str(finder.path), str(tmp_path / "linked"), "linked"):
         assert peak(same) == 0.65
     assert peak("lesion-t1") == 0
+    shutil.rmtree(finder.path)
+    assert peak("lesion-t1") == 0  # another finder may be named although the bundle's own is gone
 
 
 def test_average_and_peak_stay_where_a_bundle_with_a_bank_of_its_own_is_named(models_folder, tmp_path):
