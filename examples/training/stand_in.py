@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -39,8 +40,6 @@ from localdiff_cli.volumes.brain import Brain, brain_from_file, check_same_grid
 from localdiff_cli.volumes.prepare import Prepared, PrepareSettings, prepare
 from localdiff_cli.volumes.reader import SliceReader, open_volume
 
-NEIGHBOURHOODS = (3,)
-"""Width in pixels of the squares around a pixel whose mean and spread the network sees."""
 HIDDEN = 64
 LESION_SHARE = 0.6
 """At least this share of the slices drawn of a person with a lesion show it."""
@@ -55,25 +54,19 @@ class StandInNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        seen = 2 * (1 + 2 * len(NEIGHBOURHOODS))
         self.of_pixel = nn.Sequential(
-            nn.Conv2d(seen, HIDDEN, 1), nn.ReLU(), nn.Conv2d(HIDDEN, HIDDEN, 1), nn.ReLU(), nn.Conv2d(HIDDEN, 1, 1)
+            nn.Conv2d(6, HIDDEN, 1), nn.ReLU(), nn.Conv2d(HIDDEN, HIDDEN, 1), nn.ReLU(), nn.Conv2d(HIDDEN, 1, 1)
         )  # fmt: skip
 
     def forward(self, planes: Tensor) -> Tensor:
         """Return T2w on the same grid."""
         images, brain = planes.split((2, 1), dim=1)
-        seen = [images, *(part for width in NEIGHBOURHOODS for part in around(images, brain, width))]
-        return self.of_pixel(torch.cat(seen, dim=1))
+        return self.of_pixel(torch.cat([images, *around(images, brain)], dim=1))
 
 
-def around(images: Tensor, brain: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the brain in the square of ``width`` pixels around every pixel, each ``(N, 2, H, W)``."""
-
-    def pooled(image: Tensor) -> Tensor:
-        across = avg_pool2d(image, (1, width), stride=1, padding=(0, width // 2))
-        return avg_pool2d(across, (width, 1), stride=1, padding=(width // 2, 0))
-
+def around(images: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the brain in the 3 × 3 pixels around every pixel, each ``(N, 2, H, W)``."""
+    pooled = partial(avg_pool2d, kernel_size=3, stride=1, padding=1)
     share = pooled(brain).clamp(min=1e-3)
     mean = pooled(images * brain) / share
     return mean, (pooled(images.square() * brain) / share - mean.square()).clamp(min=0).sqrt()

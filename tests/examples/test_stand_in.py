@@ -64,20 +64,10 @@ def test_who_gets_a_stand_in(cohort, tmp_path, capsys):
 
 
 def test_without_a_translation_of_anybody_nothing_is_learnt(cohort, tmp_path):
-    _translations(tmp_path / "translated")
+    options = _options(cohort, tmp_path)
+    (tmp_path / "translated" / "sub-3_T2w.nii.gz").unlink()
     with pytest.raises(UsageError, match="found no translation of the 1 people who lack a T2w"):
-        main(
-            [
-                "--learn",
-                str(cohort[0]),
-                "--make",
-                *map(str, cohort),
-                "--elsewhere",
-                str(tmp_path / "translated"),
-                "--out",
-                str(tmp_path / "out"),
-            ]
-        )
+        main(options)
     assert not list((tmp_path / "out").glob("*.pt"))
 
 
@@ -167,7 +157,7 @@ def test_mean_and_spread_around_a_pixel_are_of_the_brain_alone():
     brain, images = torch.zeros(1, 1, 5, 5), torch.full((1, 2, 5, 5), 9.0)
     brain[..., 1:4, 1:4] = 1
     images[..., 1:4, 1:4] = torch.tensor([0.0, 1.0, 0.0])
-    mean, spread = around(images, brain, 3)
+    mean, spread = around(images, brain)
     assert mean[0, 0, 2, 2] == pytest.approx(1 / 3, abs=1e-6)
     assert mean[0, 0, 1, 1] == pytest.approx(1 / 2, abs=1e-6)
     assert spread[0, 1, 1, 1] == pytest.approx(1 / 2, abs=1e-6)
