@@ -1102,14 +1102,13 @@ class ExpertFit:
         Range(1e-6, 1),
     ] = None
     told: Annotated[
-        str | None,
+        tuple[str, ...],
         typer.Option(
             "--told",
-            metavar="<str>",
-            help="Let the expert see the whole condition and the OOD map, as this segmenter bundle finds it. (default: it sees its region alone) Example: --told lesion-t1",
+            help="Let the expert see the whole condition and the OOD map, as this segmenter bundle finds it; may be repeated: each person's map is then made by the first that did not learn from that person. (default: it sees its region alone) Example: --told lesion-t1",
             rich_help_panel=TRAINING,
         ),
-    ] = None
+    ] = ()
     start: Annotated[
         str | None,
         typer.Option(

@@ -5,6 +5,9 @@ participant_id and split; disease where it is known) and ``sub-*/sub-*_T1w.nii.g
 ``_brain`` beside it. People without the target contrast are kept: a detector needs only the condition. The names of those who have no
 lesion mask, and may serve as lesion-free (healthy people; patients whose lesions show on the target and are left out of the loss by
 ``--doubt``), are printed as options of ``fit``.
+
+``--without 1/2`` leaves out every second train person, ``--without 2/2`` the others: two detectors, neither of which has seen the
+people of the other, make maps with the errors that a detector makes in people it does not know (``fit expert --told A --told B``).
 """
 
 from __future__ import annotations
@@ -57,6 +60,21 @@ def left_out(folders: Sequence[Path], condition: str, names: Sequence[str]) -> f
     return frozenset(names)
 
 
+def fold(text: str) -> tuple[int, int]:
+    """Read ``1/2``, the first of two parts. Raise :class:`argparse.ArgumentTypeError` for anything else."""
+    which, _, parts = text.partition("/")
+    if not (which.isdecimal() and parts.isdecimal() and 1 <= int(which) <= int(parts) and int(parts) > 1):
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected a part of several, such as 1/2")
+    return int(which), int(parts)
+
+
+def without_fold(found: list[Person], which: int, parts: int) -> list[Person]:
+    """Leave out the ``which``-th, counted from 1, of every ``parts`` train people; the other splits stay whole."""
+    train = [person for person in found if person.split == "train"]
+    out = {id(person) for person in train[which - 1 :: parts]}
+    return [person for person in found if id(person) not in out]
+
+
 def write_table(found: list[Person], out: Path) -> None:
     """The TSV that ``localdiff fit --data`` reads; absolute paths."""
     with out.open("w", newline="", encoding="utf-8") as handle:
@@ -74,11 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--target", default="FLAIR")
     parser.add_argument("--exclude", action="append", default=[], help="a person to leave out; repeatable")
     parser.add_argument("--only-with-target", action="store_true", help="leave out people without the target contrast")
+    parser.add_argument("--without", type=fold, metavar="K/N", help="leave out the K-th of every N train people")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
     exclude = left_out(args.data, args.condition, args.exclude)
     found = [p for folder in args.data for p in people(folder, args.condition, args.target, exclude)]
     found = [p for p in found if not args.only_with_target or "target" in p.files]
+    if args.without is not None:
+        found = without_fold(found, *args.without)
     write_table(found, args.out)
     print(" ".join(f"--healthy {p.name}" for p in found if p.lesion_free))
 

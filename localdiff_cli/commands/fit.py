@@ -194,7 +194,8 @@ def fit_expert(options: FitOptions, train: TrainOptions, own: ExpertFit) -> int:
     regions, before = RegionSettings(healthy_share=own.healthy_share), bundle.defaults
     finder = before.detector if own.detector is None else cast(DetectorName, own.detector)
     defaults = replace(before, detector=finder, threshold=before.threshold if own.tau is None else own.tau)
-    by_map = None if own.told is None else expert.Told(ToldSettings(healthy_share=own.healthy_share), _finder(own.told, bundle))
+    finders = tuple(_finder(name, bundle) for name in own.told)
+    by_map = expert.Told(ToldSettings(healthy_share=own.healthy_share), finders) if finders else None
     first = None if own.start is None else Start(open_bundle(own.start), "expert")
     job = _job(alike, train)
     made = expert.fit_expert(

@@ -143,11 +143,16 @@ class Start:
     @property
     def account(self) -> dict[str, Any]:
         """What the metadata of the trained bundle says of it, with the patients that these weights have learnt from."""
-        told = self.bundle.metadata.get("training", {}).get(self.part, {})
-        seen = {*told.get("patients", {}).get("train", []), *told.get("start", {}).get("patients", [])}
+        seen = sorted(learnt_from(self.bundle, self.part))
         return {
-            "bundle": self.bundle.name, "part": self.part, "weights": self.bundle.metadata["files"][self.weights], "patients": sorted(seen),
+            "bundle": self.bundle.name, "part": self.part, "weights": self.bundle.metadata["files"][self.weights], "patients": seen,
         }  # fmt: skip
+
+
+def learnt_from(bundle: Bundle, part: str) -> set[str]:
+    """Return the names of those from whom the ``part`` of a bundle learnt, also before its last training."""
+    told = bundle.metadata.get("training", {}).get(part, {})
+    return {*told.get("patients", {}).get("train", []), *told.get("start", {}).get("patients", [])}
 
 
 def check_held_out(patients: list[PatientSlices], start: dict[str, Any]) -> None:

@@ -53,6 +53,16 @@ class ChosenSlices:
         """Number of slices."""
         return sum(len(rows) for rows in self.rows)
 
+    @property
+    def weight(self) -> float:
+        """How often these slices are drawn, in units in which a patient with one slice weighs 1."""
+        return float(sum(len(rows) ** 0.5 for rows in self.rows))
+
+    def only(self, names: set[str]) -> ChosenSlices:
+        """Return the slices of the patients of these names."""
+        kept = [(p, rows) for p, rows in zip(self.patients, self.rows, strict=True) if p.name in names]
+        return ChosenSlices(tuple(p for p, _ in kept), tuple(rows for _, rows in kept))
+
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return a random batch of ``n`` slices."""
         return draw(self, n, generator)

@@ -11,7 +11,7 @@ from localdiff_cli.bundle import EXPERT, METADATA, load_expert, load_tensors, op
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork, told_network
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.training.augment import AugmentSettings
-from localdiff_cli.training.expert import lesion_slices
+from localdiff_cli.training.expert import Told, lesion_slices, one_of
 from localdiff_cli.training.loop import step_generator
 from localdiff_cli.training.told import ToldSettings, first_or_any, made_map, region_weight, told_loss
 from localdiff_cli.training.translator import healthy_slices
@@ -149,3 +149,62 @@ def test_a_map_of_another_contrast_is_refused(fit, base, models_folder):  # noqa
     result = fit("expert", "--base", base.path, *OPTIONS, "--told", "lesion-t2")
     assert result.exit_code == 2
     assert "made to segment on T2w" in result.output
+
+
+def knows(path, *names, contrast="T1w", window=(-6, 6)):
+    """A segmenter that says it learnt from these people."""
+    made = make_segmenter(path, contrast, window)
+    metadata = json.loads((path / METADATA).read_text())
+    metadata["training"] = {"segmenter": {"patients": {"train": list(names[:1])}, "start": {"patients": list(names[1:])}}}
+    (path / METADATA).write_text(json.dumps(metadata))
+    return open_bundle(str(made.path))
+
+
+def test_a_map_comes_from_the_first_finder_that_does_not_know_the_person(tmp_path):
+    finders = knows(tmp_path / "one", "a", "b"), knows(tmp_path / "two", "b", "c")
+    told = Told(ToldSettings(), finders)
+    assert [told.stranger_to(name) for name in "abcd"] == [1, None, 0, 0]
+    assert Told(ToldSettings(), finders[:1]).stranger_to("a") is None
+
+
+def test_slices_of_some_people_alone():
+    slices = lesion_slices([patient("a"), patient("b"), patient("c")], None)
+    kept = slices.only({"a", "c", "z"})
+    assert [p.name for p in kept.patients] == ["a", "c"]
+    assert (kept.count, kept.weight) == (4, pytest.approx(2 * 2**0.5))
+    assert slices.only(set()).count == 0
+
+
+def test_each_step_has_one_of_the_losses_by_its_share():
+    def constant(value):
+        return lambda network, generator: torch.tensor(float(value))
+
+    mixed = one_of([constant(0), constant(1)], [3.0, 1.0])
+    drawn = [float(mixed(None, step_generator(0, step))) for step in range(400)]
+    assert 0.18 < np.mean(drawn) < 0.32
+    assert float(one_of([constant(7)], [1.0])(None, None)) == 7
+
+
+def test_two_finders_make_the_maps_of_each_others_people(fit, base, models_folder, tmp_path):  # noqa: F811
+    knows(models_folder / "half-1", "sub-01")
+    knows(models_folder / "half-2", "sub-02")
+    result = fit("expert", "--base", base.path, *OPTIONS, "--told", "half-1", "--told", "half-2")
+    assert result.exit_code == 0, result.output
+    assert "2 of 2 people have maps of a lesion network that did not learn from them" in " ".join(result.output.split())
+    maps = json.loads((tmp_path / "bundle" / METADATA).read_text())["training"]["expert"]["maps"]
+    assert [word.split()[0] for word in maps.split(", ")] == ["half-1", "half-2"]
+
+
+def test_where_the_only_finder_knows_everybody_it_is_said(fit, base, models_folder):  # noqa: F811
+    knows(models_folder / "lesion-t1", "sub-01", "sub-02")
+    result = fit("expert", "--base", base.path, *OPTIONS, "--told", "lesion-t1")
+    assert (result.exit_code, "0 of 2 people have maps" in result.output) == (0, True)
+
+
+def test_a_finder_that_is_left_with_people_without_lesions_is_refused(fit, base, models_folder, data):  # noqa: F811
+    (data / "sub-02_mask.nii.gz").unlink()
+    knows(models_folder / "half-1", "sub-01")
+    knows(models_folder / "half-2", "sub-02")
+    result = fit("expert", "--base", base.path, *OPTIONS, "--told", "half-1", "--told", "half-2", "--healthy", "sub-02")
+    assert result.exit_code == 2
+    assert "the only people that it makes maps of are without lesions" in " ".join(result.output.split())
