@@ -189,13 +189,14 @@ def fit_expert(options: FitOptions, train: TrainOptions, own: ExpertFit) -> int:
     from localdiff_cli.training.expert import RegionSettings
     from localdiff_cli.training.job import Start
     from localdiff_cli.training.told import ToldSettings
+    from localdiff_cli.training.told_maps import Told
 
     bundle, alike = _like(own.base, options)
     regions, before = RegionSettings(healthy_share=own.healthy_share), bundle.defaults
     finder = before.detector if own.detector is None else cast(DetectorName, own.detector)
     defaults = replace(before, detector=finder, threshold=before.threshold if own.tau is None else own.tau)
     finders = tuple(_finder(name, bundle) for name in own.told)
-    by_map = expert.Told(ToldSettings(healthy_share=own.healthy_share), finders) if finders else None
+    by_map = Told(ToldSettings(healthy_share=own.healthy_share), finders) if finders else None
     first = None if own.start is None else Start(open_bundle(own.start), "expert")
     job = _job(alike, train)
     made = expert.fit_expert(

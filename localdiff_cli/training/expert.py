@@ -6,9 +6,7 @@ which the expert would paint a lesion into whatever region it is given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -21,20 +19,19 @@ from localdiff_cli.bundle import (
     Defaults,
     copy_bundle,
     load_expert,
-    load_segmenter,
     load_translator,
     schedule_of,
 )
 from localdiff_cli.diffusion.network import TranslatorNetwork, told_network
 from localdiff_cli.diffusion.schedule import Schedule
 from localdiff_cli.errors import UsageError
-from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.training.augment import AugmentSettings, grown, place, random_blob, recontrast
 from localdiff_cli.training.harm import EQUAL, HarmSettings, harm_penalty, harm_settings
-from localdiff_cli.training.job import FitJob, Start, check_held_out, identity, learnt_from, present, progress, save_drawing, version
+from localdiff_cli.training.job import FitJob, Start, check_held_out, identity, present, progress, save_drawing, version
 from localdiff_cli.training.loop import LoopSettings, LossOf, train, trained_seconds
 from localdiff_cli.training.slices import PatientSlices
 from localdiff_cli.training.told import ToldSettings, told_loss
+from localdiff_cli.training.told_maps import MappedSlices, Told, found_maps
 from localdiff_cli.training.translator import ChosenSlices, denoising_loss, draw, healthy_slices
 
 MIN_LESION_PIXELS = 40
@@ -100,24 +97,6 @@ def draw_regions(lesion: Tensor, is_healthy: Tensor, settings: RegionSettings, g
     return torch.where(is_healthy, blob * (1 - lesion), around)
 
 
-@dataclass(frozen=True)
-class Told:
-    """A told expert's settings, and the lesion networks whose maps it is told: each person's by the first that did not learn
-    from that person, so that the maps err as in people whom the network does not know; by the first of all where each did."""
-
-    settings: ToldSettings
-    finders: tuple[Bundle, ...]
-
-    @property
-    def names(self) -> str:
-        """The finders and their weights, for the card."""
-        return ", ".join(f"{finder.name} {finder.hash}" for finder in self.finders)
-
-    def stranger_to(self, name: str) -> int | None:
-        """Return the first of ``finders`` that did not learn from the person of that name; None where each did."""
-        return next((i for i, finder in enumerate(self.finders) if name not in learnt_from(finder, "segmenter")), None)
-
-
 def fit_expert(
     job: FitJob, base: Bundle, regions: RegionSettings, most: int | None, augment: AugmentSettings, loop: LoopSettings, defaults: Defaults,
     told: Told | None = None, start: Start | None = None, *, invented: float = 0.0, erased: float = 0.0,
@@ -140,7 +119,12 @@ def fit_expert(
     job.say(f"{lesions.count} slices with lesions of {len(lesions.patients)} patients; {healthy.count} without")
     model, schedule = _first_expert(base, told is not None, start, job.device).requires_grad_(True), schedule_of(base)
     taught: RegionSettings | ToldSettings = regions if told is None else told.settings
-    loss = _loss(job, regions, told, harm, (lesions, healthy), schedule, augment, loop.batch_size)
+    if told is None:
+        loss = expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size, harm)
+    else:
+        maps = found_maps(job, told, base.defaults, [*lesions.patients, *healthy.patients])
+        with_maps = MappedSlices(lesions, maps), MappedSlices(healthy, maps)
+        loss = told_loss(*with_maps, schedule, augment, told.settings, None, loop.batch_size, harm)
     checkpoint = job.work / f"{job.out.name}-expert.pt"
     average, curve = train(
         model,
@@ -166,59 +150,6 @@ def fit_expert(
     described = {"patients": len(lesions.patients), "healthy_share": taught.healthy_share, "told": told is not None}
     metadata = {"expert": described, "defaults": asdict(defaults), "training": {"expert": account}}
     return save_drawing(job, metadata, EXPERT, average.state_dict())
-
-
-def _loss(
-    job: FitJob, regions: RegionSettings, told: Told | None, harm: HarmSettings, slices: tuple[ChosenSlices, ChosenSlices],
-    schedule: Schedule, augment: AugmentSettings, batch_size: int,
-) -> LossOf:  # fmt: skip
-    """The loss of an expert that sees its region, or that is told; ``slices`` with lesions and without."""
-    if told is None:
-        return expert_loss(*slices, schedule, augment, regions, batch_size, harm)
-    return _told_loss(job, told, harm, slices, schedule, augment, batch_size)
-
-
-def _told_loss(
-    job: FitJob, told: Told, harm: HarmSettings, slices: tuple[ChosenSlices, ChosenSlices], schedule: Schedule, augment: AugmentSettings,
-    batch_size: int,
-) -> LossOf:  # fmt: skip
-    """The loss of a told expert: each batch shows people whose maps one of the finders makes. Raises :class:`UsageError` for a
-    finder that makes those of people with lesions alone, or of people without alone."""
-    maker = {person.name: told.stranger_to(person.name) for chosen in slices for person in chosen.patients}
-    strangers = sum(made is not None for made in maker.values())
-    job.say(f"{strangers} of {len(maker)} people have maps of a lesion network that did not learn from them")
-    losses, shares = [], []
-    for i, finder in enumerate(told.finders):
-        lesions, healthy = (chosen.only({name for name, made in maker.items() if (made or 0) == i}) for chosen in slices)
-        if not lesions.count and not healthy.count:
-            continue
-        if not lesions.count or not healthy.count:
-            kind = "without lesions" if healthy.count else "with lesions"
-            raise UsageError(
-                f"--told {finder.name}: the only people that it makes maps of are {kind}; expected, of several finders, that each has "
-                "people with and without lesions that it did not learn from",
-                code="choice",
-            )
-        find = partial(_found_map, load_segmenter(finder, job.device), job.device)
-        losses.append(told_loss(lesions, healthy, schedule, augment, told.settings, find, batch_size, harm))
-        shares.append(lesions.weight)
-    return one_of(losses, shares)
-
-
-def one_of(losses: Sequence[LossOf], shares: Sequence[float]) -> LossOf:
-    """Return the loss of one step that is one of ``losses``, drawn anew each time with these shares."""
-    if len(losses) == 1:
-        return losses[0]
-
-    def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
-        return losses[int(torch.multinomial(torch.tensor(shares), 1, generator=generator))](network, generator)
-
-    return loss_of
-
-
-def _found_map(finder: LesionNetwork, device: torch.device, condition: Tensor, brain: Tensor) -> Tensor:
-    """M of a batch, here, as the lesion network finds it on its own device."""
-    return lesion_probability(finder, condition.to(device), brain.to(device), mirror=False).cpu()
 
 
 def _first_expert(base: Bundle, told: bool, start: Start | None, device: torch.device) -> nn.Module:

@@ -1,7 +1,7 @@
 """Fit an OOD expert that is told where it draws: it sees x_t, the whole condition and the soft OOD map M.
 
-Half of the maps are what a lesion network finds on the slice as it was augmented, with its real errors; the others are made
-from the expert masks, grown, shrunk, shifted, with islands that are no lesion. Every region a map points at counts in the
+Most of the maps are a lesion network's, with its real errors; the others are made from the expert masks, grown, shrunk,
+shifted, with islands that are no lesion. Every region a map points at counts in the
 loss, whatever it holds: told a ventricle, the expert learns to draw a ventricle.
 """
 
@@ -31,7 +31,7 @@ class ToldSettings:
     as much. ``first``: share of the timesteps that are the last one, T − 1, where it is decided whether there is a lesion."""
 
     healthy_share: float = 0.35
-    found: float = 0.5
+    found: float = 0.8
     reach: int = 6
     elsewhere: float = 0.1
     lesion: float = 2.0
@@ -39,21 +39,24 @@ class ToldSettings:
 
 
 def told_loss(
-    lesions: Drawable, healthy: Drawable, schedule: Schedule, augment: AugmentSettings, settings: ToldSettings, find: Finder,
-    batch_size: int, harm: HarmSettings = EQUAL,
+    lesions: Drawable, healthy: Drawable, schedule: Schedule, augment: AugmentSettings, settings: ToldSettings,
+    find: Finder | None, batch_size: int, harm: HarmSettings = EQUAL,
 ) -> LossOf:  # fmt: skip
     """Return the loss of one step: squared error of the prediction, given c and M, weighted towards the region of M and the
-    lesion. ``harm``: what an invented and an erased lesion cost beyond it."""
+    lesion. ``find`` makes the map of a slice as it was augmented; None: slices are drawn with their maps. ``harm``: what an
+    invented and an erased lesion cost beyond it."""
 
     def loss_of(network: nn.Module, generator: torch.Generator) -> Tensor:
         is_healthy = (torch.rand(batch_size, generator=generator) < settings.healthy_share).view(-1, 1, 1, 1)
         with_lesion, without = (torch.cat(slices.draw(batch_size, generator), dim=1) for slices in (lesions, healthy))
-        condition, target, brain, lesion = place(torch.where(is_healthy, without, with_lesion), augment, generator).split(1, dim=1)
+        placed = place(torch.where(is_healthy, without, with_lesion), augment, generator)
+        condition, target, brain, lesion = placed[:, :4].split(1, dim=1)
         inside = (brain > 0.5).float()
         lesion = (lesion > 0.5).float() * inside
         condition = recontrast(condition, inside, augment, generator)
         by_network = (torch.rand(batch_size, generator=generator) < settings.found).view(-1, 1, 1, 1)
-        ood_map = torch.where(by_network, find(condition, inside), made_map(lesion, generator)) * inside
+        found = placed[:, 4:5] if find is None else find(condition, inside)
+        ood_map = torch.where(by_network, found, made_map(lesion, generator)) * inside
         weight = region_weight(ood_map, lesion, inside, settings)
         t = first_or_any(batch_size, schedule.num_train_timesteps, settings.first, generator)
         device = next(network.parameters()).device

@@ -53,25 +53,16 @@ class ChosenSlices:
         """Number of slices."""
         return sum(len(rows) for rows in self.rows)
 
-    @property
-    def weight(self) -> float:
-        """How often these slices are drawn, in units in which a patient with one slice weighs 1."""
-        return float(sum(len(rows) ** 0.5 for rows in self.rows))
-
-    def only(self, names: set[str]) -> ChosenSlices:
-        """Return the slices of the patients of these names."""
-        kept = [(p, rows) for p, rows in zip(self.patients, self.rows, strict=True) if p.name in names]
-        return ChosenSlices(tuple(p for p, _ in kept), tuple(rows for _, rows in kept))
-
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return a random batch of ``n`` slices."""
         return draw(self, n, generator)
 
 
 class Drawable(Protocol):
-    """Slices of which batches are drawn: condition, target, brain, lesion, each ``(n, 1, H, W)`` float32 in [0, 1]."""
+    """Slices of which batches are drawn: condition, target, brain, lesion, each ``(n, 1, H, W)`` float32 in [0, 1]; with
+    their maps, M comes fifth."""
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return a random batch of ``n`` slices."""
 
 
@@ -98,12 +89,21 @@ def _chosen(patients: list[PatientSlices], split: str, wanted: Callable[[Patient
 
 def draw(slices: ChosenSlices, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return a random batch: condition, target, brain, lesion, each ``(n, 1, H, W)`` float32."""
+    return planes_of(draw_rows(slices, n, generator))
+
+
+def draw_rows(slices: ChosenSlices, n: int, generator: torch.Generator) -> list[tuple[PatientSlices, int]]:
+    """Return ``n`` random slices: the patient of each and its row in the patient's arrays."""
     weights = torch.tensor([len(rows) ** 0.5 for rows in slices.rows])
     who = torch.multinomial(weights, n, replacement=True, generator=generator).tolist()
+    chosen = ((slices.patients[i], slices.rows[i]) for i in who)
+    return [(patient, int(rows[int(torch.randint(len(rows), (1,), generator=generator))])) for patient, rows in chosen]
+
+
+def planes_of(drawn: list[tuple[PatientSlices, int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return condition, target, brain and lesion of these slices, each ``(n, 1, H, W)`` float32."""
     conditions, targets, masks = [], [], []
-    for i in who:
-        patient, rows = slices.patients[i], slices.rows[i]
-        row = rows[int(torch.randint(len(rows), (1,), generator=generator))]
+    for patient, row in drawn:
         assert patient.target is not None
         conditions.append(patient.condition[row])
         targets.append(patient.target[row])

@@ -1,0 +1,96 @@
+"""The OOD maps that a told expert learns from: those of whole volumes, as ``translate`` would show them to it.
+
+A lesion network knows those from whom it learnt better than anybody else, and an expert that is shown its maps of them
+learns to trust a map more than it deserves. Of several networks each person's map is therefore made by one that did not
+learn from that person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from localdiff_cli.bundle import Bundle, Defaults, load_segmenter
+from localdiff_cli.ood.through_plane import seen_from_the_side
+from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
+from localdiff_cli.training.job import FitJob, learnt_from
+from localdiff_cli.training.slices import PatientSlices
+from localdiff_cli.training.told import ToldSettings
+from localdiff_cli.training.translator import ChosenSlices, draw_rows, planes_of
+from localdiff_cli.volumes.reader import open_volume
+
+Maps = Mapping[str, NDArray[np.uint8]]
+"""A person's name → M of all slices, ``(S, H, W)``, 255 = 1."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A told expert's settings, and the lesion networks whose maps it is told: each person's by the first that did not learn
+    from that person; by the first of all where each did."""
+
+    settings: ToldSettings
+    finders: tuple[Bundle, ...]
+
+    @property
+    def names(self) -> str:
+        """The finders and their weights, for the card."""
+        return ", ".join(f"{finder.name} {finder.hash}" for finder in self.finders)
+
+    def stranger_to(self, name: str) -> int | None:
+        """Return the first of ``finders`` that did not learn from the person of that name; None where each did."""
+        return next((i for i, finder in enumerate(self.finders) if name not in learnt_from(finder, "segmenter")), None)
+
+
+@dataclass(frozen=True)
+class MappedSlices:
+    """Slices of which each is drawn with its map."""
+
+    slices: ChosenSlices
+    maps: Maps
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Return a random batch: condition, target, brain, lesion, M, each ``(n, 1, H, W)`` float32."""
+        drawn = draw_rows(self.slices, n, generator)
+        ood_map = np.stack([self.maps[patient.name][row] for patient, row in drawn])
+        return *planes_of(drawn), torch.from_numpy(ood_map.astype(np.float32) / 255)[:, None]
+
+
+def found_maps(job: FitJob, told: Told, defaults: Defaults, patients: Iterable[PatientSlices]) -> Maps:
+    """Return the maps of everybody, seen from the side as the bundle's ``defaults`` say, and report who made them."""
+    everybody = {person.name: person for person in patients}
+    makers = {name: told.stranger_to(name) for name in everybody}
+    strangers = sum(maker is not None for maker in makers.values())
+    job.say(f"making the maps of {len(makers)} people, {strangers} of them with a lesion network that did not learn from them")
+    networks = [load_segmenter(finder, job.device) for finder in told.finders]
+    apart = slice_distances(job) if defaults.through_plane_mm else {}
+    return {
+        name: map_of(networks[makers[name] or 0], person, defaults.through_plane_mm / apart.get(name, 1.0), defaults.peak)
+        for name, person in everybody.items()
+    }
+
+
+def slice_distances(job: FitJob) -> dict[str, float]:
+    """Return the distance of each person's slices, mm."""
+    volumes = {pair.name: open_volume(pair.condition, job.prepare.affine_from) for pair in job.pairs if pair.split != "test"}
+    return {name: float(volume.frame.spacing[0]) for name, volume in volumes.items()}
+
+
+@torch.inference_mode()
+def map_of(network: LesionNetwork, person: PatientSlices, sigma: float, peak: float) -> NDArray[np.uint8]:
+    """Return M of a person's slices, ``(S, H, W)``, 255 = 1; ``sigma`` in slices (0: each by itself) and ``peak`` as for
+    :func:`seen_from_the_side`."""
+    device = next(network.parameters()).device
+    brain = torch.from_numpy(np.ascontiguousarray(person.brain))[:, None]
+    condition = torch.from_numpy(person.condition.astype(np.float32) / 65535)[:, None] * brain
+    found = torch.cat([
+        lesion_probability(network, some.to(device), inside.to(device).float()).cpu()
+        for some, inside in zip(condition.split(16), brain.split(16), strict=True)
+    ])  # fmt: skip
+    if sigma > 0:
+        found = seen_from_the_side(found, brain, sigma, peak)
+    return (found[:, 0] * 255).round().to(torch.uint8).numpy()
