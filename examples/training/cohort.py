@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from localdiff_cli.errors import UsageError
@@ -31,6 +31,11 @@ class Person:
     split: str
     files: dict[str, Path]
     lesion_free: bool
+
+    @property
+    def drawn_by_hand(self) -> bool:
+        """Whether the lesion mask is an expert's."""
+        return "mask" in self.files and self.files["mask"].name.endswith("_mask.nii.gz")
 
 
 def people(folder: Path, condition: str, target: str, exclude: frozenset[str]) -> Iterator[Person]:
@@ -92,12 +97,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--target", default="FLAIR")
     parser.add_argument("--exclude", action="append", default=[], help="a person to leave out; repeatable")
     parser.add_argument("--only-with-target", action="store_true", help="leave out people without the target contrast")
+    parser.add_argument(
+        "--trust-experts", action="store_true", help="leave out the target of people with an expert's mask: --doubt is for automatic masks"
+    )
     parser.add_argument("--without", type=fold, metavar="K/N", help="leave out the K-th of every N train people")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
     exclude = left_out(args.data, args.condition, args.exclude)
     found = [p for folder in args.data for p in people(folder, args.condition, args.target, exclude)]
     found = [p for p in found if not args.only_with_target or "target" in p.files]
+    if args.trust_experts:
+        found = [replace(p, files={k: v for k, v in p.files.items() if k != "target"}) if p.drawn_by_hand else p for p in found]
     if args.without is not None:
         found = without_fold(found, *args.without)
     write_table(found, args.out)

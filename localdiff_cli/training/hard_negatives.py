@@ -25,7 +25,8 @@ DEEP_PIXELS = 17
 @dataclass(frozen=True)
 class HardNegatives:
     """How often a slice is changed, each a probability: ``widen`` ventricles by up to ``widest`` pixels, ``flat`` or
-    ``blurred`` patches, a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it."""
+    ``blurred`` patches, a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it, a part ``shaded`` as far from
+    the coil."""
 
     widen: float = 0.3
     widest: float = 7.0
@@ -33,6 +34,7 @@ class HardNegatives:
     blurred: float = 0.1
     soft: float = 0.2
     bright: float = 0.1
+    shaded: float = 0.2
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -84,7 +86,7 @@ def widen_fluid(images: Tensor, fluid: Tensor, chosen: Tensor, widest: float, ge
 
 
 def spoil(condition: Tensor, brain: Tensor, lesion: Tensor, settings: HardNegatives, generator: torch.Generator) -> Tensor:
-    """Add flat and blurred patches off the lesion, soft slices and bright rims; ``condition``, ``brain``, ``lesion``
+    """Add flat and blurred patches off the lesion, soft slices, shades and bright rims; ``condition``, ``brain``, ``lesion``
     ``(N, 1, H, W)``."""
     n, shape = len(condition), (condition.shape[-2], condition.shape[-1])
 
@@ -98,6 +100,20 @@ def spoil(condition: Tensor, brain: Tensor, lesion: Tensor, settings: HardNegati
     sigma = (1.5 + 3 * torch.rand(n, generator=generator)) * chosen(settings.blurred).flatten()
     condition = condition + edge * (blur(condition, sigma) - condition)
     condition = blur(condition, (0.5 + 1.5 * torch.rand(n, generator=generator)) * chosen(settings.soft).flatten())
+    condition = condition * (1 - chosen(settings.shaded) * shade(brain, generator))
     rim = brain - grown(brain, -7)
     veins = interpolate(torch.randn(n, 1, 24, 20, generator=generator), shape, mode="bicubic", align_corners=True).clamp(min=0)
     return ((condition + chosen(settings.bright) * 0.25 * veins * rim).clamp(0, 1)) * brain
+
+
+def shade(brain: Tensor, generator: torch.Generator) -> Tensor:
+    """Return by what share a smooth shade darkens each slice, ``(N, 1, H, W)`` up to 0.35: a Gaussian of 12 to 40 pixels
+    about a point of the rim of ``brain``."""
+    n, _, height, width = brain.shape
+    rim = (brain - grown(brain, -3)).flatten(1)
+    at = torch.multinomial(torch.where(rim.sum(dim=1, keepdim=True) > 0, rim, torch.ones_like(rim)), 1, generator=generator)
+    rows, columns = (at // width).view(-1, 1, 1, 1), (at % width).view(-1, 1, 1, 1)
+    apart = (torch.arange(height).view(1, 1, -1, 1) - rows).square() + (torch.arange(width).view(1, 1, 1, -1) - columns).square()
+    sigma = 12 + 28 * torch.rand(n, 1, 1, 1, generator=generator)
+    depth = 0.1 + 0.25 * torch.rand(n, 1, 1, 1, generator=generator)
+    return depth * torch.exp(-0.5 * apart / sigma.square())

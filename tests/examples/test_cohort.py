@@ -42,3 +42,16 @@ def test_a_part_that_is_none_is_refused(folder, part, capsys):
     with pytest.raises(SystemExit):
         main([str(folder), f"--without={part}", "--out", str(folder / "out.tsv")])
     assert "expected a part of several, such as 1/2" in capsys.readouterr().err
+
+
+def test_the_target_of_those_whose_mask_an_expert_drew_can_be_left_out(folder):
+    for name, suffix in (("sub-0", "mask"), ("sub-2", "wmhauto")):
+        for contrast in ("FLAIR", suffix):
+            write_brain(folder / name / f"{name}_{contrast}.nii.gz", 1)
+    out = folder.parent / "cohort.tsv"
+    for options, target in (((), True), (("--trust-experts",), False)):
+        main([str(folder), *options, "--out", str(out)])
+        rows = {row["name"]: row for row in csv.DictReader(out.read_text().splitlines(), delimiter="\t")}
+        assert bool(rows["sub-0"]["target"]) == target
+        assert rows["sub-0"]["mask"].endswith("sub-0_mask.nii.gz")
+        assert rows["sub-2"]["target"].endswith("sub-2_FLAIR.nii.gz")

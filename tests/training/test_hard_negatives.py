@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from localdiff_cli.training.hard_negatives import HardNegatives, blur, blur_on_card, deep_fluid, spoil, widen_fluid
+from localdiff_cli.training.hard_negatives import HardNegatives, blur, blur_on_card, deep_fluid, shade, spoil, widen_fluid
 
-NONE = HardNegatives(widen=0, flat=0, blurred=0, soft=0, bright=0)
+NONE = HardNegatives(widen=0, flat=0, blurred=0, soft=0, bright=0, shaded=0)
 
 
 def head():
@@ -81,3 +81,25 @@ def test_a_width_of_nothing_blurs_nothing():
     found = blur(image, torch.tensor([0.0, 2.0]))
     assert torch.equal(found[0], image[0])
     assert found[1].std() < 0.5 * image[1].std()
+
+
+def test_a_shade_lies_about_the_rim_and_darkens_smoothly():
+    _, brain, _ = head()
+    by = shade(brain.repeat(20, 1, 1, 1), generator())
+    assert by.amin() >= 0
+    deepest = by.flatten(1).max(dim=1)
+    assert ((deepest.values >= 0.1) & (deepest.values <= 0.35)).all()
+    rows, columns = deepest.indices // 80, deepest.indices % 80
+    assert ((rows < 7) | (rows >= 89) | (columns < 7) | (columns >= 73)).all()
+    assert (brain[0, 0, rows, columns] == 1).all()
+    assert (by[:, :, 1:] - by[:, :, :-1]).abs().max() < 0.02
+    assert len({tuple(at) for at in zip(rows.tolist(), columns.tolist(), strict=True)}) > 10
+
+
+def test_shaded_slices_keep_their_texture_and_a_slice_without_brain_is_no_error():
+    condition, brain, lesion = head()
+    shaded = spoil(condition, brain, lesion, HardNegatives(**{**vars(NONE), "shaded": 1.0}), generator())
+    assert (shaded <= condition).all()
+    assert (shaded.sum(dim=(1, 2, 3)) < 0.99 * condition.sum(dim=(1, 2, 3))).all()
+    assert (shaded >= 0.64 * condition).all()
+    assert torch.isfinite(shade(torch.zeros_like(brain), generator())).all()
