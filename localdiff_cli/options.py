@@ -1234,7 +1234,7 @@ class SegmenterFit:
         bool,
         typer.Option(
             "--hard-negatives",
-            help="Also show widened ventricles and flat, blurred, shaded and contrast-enhanced slices as what they are: no lesion.",
+            help="Also show widened ventricles, flat, blurred, shaded and contrast-enhanced slices and bright residues at the rim as what they are: no lesion.",
             rich_help_panel=TRAINING,
         ),
     ] = False

@@ -21,7 +21,7 @@ from localdiff_cli.bundle.load import load_tensors
 from localdiff_cli.bundle.schema import CALIBRATION
 from localdiff_cli.errors import UsageError
 
-PARTS = ("translator", "expert")
+PARTS = ("translator", "expert", "segmenter")
 
 
 def between(first: Mapping[str, Tensor], second: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

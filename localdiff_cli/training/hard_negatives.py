@@ -20,13 +20,15 @@ FLUID_BELOW = 0.25
 """Fluid on T1w: below this on the scale of the robust window, −3 robust SDs."""
 DEEP_PIXELS = 17
 """Ventricles lie at least this far inside the brain; the cisterns and sulci nearer its rim are not widened."""
+RESIDUE_PIXELS = 14
+"""Residues reach this far into the brain mask."""
 
 
 @dataclass(frozen=True)
 class HardNegatives:
     """How often a slice is changed, each a probability: ``widen`` ventricles by up to ``widest`` pixels, ``flat`` or
     ``blurred`` patches, a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it, a part ``shaded`` as far from
-    the coil."""
+    the coil, bright ``residue`` at the rim: sinuses, dura and muscle that a brain mask left in."""
 
     widen: float = 0.3
     widest: float = 7.0
@@ -35,6 +37,7 @@ class HardNegatives:
     soft: float = 0.2
     bright: float = 0.1
     shaded: float = 0.2
+    residue: float = 0.2
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -86,8 +89,8 @@ def widen_fluid(images: Tensor, fluid: Tensor, chosen: Tensor, widest: float, ge
 
 
 def spoil(condition: Tensor, brain: Tensor, lesion: Tensor, settings: HardNegatives, generator: torch.Generator) -> Tensor:
-    """Add flat and blurred patches off the lesion, soft slices, shades and bright rims; ``condition``, ``brain``, ``lesion``
-    ``(N, 1, H, W)``."""
+    """Add flat and blurred patches off the lesion, soft slices, residues, shades and bright rims; ``condition``, ``brain``,
+    ``lesion`` ``(N, 1, H, W)``."""
     n, shape = len(condition), (condition.shape[-2], condition.shape[-1])
 
     def chosen(probability: float) -> Tensor:
@@ -100,6 +103,9 @@ def spoil(condition: Tensor, brain: Tensor, lesion: Tensor, settings: HardNegati
     sigma = (1.5 + 3 * torch.rand(n, generator=generator)) * chosen(settings.blurred).flatten()
     condition = condition + edge * (blur(condition, sigma) - condition)
     condition = blur(condition, (0.5 + 1.5 * torch.rand(n, generator=generator)) * chosen(settings.soft).flatten())
+    left = random_blob(n, shape, generator) * (brain - grown(brain, -RESIDUE_PIXELS)) * (1 - grown(lesion, 4))
+    value = 0.7 + 0.3 * torch.rand(n, 1, 1, 1, generator=generator)
+    condition = condition + chosen(settings.residue) * avg_pool2d(left, 3, 1, 1) * (value - condition)
     condition = condition * (1 - chosen(settings.shaded) * shade(brain, generator))
     rim = brain - grown(brain, -7)
     veins = interpolate(torch.randn(n, 1, 24, 20, generator=generator), shape, mode="bicubic", align_corners=True).clamp(min=0)

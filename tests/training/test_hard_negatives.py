@@ -5,7 +5,7 @@ import torch
 
 from localdiff_cli.training.hard_negatives import HardNegatives, blur, blur_on_card, deep_fluid, shade, spoil, widen_fluid
 
-NONE = HardNegatives(widen=0, flat=0, blurred=0, soft=0, bright=0, shaded=0)
+NONE = HardNegatives(widen=0, flat=0, blurred=0, soft=0, bright=0, shaded=0, residue=0)
 
 
 def head():
@@ -103,3 +103,15 @@ def test_shaded_slices_keep_their_texture_and_a_slice_without_brain_is_no_error(
     assert (shaded.sum(dim=(1, 2, 3)) < 0.99 * condition.sum(dim=(1, 2, 3))).all()
     assert (shaded >= 0.64 * condition).all()
     assert torch.isfinite(shade(torch.zeros_like(brain), generator())).all()
+
+
+def test_residues_are_bright_at_the_rim_and_leave_a_lesion_alone():
+    condition, brain, lesion = head()
+    lesion[:, :, 4:20, 4:40] = 1
+    spoilt = spoil(condition, brain, lesion, HardNegatives(**{**vars(NONE), "residue": 1.0}), generator())
+    changed = spoilt != condition
+    assert changed.any()
+    assert (spoilt[changed] > condition[changed]).all()
+    assert spoilt.max() > 0.7
+    assert not changed[:, :, 20:-20, 20:-20].any()
+    assert not changed[lesion > 0].any()
