@@ -176,6 +176,17 @@ ThroughPlane = Annotated[
     ),
     Range(0, 50),
 ]
+Residue = Annotated[
+    float | None,
+    typer.Option(
+        "--residue",
+        help="Do not look for lesions in what is connected to the brain's rim and at least this many robust SDs brighter than the "
+        "brain's median, as sinuses, dura and vessels are that a mask left in; 0: look everywhere. "
+        "(default: the bundle's, with its default detector) Example: --residue 3.5",
+        rich_help_panel=OOD,
+    ),
+    Range(0, 50),
+]
 BackboneWeights = Annotated[
     Path | None,
     typer.Option(
@@ -291,6 +302,7 @@ class DetectorOptions:
     dilate_mm: Dilate = None
     peak: Peak = None
     through_plane_mm: ThroughPlane = None
+    residue: Residue = None
     backbone_weights: BackboneWeights = None
 
 

@@ -99,6 +99,10 @@ class Defaults:
     through_plane_mm: Annotated[
         Millimetres, Field(description="--through-plane: σ of the average of M through the slices, by the default detector")
     ] = 0.0
+    residue: Annotated[
+        float,
+        Field(ge=0, le=50, description="--residue: robust z from which what is connected to the brain's rim is not looked at; 0: none"),
+    ] = 0.0
     emphasis: Annotated[float, Field(ge=0, le=10, description="--emphasis: how far the OOD branch goes")] = 1.0
     unknown: Annotated[Literal["plain", "blank"], Field(description="--unknown: what stands in an unknown region")] = "plain"
     unknown_threshold: Annotated[Share | None, Field(description="--unknown-tau: M from which a region is called unknown")] = None

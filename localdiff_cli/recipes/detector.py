@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ from localdiff_cli.volumes.files import file_hash
 if TYPE_CHECKING:
     import torch
 
-    from localdiff_cli.tasks.detection import MaskSettings, SliceDetector
+    from localdiff_cli.tasks.detection import DetectorBinding, MaskSettings, SliceDetector
     from localdiff_cli.volumes.prepare import Prepared
 
 Bind = Callable[["Prepared", Path], "SliceDetector"]
+Made = tuple["DetectorBinding", dict[str, object]]
 
 
 def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, object]]:
@@ -27,10 +29,16 @@ def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.devi
     if options.map is not None:
         fingerprint = {"Hash": file_hash(options.map)} if options.map.is_file() else {}
         return bind_map(options.map), {"Name": "map", "Source": options.map.name, **fingerprint}
-    return MAKERS[options.detector or ("segmenter" if bundle.task == "segment" else bundle.defaults.detector)](options, bundle, device)
+    make = MAKERS[options.detector or ("segmenter" if bundle.task == "segment" else bundle.defaults.detector)]
+    binding, account = make(options, bundle, device)
+    residue = (bundle.defaults.residue if _as_by_default(options, bundle) else 0.0) if options.residue is None else options.residue
+    if residue:
+        low, high = bundle.condition.window
+        binding, account = replace(binding, bright=(residue - low) / (high - low)), account | {"Residue": residue}
+    return binding, account
 
 
-def _patchcore(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, object]]:
+def _patchcore(options: DetectorOptions, bundle: Bundle, device: torch.device) -> Made:
     from localdiff_cli.tasks.detection import DetectorBinding
 
     source = detector_bundle(open_bundle(options.detector_model) if options.detector_model else bundle)
@@ -60,7 +68,7 @@ def _check_same_input(source: Bundle, bundle: Bundle) -> None:
         )
 
 
-def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, object]]:
+def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -> Made:
     from localdiff_cli.segmentation.detector import SegmenterDetector
     from localdiff_cli.tasks.detection import DetectorBinding
 
@@ -84,9 +92,7 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
     """
     from localdiff_cli.tasks.detection import MaskSettings
 
-    translates = bundle.task == "translate"
-    own = translates and detector.map is None and detector.detector in (None, bundle.defaults.detector)
-    own = own and _is_own(detector.detector_model, bundle)
+    translates, own = bundle.task == "translate", _as_by_default(detector, bundle)
     threshold = bundle.defaults.threshold if translates else bundle.segmenter_defaults.threshold
     open_mm, dilate_mm = (bundle.defaults.open_mm, bundle.defaults.dilate_mm) if translates else (0.0, 0.0)
     return MaskSettings(
@@ -96,6 +102,12 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
         (bundle.defaults.peak if own else 0.0) if detector.peak is None else detector.peak,
         (bundle.defaults.through_plane_mm if own else 0.0) if detector.through_plane_mm is None else detector.through_plane_mm,
     )
+
+
+def _as_by_default(options: DetectorOptions, bundle: Bundle) -> bool:
+    """Whether the map comes from the detector with which the bundle's defaults were chosen."""
+    detects = bundle.task == "translate" and options.map is None and options.detector in (None, bundle.defaults.detector)
+    return detects and _is_own(options.detector_model, bundle)
 
 
 def _is_own(model: str | None, bundle: Bundle) -> bool:
@@ -112,7 +124,7 @@ def _is_own(model: str | None, bundle: Bundle) -> bool:
     return (named if segments else detector_bundle(named)).path.resolve() == own.path.resolve()
 
 
-MAKERS: dict[str, Callable[[DetectorOptions, Bundle, torch.device], tuple[Bind, dict[str, object]]]] = {
+MAKERS: dict[str, Callable[[DetectorOptions, Bundle, torch.device], Made]] = {
     "patchcore": _patchcore,
     "segmenter": _segmenter,
 }

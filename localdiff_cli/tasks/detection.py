@@ -16,6 +16,7 @@ from torch import Tensor
 from localdiff_cli.batch.discover import Item
 from localdiff_cli.batch.work import OnSlice, Outcome
 from localdiff_cli.ood.detector import Detection, Detector, from_map
+from localdiff_cli.ood.residue import without_residue
 from localdiff_cli.ood.threshold import to_mask
 from localdiff_cli.ood.through_plane import seen_from_the_side
 from localdiff_cli.tasks.network_work import NetworkWork
@@ -68,10 +69,12 @@ class SliceDetector(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DetectorBinding:
-    """Any :class:`Detector` for any volume."""
+    """Any :class:`Detector` for any volume. ``bright``: what is connected to the brain's rim and reaches this value on the
+    scale of the window is not looked at (None: everything is)."""
 
     detector: Detector
     device: torch.device
+    bright: float | None = None
 
     def __call__(self, prepared: Prepared, relative: Path) -> SliceDetector:
         """Return the detector for one volume: the same for all."""
@@ -79,7 +82,11 @@ class DetectorBinding:
 
     def detect(self, chunk: Chunk) -> Detection:
         """Detect in a chunk."""
-        found = self.detector(chunk.condition.to(self.device), chunk.brain.to(self.device))
+        condition, brain = chunk.condition, chunk.brain
+        if self.bright is not None:
+            brain = without_residue(condition, brain, self.bright)
+            condition = condition * brain
+        found = self.detector(condition.to(self.device), brain.to(self.device))
         return Detection(found.score.cpu(), found.ood_map.cpu(), found.slice_score.cpu())
 
 

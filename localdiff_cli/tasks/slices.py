@@ -163,9 +163,11 @@ def likeness_doubts(prepared: Prepared, typical: Typical | None) -> list[str]:
     if found is None:
         return []
     level, deviation = found
+    bright = deviation > 0 and level > 0.5
+    cause = "skull and dura that the brain mask left in, or another sequence" if bright else "another sequence or a damaged image"
     return [
         f"likeness: the brain's intensities are unlike those of training ({level:.0%} quantile {deviation:+.1f} SD), as with contrast "
-        "agent, another sequence or a damaged image; what the networks make of it is less certain"
+        f"agent, {cause}; what the networks make of it is less certain"
     ]
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from localdiff_cli.bundle import Bundle, Defaults, load_segmenter
+from localdiff_cli.ood.residue import without_residue
 from localdiff_cli.ood.through_plane import seen_from_the_side
 from localdiff_cli.segmentation.network import LesionNetwork, lesion_probability
 from localdiff_cli.training.job import FitJob, learnt_from
@@ -61,15 +62,17 @@ class MappedSlices:
 
 
 def found_maps(job: FitJob, told: Told, defaults: Defaults, patients: Iterable[PatientSlices]) -> Maps:
-    """Return the maps of everybody, seen from the side as the bundle's ``defaults`` say, and report who made them."""
+    """Return the maps of everybody, as the bundle's ``defaults`` say (residues, seen from the side), and report who made them."""
     everybody = {person.name: person for person in patients}
     makers = {name: told.stranger_to(name) for name in everybody}
     strangers = sum(maker is not None for maker in makers.values())
     job.say(f"making the maps of {len(makers)} people, {strangers} of them with a lesion network that did not learn from them")
     networks = [load_segmenter(finder, job.device) for finder in told.finders]
     apart = slice_distances(job) if defaults.through_plane_mm else {}
+    low, high = told.finders[0].condition.window
+    bright = (defaults.residue - low) / (high - low) if defaults.residue else None
     return {
-        name: map_of(networks[makers[name] or 0], person, defaults.through_plane_mm / apart.get(name, 1.0), defaults.peak)
+        name: map_of(networks[makers[name] or 0], person, defaults.through_plane_mm / apart.get(name, 1.0), defaults.peak, bright)
         for name, person in everybody.items()
     }
 
@@ -81,15 +84,18 @@ def slice_distances(job: FitJob) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def map_of(network: LesionNetwork, person: PatientSlices, sigma: float, peak: float) -> NDArray[np.uint8]:
+def map_of(
+    network: LesionNetwork, person: PatientSlices, sigma: float, peak: float, bright: float | None = None
+) -> NDArray[np.uint8]:  # fmt: skip
     """Return M of a person's slices, ``(S, H, W)``, 255 = 1; ``sigma`` in slices (0: each by itself) and ``peak`` as for
-    :func:`seen_from_the_side`."""
+    :func:`seen_from_the_side`, ``bright`` as for :func:`without_residue` (None: everything is looked at)."""
     device = next(network.parameters()).device
     brain = torch.from_numpy(np.ascontiguousarray(person.brain))[:, None]
-    condition = torch.from_numpy(person.condition.astype(np.float32) / 65535)[:, None] * brain
+    condition = torch.from_numpy(person.condition.astype(np.float32) / 65535)[:, None]
+    looked_at = brain if bright is None else without_residue(condition, brain, bright)
     found = torch.cat([
-        lesion_probability(network, some.to(device), inside.to(device).float()).cpu()
-        for some, inside in zip(condition.split(16), brain.split(16), strict=True)
+        lesion_probability(network, (some * inside).to(device), inside.to(device).float()).cpu()
+        for some, inside in zip(condition.split(16), looked_at.split(16), strict=True)
     ])  # fmt: skip
     if sigma > 0:
         found = seen_from_the_side(found, brain, sigma, peak)

@@ -24,12 +24,15 @@ LEVELS = (0.01, 0.05, 0.25, 0.75, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Typical:
-    """What training looked like: ``mean`` and ``sd`` over people of z at each of :data:`LEVELS`; ``limit``: SDs beyond
-    which an input is unlike it."""
+    """What training looked like: ``median`` and ``spread`` (1.4826 · median absolute deviation, an SD that a few odd people
+    do not widen) over people of z at each of :data:`LEVELS`; ``limit``: spreads beyond which an input is unlike it."""
 
-    mean: Annotated[tuple[float, float, float, float, float, float], Field(description="z over people at 1, 5, 25, 75, 95, 99 %")]
-    sd: Annotated[tuple[Deviation, Deviation, Deviation, Deviation, Deviation, Deviation], Field(description="its SD over people")]
-    limit: Annotated[float, Field(gt=0, le=1000, description="SDs beyond which an input is unlike those of training")]
+    median: Annotated[tuple[float, float, float, float, float, float], Field(description="z over people at 1, 5, 25, 75, 95, 99 %")]
+    spread: Annotated[
+        tuple[Deviation, Deviation, Deviation, Deviation, Deviation, Deviation],
+        Field(description="1.4826 times its median absolute deviation over people"),
+    ]
+    limit: Annotated[float, Field(gt=0, le=1000, description="spreads beyond which an input is unlike those of training")]
 
 
 def quantiles_of(z: NDArray[Any]) -> tuple[float, ...]:
@@ -42,13 +45,14 @@ def typical_of(people: Iterable[Sequence[float]], limit: float) -> Typical:
     table = np.array(list(people))
     if len(table) < 3:
         raise ValueError(f"{len(table)} people; expected three or more")
-    mean, sd = table.mean(axis=0).round(4).tolist(), table.std(axis=0, ddof=1).clip(0.05).round(4).tolist()
-    return Typical(cast(Six, tuple(mean)), cast(Six, tuple(sd)), limit)
+    median = np.median(table, axis=0)
+    spread = 1.4826 * np.median(np.abs(table - median), axis=0)
+    return Typical(cast(Six, tuple(median.round(4).tolist())), cast(Six, tuple(spread.clip(0.05).round(4).tolist())), limit)
 
 
 def unlike(quantiles: Sequence[float], typical: Typical) -> tuple[float, float] | None:
-    """Return the level and the deviation in SDs of the quantile that lies farthest out, where that is beyond the limit;
+    """Return the level and the deviation in spreads of the quantile that lies farthest out, where that is beyond the limit;
     else None."""
-    deviations = (np.array(quantiles) - np.array(typical.mean)) / np.array(typical.sd)
+    deviations = (np.array(quantiles) - np.array(typical.median)) / np.array(typical.spread)
     worst = int(np.abs(deviations).argmax())
     return (LEVELS[worst], float(deviations[worst])) if abs(deviations[worst]) > typical.limit else None

@@ -41,7 +41,7 @@ def test_tails_that_no_training_brain_had_are_named_with_their_side(change, leve
 
 def test_a_lesion_of_a_tenth_of_the_brain_does_not_make_it_another_input():
     rng = np.random.default_rng(3)
-    wide = typical_of([quantiles_of(rng.normal(0, 1 + 0.25 * rng.standard_normal(), 5_000)) for _ in range(30)], 6.0)
+    wide = typical_of([quantiles_of(rng.normal(0, abs(1 + 0.25 * rng.standard_normal()), 5_000)) for _ in range(30)], 6.0)
     z = rng.normal(size=50_000)
     z[:5_000] -= 1.5
     assert unlike(quantiles_of(z), wide) is None
@@ -51,6 +51,17 @@ def test_the_limit_is_in_standard_deviations_of_people():
     typical = Typical((0.0,) * 6, (0.5,) * 6, 4.0)
     assert unlike((0, 0, 0, 0, 0, 1.9), typical) is None
     assert unlike((0, 0, 0, 0, 0, -2.1), typical) == (0.99, pytest.approx(-4.2))
+
+
+def test_a_few_odd_people_in_training_do_not_hide_another():
+    """Contrast agent in four of a hundred training people: their mean and SD would let one more pass."""
+    enhanced = list(quantiles_of(np.random.default_rng(4).normal(size=20_000)))
+    enhanced[-1] = 6.0
+    known = [*people(96), *[tuple(enhanced)] * 4]
+    found = unlike(enhanced, typical_of(known, 8.0))
+    assert found is not None
+    assert found[0] == 0.99
+    assert all(unlike(person, typical_of(known, 8.0)) is None for person in people(30))
 
 
 def test_two_people_are_too_few():
