@@ -261,7 +261,7 @@ def models_pack(
 @models.command("set")
 def models_set(
     name: Annotated[str, typer.Argument(help="Bundle by name or folder. Example: ./my-model")],
-    settings: Annotated[list[str], typer.Argument(help="Defaults as NAME=VALUE: steps (number), fusion_step (number of joint steps), threshold (0 to 1), detector, detector_model (bundle), …")],
+    settings: Annotated[list[str], typer.Argument(help="Defaults as NAME=VALUE: steps (number), fusion_step (number of joint steps), threshold (0 to 1), detector, detector_model (bundle), peak, residue (robust SDs), …")],
 ) -> None:  # fmt: skip
     """Store other defaults in a bundle; options on the command line still win. Example: localdiff models set ./my-model
     steps=4 fusion_step=0"""

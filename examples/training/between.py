@@ -3,7 +3,7 @@
 ``python -m examples.training.between FIRST SECOND --part translator --share 0.5 --out FOLDER`` writes FIRST with the weights
 (1 − share) · FIRST + share · SECOND, where SECOND was trained on from FIRST (``fit … --start``). What a network learns in further
 training and what it forgets meanwhile are often apart, and half-way it has most of both (Wortsman et al., *Robust fine-tuning of
-zero-shot models*, CVPR 2022).
+zero-shot models*, CVPR 2022). The defaults stay FIRST's: a threshold may have to be chosen anew.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out.exists():
         raise UsageError(f"--out {options.out}: is there already; expected a new folder", code="exists")
     first, second, name = open_bundle(options.first), open_bundle(options.second), f"models/{options.part}.safetensors"
+    if name not in first.metadata["files"]:
+        raise UsageError(f"{first.path}: has no {options.part}; expected one of {', '.join(first.metadata['files'])}", code="choice")
     account = account_of(first, second, options.part, options.share)
     mixed = between(load_tensors(first, name), load_tensors(second, name), options.share)
     made = drop_parts(copy_bundle(first, options.out), "interval")

@@ -8,6 +8,8 @@ lesion mask, and may serve as lesion-free (healthy people; patients whose lesion
 
 ``--without 1/2`` leaves out every second train person, ``--without 2/2`` the others: two detectors, neither of which has seen the
 people of the other, make maps with the errors that a detector makes in people it does not know (``fit expert --told A --told B``).
+Which people a part leaves out depends on the order of the rows: give all other options alike. A file ``_mask`` counts as an expert's
+(``--trust-experts``), ``_wmhauto`` as automatic.
 """
 
 from __future__ import annotations
@@ -103,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--without", type=fold, metavar="K/N", help="leave out the K-th of every N train people")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
+    if args.trust_experts and args.only_with_target:
+        parser.error("--trust-experts takes the target away from people whom --only-with-target asks to have it; give one of them")
     exclude = left_out(args.data, args.condition, args.exclude)
     found = [p for folder in args.data for p in people(folder, args.condition, args.target, exclude)]
     found = [p for p in found if not args.only_with_target or "target" in p.files]

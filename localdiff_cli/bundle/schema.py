@@ -101,7 +101,11 @@ class Defaults:
     ] = 0.0
     residue: Annotated[
         float,
-        Field(ge=0, le=50, description="--residue: robust z from which what is connected to the brain's rim is not looked at; 0: none"),
+        Field(
+            ge=0,
+            le=50,
+            description="--residue: what shines so at the brain's rim, robust SDs, is not looked at by the default detector; 0: none",
+        ),
     ] = 0.0
     emphasis: Annotated[float, Field(ge=0, le=10, description="--emphasis: how far the OOD branch goes")] = 1.0
     unknown: Annotated[Literal["plain", "blank"], Field(description="--unknown: what stands in an unknown region")] = "plain"
@@ -195,6 +199,11 @@ class Bundle:
     def typical(self) -> Typical | None:
         """What the intensities of the training people looked like, where the bundle says so."""
         described = self.metadata.get("typical")
+        if isinstance(described, dict) and "mean" in described:
+            raise ModelError(
+                f"{self.path}: says what training looked like by mean and SD, as earlier versions did; expected median and spread. Make it "
+                "anew with localdiff fit detector, or take 'typical' out of configs/metadata.json"
+            )
         return None if described is None else settings_of(Typical, described, self.path)
 
     @property
@@ -265,4 +274,6 @@ def parse(path: Path, metadata: dict[str, Any]) -> Bundle:
     translates = head.task == "translate" and "target" in metadata
     target = settings_of(Contrast, metadata["target"], path) if translates else condition
     grid = settings_of(GridSpec, metadata.get("grid", {}), path)
-    return Bundle(path, head.name, head.task, condition, target, grid, head.bias, head.brain, metadata)
+    bundle = Bundle(path, head.name, head.task, condition, target, grid, head.bias, head.brain, metadata)
+    _ = bundle.typical  # said now, not after the first volume
+    return bundle

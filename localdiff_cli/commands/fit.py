@@ -245,7 +245,7 @@ def fit_segmenter(options: FitOptions, train: TrainOptions, own: SegmenterFit) -
     from localdiff_cli.segmentation.network import LesionNetworkSettings
     from localdiff_cli.training import segmenter
     from localdiff_cli.training.augment import AugmentSettings
-    from localdiff_cli.training.hard_negatives import HardNegatives
+    from localdiff_cli.training.hard_negatives import negatives_for
     from localdiff_cli.training.job import Start
     from localdiff_cli.training.segmenter import LesionDraw, LesionLoss
 
@@ -258,7 +258,7 @@ def fit_segmenter(options: FitOptions, train: TrainOptions, own: SegmenterFit) -
         AugmentSettings(),
         _loop(train),
         SegmenterDefaults(threshold=own.threshold, min_volume=own.min_volume),
-        LesionDraw(own.healthy_share, own.doubt, HardNegatives() if own.hard_negatives else None),
+        LesionDraw(own.healthy_share, own.doubt, negatives_for(options.condition) if own.hard_negatives else None),
         LesionLoss(own.missed_weight, own.by_slice),
         None if own.start is None else Start(open_bundle(own.start), "segmenter"),
     )

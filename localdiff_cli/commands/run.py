@@ -127,10 +127,11 @@ def check_affine_from(value: str | None) -> None:
 
 def check_detector(options: DetectorOptions) -> None:
     """Raise :class:`UsageError` for options out of range or that exclude one another."""
-    given = (options.detector, options.detector_model, options.backbone_weights)
+    given = (options.detector, options.detector_model, options.backbone_weights, options.residue)
     if options.map is not None and (any(given) or options.false_alarm is not None):
         raise UsageError(
-            "--map brings the OOD map: --detector, --detector-model, --false-alarm and --backbone-weights do not apply", code="conflict"
+            "--map brings the OOD map: --detector, --detector-model, --false-alarm, --residue and --backbone-weights do not apply",
+            code="conflict",
         )
     if options.map is not None and not options.map.exists():
         raise UsageError(f"--map {options.map}: no such file or folder", code="not-found")

@@ -21,7 +21,7 @@ MAX_BYTES = 64 << 20
 FREE = ("Command", "Match", "DataType", "Device", "Saved", "Calibration")
 """Settings of a translation that affect none of the risks."""
 FREE_PREPARING = ("brain", "nan")
-BEFORE = {"Mask": {"through_plane_mm": 0.0}}
+BEFORE = {"Mask": {"through_plane_mm": 0.0, "bright": None}}
 """What was done, before there was a setting for it, in the translations of earlier certificates."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +14,11 @@ from localdiff_cli.volumes.files import file_hash
 if TYPE_CHECKING:
     import torch
 
-    from localdiff_cli.tasks.detection import DetectorBinding, MaskSettings, SliceDetector
+    from localdiff_cli.bundle.schema import Contrast
+    from localdiff_cli.tasks.detection import MaskSettings, SliceDetector
     from localdiff_cli.volumes.prepare import Prepared
 
 Bind = Callable[["Prepared", Path], "SliceDetector"]
-Made = tuple["DetectorBinding", dict[str, object]]
 
 
 def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, object]]:
@@ -29,16 +28,10 @@ def choose_detector(options: DetectorOptions, bundle: Bundle, device: torch.devi
     if options.map is not None:
         fingerprint = {"Hash": file_hash(options.map)} if options.map.is_file() else {}
         return bind_map(options.map), {"Name": "map", "Source": options.map.name, **fingerprint}
-    make = MAKERS[options.detector or ("segmenter" if bundle.task == "segment" else bundle.defaults.detector)]
-    binding, account = make(options, bundle, device)
-    residue = (bundle.defaults.residue if _as_by_default(options, bundle) else 0.0) if options.residue is None else options.residue
-    if residue:
-        low, high = bundle.condition.window
-        binding, account = replace(binding, bright=(residue - low) / (high - low)), account | {"Residue": residue}
-    return binding, account
+    return MAKERS[options.detector or ("segmenter" if bundle.task == "segment" else bundle.defaults.detector)](options, bundle, device)
 
 
-def _patchcore(options: DetectorOptions, bundle: Bundle, device: torch.device) -> Made:
+def _patchcore(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, object]]:
     from localdiff_cli.tasks.detection import DetectorBinding
 
     source = detector_bundle(open_bundle(options.detector_model) if options.detector_model else bundle)
@@ -68,7 +61,7 @@ def _check_same_input(source: Bundle, bundle: Bundle) -> None:
         )
 
 
-def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -> Made:
+def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -> tuple[Bind, dict[str, object]]:
     from localdiff_cli.segmentation.detector import SegmenterDetector
     from localdiff_cli.tasks.detection import DetectorBinding
 
@@ -84,15 +77,17 @@ def _segmenter(options: DetectorOptions, bundle: Bundle, device: torch.device) -
 
 
 def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
-    """Return the user's τ, radii, peak and average through the slices, otherwise the bundle's; a segmenter bundle's own
-    threshold, and no radii.
+    """Return the user's τ, radii, peak, average through the slices and residue, otherwise the bundle's; a segmenter bundle's
+    own threshold, and no radii.
 
-    The bundle's peak and average were chosen with its default detector: other detectors and maps from files are taken as
-    they are.
+    The bundle's peak, average and residue were chosen with its default detector: other detectors and maps from files are
+    taken as they are. Raise :class:`UsageError` for a residue that the bundle's window or contrast does not allow.
     """
     from localdiff_cli.tasks.detection import MaskSettings
 
-    translates, own = bundle.task == "translate", _as_by_default(detector, bundle)
+    translates = bundle.task == "translate"
+    own = translates and detector.map is None and detector.detector in (None, bundle.defaults.detector)
+    own = own and _is_own(detector.detector_model, bundle)
     threshold = bundle.defaults.threshold if translates else bundle.segmenter_defaults.threshold
     open_mm, dilate_mm = (bundle.defaults.open_mm, bundle.defaults.dilate_mm) if translates else (0.0, 0.0)
     return MaskSettings(
@@ -101,13 +96,25 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
         dilate_mm if detector.dilate_mm is None else detector.dilate_mm,
         (bundle.defaults.peak if own else 0.0) if detector.peak is None else detector.peak,
         (bundle.defaults.through_plane_mm if own else 0.0) if detector.through_plane_mm is None else detector.through_plane_mm,
+        bright_from((bundle.defaults.residue if own else 0.0) if detector.residue is None else detector.residue, bundle.condition),
     )
 
 
-def _as_by_default(options: DetectorOptions, bundle: Bundle) -> bool:
-    """Whether the map comes from the detector with which the bundle's defaults were chosen."""
-    detects = bundle.task == "translate" and options.map is None and options.detector in (None, bundle.defaults.detector)
-    return detects and _is_own(options.detector_model, bundle)
+def bright_from(residue: float, condition: Contrast) -> float | None:
+    """Return where a residue of so many robust SDs begins on the window's scale, [0, 1]; None for 0. Raise
+    :class:`UsageError` where that lies beyond the window, or lesions are bright on this contrast."""
+    from localdiff_cli.evaluation.metrics.harm import LOOKS
+
+    if residue == 0:
+        return None
+    if condition.contrast in LOOKS and LOOKS[condition.contrast].sign > 0:
+        raise UsageError(
+            f"--residue {residue:g}: lesions are bright on {condition.contrast}, at the brain's rim too; expected 0", code="contrast"
+        )
+    low, high = condition.window
+    if residue > high:
+        raise UsageError(f"--residue {residue:g}: the model sees nothing above {high:g} SDs; expected 0, or up to {high:g}", code="range")
+    return (residue - low) / (high - low)
 
 
 def _is_own(model: str | None, bundle: Bundle) -> bool:
@@ -124,7 +131,7 @@ def _is_own(model: str | None, bundle: Bundle) -> bool:
     return (named if segments else detector_bundle(named)).path.resolve() == own.path.resolve()
 
 
-MAKERS: dict[str, Callable[[DetectorOptions, Bundle, torch.device], Made]] = {
+MAKERS: dict[str, Callable[[DetectorOptions, Bundle, torch.device], tuple[Bind, dict[str, object]]]] = {
     "patchcore": _patchcore,
     "segmenter": _segmenter,
 }

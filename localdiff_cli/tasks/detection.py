@@ -39,6 +39,7 @@ from localdiff_cli.volumes.prepare import Prepared
 from localdiff_cli.volumes.reader import SliceReader, open_volume
 
 OOD_SHARE_TO_REVIEW = 0.25
+UNSEEN_SHARE_TO_REVIEW = 0.005
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class MaskSettings:
     (0: none).
 
     Before, M is averaged through the slices with a Gaussian of standard deviation ``through_plane_mm`` (0: each slice
-    alone); regions then go on from slice to slice, and it is the average that must reach the peak.
+    alone); regions then go on from slice to slice, and it is the average that must reach the peak. What is connected to the
+    brain's rim and reaches ``bright``, on the window's scale of [0, 1], is not looked at (None: everything is).
     """
 
     threshold: float
@@ -55,6 +57,7 @@ class MaskSettings:
     dilate_mm: float
     peak: float = 0.0
     through_plane_mm: float = 0.0
+    bright: float | None = None
 
 
 Found = tuple[Chunk, Detection]
@@ -69,12 +72,10 @@ class SliceDetector(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DetectorBinding:
-    """Any :class:`Detector` for any volume. ``bright``: what is connected to the brain's rim and reaches this value on the
-    scale of the window is not looked at (None: everything is)."""
+    """Any :class:`Detector` for any volume."""
 
     detector: Detector
     device: torch.device
-    bright: float | None = None
 
     def __call__(self, prepared: Prepared, relative: Path) -> SliceDetector:
         """Return the detector for one volume: the same for all."""
@@ -82,11 +83,7 @@ class DetectorBinding:
 
     def detect(self, chunk: Chunk) -> Detection:
         """Detect in a chunk."""
-        condition, brain = chunk.condition, chunk.brain
-        if self.bright is not None:
-            brain = without_residue(condition, brain, self.bright)
-            condition = condition * brain
-        found = self.detector(condition.to(self.device), brain.to(self.device))
+        found = self.detector(chunk.condition.to(self.device), chunk.brain.to(self.device))
         return Detection(found.score.cpu(), found.ood_map.cpu(), found.slice_score.cpu())
 
 
@@ -95,8 +92,21 @@ def detected(parts: Iterable[Chunk], detect: SliceDetector, masks: MaskSettings,
 
     Where M is averaged through the slices, all of them are looked at before the first is given.
     """
-    found = ((chunk, detect(chunk)) for chunk in parts)
-    yield from in_context(list(found), masks, step_mm) if masks.through_plane_mm > 0 else found
+    if masks.through_plane_mm == 0:
+        yield from ((chunk, detect(looked_at(chunk, masks))) for chunk in parts)
+        return
+    whole = list(parts)
+    seen = (looked_at(chunk, masks) for chunk in whole)
+    found = in_context([(chunk, detect(chunk)) for chunk in seen], masks, step_mm)
+    yield from ((chunk, detection) for chunk, (_, detection) in zip(whole, found, strict=True))
+
+
+def looked_at(chunk: Chunk, masks: MaskSettings) -> Chunk:
+    """Return a chunk as a detector sees it: what is not looked at is no brain."""
+    if masks.bright is None:
+        return chunk
+    brain = without_residue(chunk.condition, chunk.brain, masks.bright)
+    return replace(chunk, condition=chunk.condition * brain, brain=brain)
 
 
 def in_context(found: list[Found], masks: MaskSettings, step_mm: float) -> list[Found]:
@@ -179,10 +189,11 @@ def slice_shares(chunk: Chunk, detection: Detection, mask: Tensor) -> list[Slice
 @dataclass(frozen=True)
 class VolumeShare:
     """How much of a volume is OOD: the ``share`` of its brain, and that of each canonical slice (from the feet up) that has
-    any."""
+    any. ``unseen``: the share of its brain that was not looked at; None where everything was."""
 
     share: float
     slices: dict[int, float]
+    unseen: float | None = None
 
     @property
     def facts(self) -> dict[str, object]:
@@ -191,22 +202,46 @@ class VolumeShare:
             "OODShare": self.share,
             "OODSlices": len(self.slices),
             "OODSharePerSlice": {str(number): share for number, share in self.slices.items()},
-        }
+        } | ({} if self.unseen is None else {"NotLookedAtShare": self.unseen})
 
     @property
     def doubts(self) -> list[str]:
         """Reasons to review that it gives."""
-        if self.share <= OOD_SHARE_TO_REVIEW:
-            return []
-        said = f"OOD: {self.share:.0%} of the brain is unlike anything seen in training"
-        return [f"{said}; the whole input may be (scanner, contrast, quality)"]
+        doubts = []
+        if self.unseen is not None and self.unseen > UNSEEN_SHARE_TO_REVIEW:
+            doubts.append(
+                f"residue: {self.unseen:.1%} of the brain, at its rim, shines as sinuses, dura or muscle do and was not looked at; "
+                "a tighter --brain leaves them out, --residue 0 looks there"
+            )
+        if self.share > OOD_SHARE_TO_REVIEW:
+            said = f"OOD: {self.share:.0%} of the brain is unlike anything seen in training"
+            doubts.append(f"{said}; the whole input may be (scanner, contrast, quality)")
+        return doubts
 
 
-def volume_share(rows: list[SliceShare], prepared: Prepared) -> VolumeShare:
-    """Return the share of a volume, in which each slice weighs as much as its brain."""
+class Unseen:
+    """Counts, chunk by chunk, how much of a volume's brain is not looked at."""
+
+    def __init__(self, masks: MaskSettings) -> None:
+        self.masks, self.pixels, self.of = masks, 0, 0
+
+    def count(self, chunk: Chunk) -> None:
+        """Add a chunk."""
+        if self.masks.bright is not None:
+            self.of += int(chunk.brain.sum())
+            self.pixels += int(chunk.brain.sum()) - int(looked_at(chunk, self.masks).brain.sum())
+
+    @property
+    def share(self) -> float | None:
+        """The share so far; None where everything is looked at."""
+        return None if self.masks.bright is None else round(self.pixels / max(self.of, 1), 6)
+
+
+def volume_share(rows: list[SliceShare], prepared: Prepared, unseen: float | None = None) -> VolumeShare:
+    """Return the share of a volume, in which each slice weighs as much as its brain; ``unseen`` as in :class:`VolumeShare`."""
     area = {row.slice: float(prepared.brain.mask[row.slice].sum()) for row in rows}
     share = sum(row.share * area[row.slice] for row in rows) / (sum(area.values()) or 1.0)
-    return VolumeShare(round(share, 6), {row.slice: row.share for row in sorted(rows, key=lambda r: r.slice) if row.share > 0})
+    return VolumeShare(round(share, 6), {row.slice: row.share for row in sorted(rows, key=lambda r: r.slice) if row.share > 0}, unseen)
 
 
 def map_facts(detect: SliceDetector | None) -> dict[str, str]:
@@ -258,13 +293,15 @@ class DetectWork(NetworkWork):
         ready = time.monotonic()
         detect = self.bind(prepared, item.relative)
         rows: list[SliceShare] = []
+        unseen = Unseen(self.mask)
         with Outputs(prepared, self.plan.wanted(item)) as outputs:
             for chunk, detection in detected(chunks(prepared, self.batch_size), detect, self.mask, prepared.volume.frame.spacing[0]):
                 mask = mask_of(detection, chunk.brain, self.mask, prepared.grid.spacing)
                 rows += slice_shares(chunk, detection, mask)
+                unseen.count(chunk)
                 self._write(outputs, prepared, chunk, detection, mask)
                 on_slice(len(rows), int(prepared.brain.mask.any(axis=(1, 2)).sum()))
-        found = volume_share(rows, prepared)
+        found = volume_share(rows, prepared, unseen.share)
         seconds = {"Prepare": round(ready - started, 3), "Detect": round(time.monotonic() - ready, 3)}
         sidecar = {
             "Contrast": "map",

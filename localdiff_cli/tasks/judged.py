@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from localdiff_cli.errors import UsageError
 from localdiff_cli.evaluation.metrics.harm import LOOKS, Drawn, Scene
 from localdiff_cli.ood.detector import Detection
-from localdiff_cli.tasks.detection import DetectorBinding, detected
+from localdiff_cli.tasks.detection import DetectorBinding, detected, looked_at
 from localdiff_cli.tasks.sampling import SliceSampler
 from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import UNKNOWN, TranslateWork, source_labels
@@ -60,16 +59,17 @@ def _unit(stack: NDArray[np.uint16]) -> NDArray[np.float32]:
 def detect(work: TranslateWork, chunk: Chunk) -> Detection:
     """Return M of a chunk by the work's own detector, of each slice alone."""
     assert isinstance(work.bind, DetectorBinding)
-    return work.bind.detect(chunk)
+    return work.bind.detect(looked_at(chunk, work.mask))
 
 
 def detect_among(work: TranslateWork, slices: Slices, rows: Sequence[int]) -> Detection:
     """Return what is detected in some slices, in the light of all the others where M is averaged through the slices."""
     if work.mask.through_plane_mm == 0:
         return detect(work, chunk_of(slices, rows))
+    assert isinstance(work.bind, DetectorBinding)
     everything = range(len(slices.numbers))
     parts = (chunk_of(slices, everything[first : first + CHUNK]) for first in everything[::CHUNK])
-    found = [each for _, each in detected(parts, partial(detect, work), work.mask, slices.thickness)]
+    found = [each for _, each in detected(parts, work.bind.detect, work.mask, slices.thickness)]
     return taken(Detection(*(torch.cat([getattr(each, part.name) for each in found]) for part in fields(Detection))), rows)
 
 

@@ -166,8 +166,8 @@ def likeness_doubts(prepared: Prepared, typical: Typical | None) -> list[str]:
     bright = deviation > 0 and level > 0.5
     cause = "skull and dura that the brain mask left in, or another sequence" if bright else "another sequence or a damaged image"
     return [
-        f"likeness: the brain's intensities are unlike those of training ({level:.0%} quantile {deviation:+.1f} SD), as with contrast "
-        f"agent, {cause}; what the networks make of it is less certain"
+        f"likeness: the brain's intensities are unlike those of training ({level:.0%} quantile {deviation:+.1f} robust SDs), as with "
+        f"contrast agent, {cause}; what the networks make of it is less certain"
     ]
 
 

@@ -26,6 +26,7 @@ from localdiff_cli.tasks.detection import (
     MaskSettings,
     SliceDetector,
     SliceShare,
+    Unseen,
     detected,
     map_facts,
     map_source,
@@ -208,12 +209,13 @@ class TranslateWork(NetworkWork):
         detect = watched(detect, painter) if painter and detect else detect
         draw = SliceSampler(self.networks, self.sample, prepared.survey.fingerprint)
         rows: list[SliceShare] = []
-        millilitres = np.zeros(2)
+        millilitres, unseen = np.zeros(2), Unseen(self.mask)
         done, total = 0, int(prepared.brain.mask.any(axis=(1, 2)).sum())
         with Outputs(prepared, self.plan.wanted(item, stored)) as outputs:
             for chunk, detection in self._detected(prepared, detect, clock):
                 with clock.stage("Detect"):
                     ood_map, ood_mask, unknown = self._region(chunk, detection, prepared, rows)
+                    unseen.count(chunk)
                 with clock.stage("Network"):
                     mean, spread = draw(chunk, ood_map, ood_mask)
                     away = self.certified.distances(chunk.condition, ood_map, mean) if self.certified else {}
@@ -223,7 +225,7 @@ class TranslateWork(NetworkWork):
                 done += len(chunk.active)
                 on_slice(done, total)
             with clock.stage("Write"):
-                share = volume_share(rows, prepared) if detect else None
+                share = volume_share(rows, prepared, unseen.share) if detect else None
         facts = {} if share is None else share.facts | volumes_of(millilitres)
         found_doubts = share.doubts + self._unknown_doubts(float(millilitres[1])) + self._expert_doubts(rows) if share else []
         doubts = volume_doubts(prepared, item, self.bundle.typical) + found_doubts

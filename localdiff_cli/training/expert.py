@@ -117,14 +117,10 @@ def fit_expert(
         check_held_out(patients, start.account)
     lesions, healthy = lesion_slices(patients, most), healthy_slices(patients, "train")
     job.say(f"{lesions.count} slices with lesions of {len(lesions.patients)} patients; {healthy.count} without")
-    model, schedule = _first_expert(base, told is not None, start, job.device).requires_grad_(True), schedule_of(base)
+    model = _first_expert(base, told is not None, start, job.device).requires_grad_(True)
     taught: RegionSettings | ToldSettings = regions if told is None else told.settings
-    if told is None:
-        loss = expert_loss(lesions, healthy, schedule, augment, regions, loop.batch_size, harm)
-    else:
-        maps = found_maps(job, told, base.defaults, [*lesions.patients, *healthy.patients])
-        with_maps = MappedSlices(lesions, maps), MappedSlices(healthy, maps)
-        loss = told_loss(*with_maps, schedule, augment, told.settings, None, loop.batch_size, harm)
+    loss = _loss(job, base, regions, told, harm, (lesions, healthy), augment, loop.batch_size)
+    shown = {} if told is None else {"maps": told.account(base)}
     checkpoint = job.work / f"{job.out.name}-expert.pt"
     average, curve = train(
         model,
@@ -136,20 +132,32 @@ def fit_expert(
         identity([*lesions.patients, *healthy.patients], regions=taught, augment=augment)
         | {"base": base.metadata["files"][TRANSLATOR]}
         | ({} if start is None else {"start": start.account["weights"]})
-        | harm.account(),
+        | harm.account()
+        | shown,
         job.team,
     )
     account = {
         "command": job.command, "seconds": round(trained_seconds(checkpoint)), "loop": asdict(loop), "augment": asdict(augment),
-        "regions": asdict(taught), "maps": None if told is None else told.names, "slices": lesions.count,
-        "healthy_slices": healthy.count,
+        "regions": asdict(taught), "slices": lesions.count, "healthy_slices": healthy.count,
         "patients": {"train": [p.name for p in lesions.patients]}, "curve": curve, "monai": version("monai"), "torch": torch.__version__,
-    } | ({} if start is None else {"start": start.account}) | harm.account()  # fmt: skip
+    } | ({} if start is None else {"start": start.account}) | harm.account() | shown  # fmt: skip
     if job.out.resolve() != base.path.resolve() and job.team.rank == 0:
         copy_bundle(base, job.out)
     described = {"patients": len(lesions.patients), "healthy_share": taught.healthy_share, "told": told is not None}
     metadata = {"expert": described, "defaults": asdict(defaults), "training": {"expert": account}}
     return save_drawing(job, metadata, EXPERT, average.state_dict())
+
+
+def _loss(
+    job: FitJob, base: Bundle, regions: RegionSettings, told: Told | None, harm: HarmSettings, slices: tuple[ChosenSlices, ChosenSlices],
+    augment: AugmentSettings, batch_size: int,
+) -> LossOf:  # fmt: skip
+    """The loss of an expert that sees its region, or that is told; ``slices`` with lesions and without."""
+    if told is None:
+        return expert_loss(*slices, schedule_of(base), augment, regions, batch_size, harm)
+    maps = found_maps(job, told, base, [person for chosen in slices for person in chosen.patients])
+    lesions, healthy = (MappedSlices(chosen, maps) for chosen in slices)
+    return told_loss(lesions, healthy, schedule_of(base), augment, told.settings, None, batch_size, harm)
 
 
 def _first_expert(base: Bundle, told: bool, start: Start | None, device: torch.device) -> nn.Module:

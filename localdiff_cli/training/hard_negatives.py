@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, grid_sample, interpolate, pad
 
+from localdiff_cli.evaluation.metrics.harm import LOOKS
 from localdiff_cli.training.augment import grown, random_blob
 
 FLUID_BELOW = 0.25
@@ -26,7 +27,8 @@ RESIDUE_PIXELS = 14
 
 @dataclass(frozen=True)
 class HardNegatives:
-    """How often a slice is changed, each a probability: ``widen`` ventricles by up to ``widest`` pixels, ``flat`` or
+    """How often a slice is changed, each a probability (that of ``residue`` at most: many a blob lies off the rim):
+    ``widen`` ventricles by up to ``widest`` pixels, ``flat`` or
     ``blurred`` patches, a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it, a part ``shaded`` as far from
     the coil, bright ``residue`` at the rim: sinuses, dura and muscle that a brain mask left in."""
 
@@ -38,6 +40,12 @@ class HardNegatives:
     bright: float = 0.1
     shaded: float = 0.2
     residue: float = 0.2
+
+
+def negatives_for(contrast: str) -> HardNegatives:
+    """Return how often a slice of this contrast is changed: where lesions are bright, what shines at the rim may be one."""
+    bright = contrast in LOOKS and LOOKS[contrast].sign > 0
+    return HardNegatives(residue=0.0) if bright else HardNegatives()
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ learn from that person.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,14 +38,17 @@ class Told:
     settings: ToldSettings
     finders: tuple[Bundle, ...]
 
-    @property
-    def names(self) -> str:
-        """The finders and their weights, for the card."""
-        return ", ".join(f"{finder.name} {finder.hash}" for finder in self.finders)
+    def account(self, base: Bundle) -> dict[str, Any]:
+        """Return what decides the maps, for the card and a checkpoint's identity."""
+        seen = _seen_by(base)
+        settings = {"residue": seen.residue, "peak": seen.peak, "through_plane_mm": seen.through_plane_mm}
+        return {"finders": [f"{finder.name} {finder.hash}" for finder in self.finders]} | settings
 
     def stranger_to(self, name: str) -> int | None:
-        """Return the first of ``finders`` that did not learn from the person of that name; None where each did."""
-        return next((i for i, finder in enumerate(self.finders) if name not in learnt_from(finder, "segmenter")), None)
+        """Return the first of ``finders`` that did not learn from the person of that name; None where each did, or does not
+        say from whom it learnt."""
+        people = (learnt_from(finder, "segmenter") for finder in self.finders)
+        return next((i for i, known in enumerate(people) if known and name not in known), None)
 
 
 @dataclass(frozen=True)
@@ -61,32 +65,41 @@ class MappedSlices:
         return *planes_of(drawn), torch.from_numpy(ood_map.astype(np.float32) / 255)[:, None]
 
 
-def found_maps(job: FitJob, told: Told, defaults: Defaults, patients: Iterable[PatientSlices]) -> Maps:
-    """Return the maps of everybody, as the bundle's ``defaults`` say (residues, seen from the side), and report who made them."""
+def _seen_by(base: Bundle) -> Defaults:
+    """The defaults of a translator; its residue, peak and average through the slices are for a segmenter's maps alone."""
+    return base.defaults if base.defaults.detector == "segmenter" else Defaults()
+
+
+def found_maps(job: FitJob, told: Told, base: Bundle, patients: Iterable[PatientSlices]) -> Maps:
+    """Return the maps of everybody, as the ``base`` would show them (residue, seen from the side), and report who made them.
+
+    The slices next to one another are those with enough brain to be learnt from. Raise :class:`VolumeError` where a volume
+    cannot be opened any more, and :class:`ModelError` for a finder without weights.
+    """
+    defaults = _seen_by(base)
     everybody = {person.name: person for person in patients}
     makers = {name: told.stranger_to(name) for name in everybody}
     strangers = sum(maker is not None for maker in makers.values())
     job.say(f"making the maps of {len(makers)} people, {strangers} of them with a lesion network that did not learn from them")
     networks = [load_segmenter(finder, job.device) for finder in told.finders]
-    apart = slice_distances(job) if defaults.through_plane_mm else {}
-    low, high = told.finders[0].condition.window
+    apart = slice_distances(job, makers)
+    low, high = base.condition.window
     bright = (defaults.residue - low) / (high - low) if defaults.residue else None
     return {
-        name: map_of(networks[makers[name] or 0], person, defaults.through_plane_mm / apart.get(name, 1.0), defaults.peak, bright)
+        name: map_of(networks[makers[name] or 0], person, defaults.through_plane_mm / apart[name], defaults.peak, bright)
         for name, person in everybody.items()
     }
 
 
-def slice_distances(job: FitJob) -> dict[str, float]:
-    """Return the distance of each person's slices, mm."""
-    volumes = {pair.name: open_volume(pair.condition, job.prepare.affine_from) for pair in job.pairs if pair.split != "test"}
+def slice_distances(job: FitJob, names: Container[str]) -> dict[str, float]:
+    """Return the distance of the slices of the people of these names, mm. Raise :class:`VolumeError` where a volume cannot be
+    opened."""
+    volumes = {pair.name: open_volume(pair.condition, job.prepare.affine_from) for pair in job.pairs if pair.name in names}
     return {name: float(volume.frame.spacing[0]) for name, volume in volumes.items()}
 
 
 @torch.inference_mode()
-def map_of(
-    network: LesionNetwork, person: PatientSlices, sigma: float, peak: float, bright: float | None = None
-) -> NDArray[np.uint8]:  # fmt: skip
+def map_of(network: LesionNetwork, person: PatientSlices, sigma: float, peak: float, bright: float | None = None) -> NDArray[np.uint8]:
     """Return M of a person's slices, ``(S, H, W)``, 255 = 1; ``sigma`` in slices (0: each by itself) and ``peak`` as for
     :func:`seen_from_the_side`, ``bright`` as for :func:`without_residue` (None: everything is looked at)."""
     device = next(network.parameters()).device
@@ -98,5 +111,5 @@ def map_of(
         for some, inside in zip(condition.split(16), looked_at.split(16), strict=True)
     ])  # fmt: skip
     if sigma > 0:
-        found = seen_from_the_side(found, brain, sigma, peak)
+        found = seen_from_the_side(found, looked_at, sigma, peak)
     return (found[:, 0] * 255).round().to(torch.uint8).numpy()

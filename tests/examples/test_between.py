@@ -12,7 +12,7 @@ from localdiff_cli.bundle import open_bundle, read_metadata, save_bundle
 from localdiff_cli.bundle.load import load_tensors
 from localdiff_cli.bundle.schema import CALIBRATION
 from localdiff_cli.errors import UsageError
-from tests.bundles import add_interval
+from tests.bundles import add_interval, make_segmenter
 
 NAME = "models/translator.safetensors"
 ACCOUNT = {"command": "localdiff fit translator", "slices": 7, "seconds": 60, "patients": {"train": ["sub-1"]}}
@@ -54,6 +54,20 @@ def test_the_bundle_is_the_first_with_other_weights_and_without_what_belonged_to
     assert made.calibration is None
     assert made.metadata["results"] == {}
     assert made.metadata["defaults"] == first.metadata["defaults"]
+
+
+def test_segmenters_too_and_only_what_is_there(models_folder, first, tmp_path):
+    segmenter = make_segmenter(tmp_path / "segmenter", "T1w", (-6, 6))
+    name = "models/segmenter.safetensors"
+    start = {"bundle": "segmenter", "part": "segmenter", "weights": segmenter.metadata["files"][name], "patients": []}
+    path = shutil.copytree(segmenter.path, tmp_path / "later")
+    later = {key: value + 1 for key, value in load_tensors(segmenter, name).items()}
+    save_bundle(path, {"training": {"segmenter": ACCOUNT | {"start": start}}}, {name: later}, "tiny\n")
+    main([str(segmenter.path), str(path), "--part", "segmenter", "--share", "0.5", "--out", str(tmp_path / "made")])
+    for key, value in load_tensors(segmenter, name).items():
+        torch.testing.assert_close(load_tensors(open_bundle(str(tmp_path / "made")), name)[key], value + 0.5, atol=4e-3, rtol=4e-3)
+    with pytest.raises(UsageError, match="has no segmenter"):
+        main([str(first.path), str(path), "--part", "segmenter", "--out", str(tmp_path / "none")])
 
 
 def test_the_card_says_what_the_weights_are(first, second, tmp_path):

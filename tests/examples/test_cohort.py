@@ -55,3 +55,9 @@ def test_the_target_of_those_whose_mask_an_expert_drew_can_be_left_out(folder):
         assert bool(rows["sub-0"]["target"]) == target
         assert rows["sub-0"]["mask"].endswith("sub-0_mask.nii.gz")
         assert rows["sub-2"]["target"].endswith("sub-2_FLAIR.nii.gz")
+
+
+def test_to_ask_for_a_target_and_to_take_it_away_is_refused(folder, capsys):
+    with pytest.raises(SystemExit):
+        main([str(folder), "--trust-experts", "--only-with-target", "--out", str(folder / "out.tsv")])
+    assert "give one of them" in capsys.readouterr().err

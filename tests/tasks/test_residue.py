@@ -1,19 +1,21 @@
 """Bright residues at the brain's rim are not looked at; all else is."""
 
+import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from localdiff_cli.bundle import open_bundle
+from localdiff_cli.bundle.schema import Contrast
 from localdiff_cli.bundle.store import with_defaults
+from localdiff_cli.errors import UsageError
 from localdiff_cli.ood.detector import from_map
 from localdiff_cli.ood.residue import LEAST, RIM_PIXELS, without_residue
 from localdiff_cli.options import DetectorOptions
-from localdiff_cli.recipes.detector import choose_detector
-from localdiff_cli.tasks.detection import DetectorBinding
+from localdiff_cli.recipes.detector import bright_from, mask_settings
+from localdiff_cli.tasks.detection import MaskSettings, Unseen, VolumeShare, detected, looked_at
 from localdiff_cli.tasks.slices import Chunk
 from tests.bundles import make_segmenter
 
@@ -69,24 +71,64 @@ def test_each_slice_stands_alone_and_none_is_no_error():
     assert without_residue(plain[0][:0], plain[1][:0], BRIGHT).shape == (0, 1, 48, 48)
 
 
+def spotted(condition, brain):
+    """A detector that is sure of the whole brain that it is shown."""
+    return from_map(0.9 * brain.float())
+
+
+def chunk_of(*slices, first=0):
+    """Slices as one chunk."""
+    numbers = tuple(range(first, first + len(slices)))
+    return Chunk(numbers, tuple(range(len(slices))), *(torch.cat(planes) for planes in zip(*slices, strict=True)))
+
+
 def test_a_detector_sees_neither_the_residue_nor_a_brain_there():
     seen = []
 
-    def detector(condition, brain):
-        seen.append((condition, brain))
-        return from_map(0.9 * brain.float())
+    def detector(chunk):
+        seen.append(chunk)
+        return spotted(chunk.condition, chunk.brain)
 
-    condition, brain = slice_with(AT_THE_RIM)
-    chunk = Chunk((0,), (0,), condition, brain)
-    everything = DetectorBinding(detector, torch.device("cpu"))
-    assert torch.equal(everything.detect(chunk).ood_map > 0, brain)
-    found = replace(everything, bright=BRIGHT).detect(chunk)
-    kept = without_residue(condition, brain, BRIGHT)
-    assert torch.equal(seen[-1][0], condition * kept)
+    chunk = chunk_of(slice_with(AT_THE_RIM))
+    ((given, found),) = detected([chunk], detector, MaskSettings(0.2, 0, 0, bright=BRIGHT), 1.0)
+    kept = without_residue(chunk.condition, chunk.brain, BRIGHT)
+    assert given is chunk
+    assert torch.equal(seen[0].condition, chunk.condition * kept)
     assert torch.equal(found.ood_map > 0, kept)
+    assert looked_at(chunk, MaskSettings(0.2, 0, 0)) is chunk
 
 
-def test_a_bundles_residue_is_for_its_own_detector_and_said_in_the_sidecar(models_folder, tmp_path, monkeypatch):
+def through(*slices, bright):
+    """M of slices of 5 mm, seen from the side, by a detector that finds what is dark."""
+    masks = MaskSettings(0.2, 0, 0, peak=0.65, through_plane_mm=6.0, bright=bright)
+    found = detected([chunk_of(*slices)], lambda c: from_map(((c.condition < 0.3) & c.brain).float()), masks, 5.0)
+    return torch.cat([detection.ood_map for _, detection in found])
+
+
+def test_neighbours_do_not_fill_in_what_was_not_looked_at_and_it_does_not_count_against_them():
+    dark, shining = slice_with(), slice_with(AT_THE_RIM)
+    dark[0][0, 0][AT_THE_RIM] = 0.1
+    filled = through(dark, dark, shining, dark, dark, bright=BRIGHT)
+    assert not filled[2, 0][AT_THE_RIM].any()
+    between = through(shining, shining, shining, dark, dark, shining, shining, shining, bright=BRIGHT)
+    assert (between[3:5, 0][:, AT_THE_RIM[0], AT_THE_RIM[1]] > 0.9).all()
+    assert through(shining, shining, shining, dark, dark, shining, shining, shining, bright=None).max() <= 0.15 + 1e-6
+
+
+def test_what_was_not_looked_at_is_counted_and_much_of_it_is_said():
+    chunk = chunk_of(slice_with(), slice_with(AT_THE_RIM))
+    unseen = Unseen(MaskSettings(0.2, 0, 0, bright=BRIGHT))
+    unseen.count(chunk)
+    assert unseen.share == pytest.approx(120 / 3200)
+    assert Unseen(MaskSettings(0.2, 0, 0)).share is None
+    told = VolumeShare(0.0, {}, unseen.share)
+    assert told.facts["NotLookedAtShare"] == unseen.share
+    assert ["3.8% of the brain, at its rim" in doubt for doubt in told.doubts] == [True]
+    assert VolumeShare(0.0, {}, 0.004).doubts == []
+    assert "NotLookedAtShare" not in VolumeShare(0.0, {}).facts
+
+
+def test_a_bundles_residue_is_for_its_own_detector(models_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCALDIFF_MODELS", str(tmp_path))
     shutil.copytree(models_folder / "t1-to-t2", tmp_path / "own")
     make_segmenter(tmp_path / "finder", "T1w", (-6, 6))
@@ -96,15 +138,31 @@ def test_a_bundles_residue_is_for_its_own_detector_and_said_in_the_sidecar(model
     for options, z in (
         (DetectorOptions(), 3.5), (DetectorOptions(residue=0), None), (DetectorOptions(residue=2), 2),
         (DetectorOptions(detector_model="other"), None), (DetectorOptions(detector_model="other", residue=3), 3),
+        (DetectorOptions(map=Path("map.nii.gz")), None), (DetectorOptions(detector="patchcore"), None),
     ):  # fmt: skip
-        binding, account = choose_detector(options, bundle, torch.device("cpu"))
-        assert binding.bright == (None if z is None else pytest.approx((z + 6) / 12))
-        assert account.get("Residue") == z
+        assert mask_settings(bundle, options).bright == (None if z is None else pytest.approx((z + 6) / 12))
 
 
-def test_a_map_that_is_brought_is_taken_as_it_is(models_folder, tmp_path):
-    bundle = with_defaults(open_bundle(str(shutil.copytree(models_folder / "t1-to-t2", tmp_path / "own"))), {"residue": 3.5})
-    given = tmp_path / "map.nii.gz"
-    given.write_bytes(b"any")
-    _, account = choose_detector(DetectorOptions(map=Path(given)), bundle, torch.device("cpu"))
-    assert "Residue" not in account
+@pytest.mark.parametrize(("contrast", "residue", "said"), [("FLAIR", 3, "lesions are bright on FLAIR"), ("T1w", 7, "nothing above 6 SDs")])
+def test_a_residue_that_would_leave_lesions_out_or_nothing_is_refused(contrast, residue, said):
+    with pytest.raises(UsageError, match=said):
+        bright_from(residue, Contrast(contrast, (-6.0, 6.0)))
+    assert bright_from(0, Contrast("FLAIR", (-6.0, 6.0))) is None
+
+
+def test_a_map_that_is_brought_has_no_residue(cli, folder, tmp_path):
+    image = folder / "sub-01" / "sub-01_T1w.nii.gz"
+    result = cli("detect", "--in", image, "--out", tmp_path / "out", "--map", image, "--residue", 3)
+    assert (result.exit_code, "--residue" in result.output) == (2, True)
+
+
+def test_the_sidecar_and_another_residue(cli, folder, tmp_path, models_folder, monkeypatch):
+    monkeypatch.setenv("LOCALDIFF_MODELS", str(tmp_path))
+    make_segmenter(tmp_path / "lesion-t1", "T1w", (-6, 6))
+    image = folder / "sub-01" / "sub-01_T1w.nii.gz"
+    for residue, share in ((0, None), (1, 0.0)):
+        result = cli("detect", "--in", image, "--out", tmp_path / "out", "--model", "lesion-t1", "--residue", residue, "--overwrite")
+        assert result.exit_code == 0, result.output
+        sidecar = json.loads((tmp_path / "out" / "sub-01_T1w_ood.json").read_text())
+        assert (sidecar["Settings"]["Mask"]["bright"] is None) == (share is None)
+        assert ("NotLookedAtShare" in sidecar) == (share is not None)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from localdiff_cli.training.hard_negatives import HardNegatives, blur, blur_on_card, deep_fluid, shade, spoil, widen_fluid
+from localdiff_cli.training.hard_negatives import HardNegatives, blur, blur_on_card, deep_fluid, negatives_for, shade, spoil, widen_fluid
 
 NONE = HardNegatives(widen=0, flat=0, blurred=0, soft=0, bright=0, shaded=0, residue=0)
 
@@ -115,3 +115,9 @@ def test_residues_are_bright_at_the_rim_and_leave_a_lesion_alone():
     assert spoilt.max() > 0.7
     assert not changed[:, :, 20:-20, 20:-20].any()
     assert not changed[lesion > 0].any()
+
+
+def test_where_lesions_are_bright_what_shines_at_the_rim_is_no_negative():
+    assert negatives_for("T1w") == HardNegatives()
+    assert negatives_for("FLAIR").residue == negatives_for("T2w").residue == 0
+    assert negatives_for("FLAIR").widen == HardNegatives().widen

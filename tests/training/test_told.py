@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from localdiff_cli.bundle import EXPERT, METADATA, load_expert, load_tensors, open_bundle
+from localdiff_cli.bundle.store import with_defaults
 from localdiff_cli.diffusion.network import NetworkSettings, TranslatorNetwork, told_network
 from localdiff_cli.diffusion.schedule import Schedule
+from localdiff_cli.training import told_maps
 from localdiff_cli.training.augment import AugmentSettings
 from localdiff_cli.training.expert import lesion_slices
 from localdiff_cli.training.loop import step_generator
@@ -107,7 +109,7 @@ def test_a_told_expert_is_fitted_verified_and_listens_to_the_map(cli, fit, base,
     assert result.exit_code == 0, result.output
     made = json.loads((tmp_path / "bundle" / METADATA).read_text())
     assert made["expert"] == {"patients": 2, "healthy_share": 0.3, "told": True}
-    assert made["training"]["expert"]["maps"].startswith("lesion-t1 ")
+    assert made["training"]["expert"]["maps"]["finders"][0].startswith("lesion-t1 ")
     assert (tmp_path / "bundle" / EXPERT).is_file()
     assert cli("models", "verify", tmp_path / "bundle").exit_code == 0
     assert load_expert(open_bundle(str(tmp_path / "bundle")), torch.device("cpu")).settings.told
@@ -167,6 +169,8 @@ def test_a_map_comes_from_the_first_finder_that_does_not_know_the_person(tmp_pat
     finders = knows(tmp_path / "one", "a", "b"), knows(tmp_path / "two", "b", "c")
     told = Told(ToldSettings(), finders)
     assert [told.stranger_to(name) for name in "abcd"] == [1, None, 0, 0]
+    unsaid = make_segmenter(tmp_path / "three", "T1w", (-6, 6))
+    assert Told(ToldSettings(), (unsaid,)).stranger_to("d") is None
     assert Told(ToldSettings(), finders[:1]).stranger_to("a") is None
 
 
@@ -223,7 +227,27 @@ def test_two_finders_make_the_maps_of_each_others_people(fit, base, models_folde
     assert result.exit_code == 0, result.output
     assert "the maps of 2 people, 2 of them with a lesion network that did not learn from them" in " ".join(result.output.split())
     maps = json.loads((tmp_path / "bundle" / METADATA).read_text())["training"]["expert"]["maps"]
-    assert [word.split()[0] for word in maps.split(", ")] == ["half-1", "half-2"]
+    assert [word.split()[0] for word in maps["finders"]] == ["half-1", "half-2"]
+    assert (maps["residue"], maps["peak"], maps["through_plane_mm"]) == (0.0, 0.0, 0.0)
+
+
+def test_the_maps_are_made_as_the_base_shows_them(fit, base, models_folder, tmp_path, monkeypatch):  # noqa: F811
+    knows(models_folder / "half-1", "sub-09")
+    with_defaults(base, {"detector": "segmenter", "residue": 3.0, "peak": 0.6, "through_plane_mm": 4.0})
+    asked = []
+    monkeypatch.setattr(told_maps, "map_of", lambda network, person, *rest: asked.append(rest) or np.zeros(person.brain.shape, np.uint8))
+    assert fit("expert", "--base", base.path, *OPTIONS, "--told", "half-1").exit_code == 0
+    spacing = nib.load(next((tmp_path / "data").glob("**/sub-01_T1w.nii.gz"))).header.get_zooms()[2]
+    assert asked == [(pytest.approx(4.0 / spacing), 0.6, pytest.approx(9 / 12))] * 2
+
+
+def test_a_checkpoint_that_was_shown_other_maps_is_not_gone_on_from(fit, base, models_folder, tmp_path):  # noqa: F811
+    for name, known in (("half-1", "sub-01"), ("half-2", "sub-02")):
+        knows(models_folder / name, known)
+    told = ("expert", "--base", base.path, *OPTIONS, "--told", "half-1")
+    assert fit(*told).exit_code == 0
+    again = fit(*told, "--told", "half-2")
+    assert (again.exit_code, "a checkpoint of another training" in " ".join(again.output.split())) == (2, True)
 
 
 def test_where_the_only_finder_knows_everybody_it_is_said(fit, base, models_folder):  # noqa: F811
