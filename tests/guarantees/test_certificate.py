@@ -12,7 +12,7 @@ from localdiff_cli.guarantees.certify import Promise
 
 SETTINGS = {
     "Command": "translate", "Bundle": "b", "BundleHash": "0", "Prepare": {"brain": "auto", "nan": "refuse", "bias": "n4"},
-    "Mask": {"threshold": 0.2, "open_mm": 2.0, "through_plane_mm": 6.0}, "Sample": {"steps": 2}, "Match": None,
+    "Mask": {"threshold": 0.2, "open_mm": 2.0, "through_plane_mm": 6.0, "bright": 0.79}, "Sample": {"steps": 2}, "Match": None,
     "DataType": "float32", "Device": "cpu", "Saved": ["x"],
 }  # fmt: skip
 
@@ -53,9 +53,11 @@ def test_a_missing_one_is_refused(tmp_path):
 
 def test_one_of_before_a_setting_existed_covers_translations_without_it(certificate):
     before = replace(certificate, settings=comparable(SETTINGS | {"Mask": {"open_mm": 2.0}}))
-    check_fits("site.json", before, SETTINGS | {"Mask": {"threshold": 0.2, "open_mm": 2.0, "through_plane_mm": 0.0}})
-    with pytest.raises(UsageError, match="through_plane_mm"):
-        check_fits("site.json", before, SETTINGS)
+    without = {"threshold": 0.2, "open_mm": 2.0, "through_plane_mm": 0.0, "bright": None}
+    check_fits("site.json", before, SETTINGS | {"Mask": without})
+    for changed in ({"through_plane_mm": 6.0}, {"bright": 0.79}):
+        with pytest.raises(UsageError, match="Mask"):
+            check_fits("site.json", before, SETTINGS | {"Mask": without | changed})
 
 
 def test_it_fits_what_it_was_made_for_whatever_decides_no_risk(certificate, tmp_path):
@@ -65,7 +67,7 @@ def test_it_fits_what_it_was_made_for_whatever_decides_no_risk(certificate, tmp_
         "Device": "cuda",
         "Saved": [],
         "Calibration": "x",
-        "Mask": {"threshold": 0.9, "open_mm": 2.0, "through_plane_mm": 6.0},
+        "Mask": {"threshold": 0.9, "open_mm": 2.0, "through_plane_mm": 6.0, "bright": 0.79},
     }
     check_fits(tmp_path, certificate, SETTINGS | free | {"Prepare": {"brain": "m", "nan": "zero", "bias": "n4"}})
 
