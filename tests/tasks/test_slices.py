@@ -217,5 +217,10 @@ def test_an_input_unlike_those_of_training_is_said_before_anything_else(tmp_path
     unlike = Typical((*prepared.quantiles[:5], prepared.quantiles[5] - 1.0), (0.1,) * 6, 6.0)
     assert not any("likeness" in doubt for doubt in volume_doubts(prepared, item(tmp_path / "a_T1w.nii.gz"), alike))
     first = volume_doubts(prepared, item(tmp_path / "a_T1w.nii.gz", enhanced=True), unlike)[0]
-    assert "99% quantile +10.0 SD" in first
+    assert "99% quantile +10.0 robust SDs" in first
+    assert "skull and dura that the brain mask left in" in first
+    dark = Typical((prepared.quantiles[0] + 1.0, *prepared.quantiles[1:]), (0.1,) * 6, 6.0)
+    told = volume_doubts(prepared, item(tmp_path / "a_T1w.nii.gz"), dark)[0]
+    assert "1% quantile -10.0 robust SDs" in told
+    assert "skull" not in told
     assert volume_doubts(prepared, item(tmp_path / "a_T1w.nii.gz")) == volume_doubts(prepared, item(tmp_path / "a_T1w.nii.gz"), alike)
