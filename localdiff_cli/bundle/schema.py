@@ -58,6 +58,11 @@ class Contrast:
     contrast: Suffix
     window: Annotated[tuple[Bound, Bound], AfterValidator(_rising), Field(description="robust z values that become 0 and 1")]
 
+    def on_scale(self, z: float) -> float:
+        """Return a robust z on the scale of the window, whose ends are 0 and 1."""
+        low, high = self.window
+        return (z - low) / (high - low)
+
     @property
     def segmenter(self) -> str:
         """The name of the bundle that finds lesions on this contrast: ``lesion-t1`` for T1w."""

@@ -10,6 +10,7 @@ from localdiff_cli.bundle import Bundle, detector_bundle, load_detector, load_se
 from localdiff_cli.errors import ModelError, UsageError
 from localdiff_cli.options import DetectorOptions
 from localdiff_cli.volumes.files import file_hash
+from localdiff_cli.volumes.looks import lesions_are_bright
 
 if TYPE_CHECKING:
     import torch
@@ -103,18 +104,16 @@ def mask_settings(bundle: Bundle, detector: DetectorOptions) -> MaskSettings:
 def bright_from(residue: float, condition: Contrast) -> float | None:
     """Return where a residue of so many robust SDs begins on the window's scale, [0, 1]; None for 0. Raise
     :class:`UsageError` where that lies beyond the window, or lesions are bright on this contrast."""
-    from localdiff_cli.evaluation.metrics.harm import LOOKS
-
     if residue == 0:
         return None
-    if condition.contrast in LOOKS and LOOKS[condition.contrast].sign > 0:
+    if lesions_are_bright(condition.contrast):
         raise UsageError(
             f"--residue {residue:g}: lesions are bright on {condition.contrast}, at the brain's rim too; expected 0", code="contrast"
         )
-    low, high = condition.window
+    high = condition.window[1]
     if residue > high:
         raise UsageError(f"--residue {residue:g}: the model sees nothing above {high:g} SDs; expected 0, or up to {high:g}", code="range")
-    return (residue - low) / (high - low)
+    return condition.on_scale(residue)
 
 
 def _is_own(model: str | None, bundle: Bundle) -> bool:

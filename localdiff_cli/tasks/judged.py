@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.metrics.harm import LOOKS, Drawn, Scene
+from localdiff_cli.evaluation.metrics.harm import Drawn, Scene
 from localdiff_cli.ood.detector import Detection
 from localdiff_cli.tasks.detection import DetectorBinding, detected, looked_at
 from localdiff_cli.tasks.sampling import SliceSampler
@@ -21,6 +21,7 @@ from localdiff_cli.tasks.slices import Chunk
 from localdiff_cli.tasks.translation import UNKNOWN, TranslateWork, source_labels
 from localdiff_cli.tasks.unknown import regions_of
 from localdiff_cli.training.people import Ready, Slices
+from localdiff_cli.volumes.looks import LOOKS
 
 CHUNK = 8
 """Slices in which a detector looks at once."""

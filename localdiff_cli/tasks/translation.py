@@ -215,7 +215,8 @@ class TranslateWork(NetworkWork):
             for chunk, detection in self._detected(prepared, detect, clock):
                 with clock.stage("Detect"):
                     ood_map, ood_mask, unknown = self._region(chunk, detection, prepared, rows)
-                    unseen.count(chunk)
+                    if detection is not None:
+                        unseen.count(chunk)
                 with clock.stage("Network"):
                     mean, spread = draw(chunk, ood_map, ood_mask)
                     away = self.certified.distances(chunk.condition, ood_map, mean) if self.certified else {}

@@ -23,9 +23,8 @@ from localdiff_cli.volumes.likeness import quantiles_of, typical_of
 
 FEWEST_TYPICAL = 3
 UNLIKE_BEYOND = 8.0
-"""Spreads over the training people beyond which an input's intensities are called unlike theirs. Of T1w, three of a hundred
-training people and two of twenty held out for validation lie beyond, all by what is bright as after contrast agent (12 to 27
-spreads; nobody else beyond 7)."""
+"""Spreads over the training people beyond which an input's intensities are called unlike theirs. Of the people held out for
+validation only those lie beyond whose T1w shines as after contrast agent."""
 
 
 def _healthy_only(patients: list[PatientSlices], split: str, every: int) -> list[tuple[Tensor, Tensor]]:

@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, grid_sample, interpolate, pad
 
-from localdiff_cli.evaluation.metrics.harm import LOOKS
 from localdiff_cli.training.augment import grown, random_blob
+from localdiff_cli.volumes.looks import lesions_are_bright
 
 FLUID_BELOW = 0.25
 """Fluid on T1w: below this on the scale of the robust window, −3 robust SDs."""
@@ -28,9 +28,9 @@ RESIDUE_PIXELS = 14
 @dataclass(frozen=True)
 class HardNegatives:
     """How often a slice is changed, each a probability (that of ``residue`` at most: many a blob lies off the rim):
-    ``widen`` ventricles by up to ``widest`` pixels, ``flat`` or
-    ``blurred`` patches, a wholly ``soft`` slice, a ``bright`` rim as contrast agent leaves it, a part ``shaded`` as far from
-    the coil, bright ``residue`` at the rim: sinuses, dura and muscle that a brain mask left in."""
+    ``widen`` ventricles by up to ``widest`` pixels, ``flat`` or ``blurred`` patches, a wholly ``soft`` slice, a ``bright``
+    rim as contrast agent leaves it, a part ``shaded`` as far from the coil, bright ``residue`` at the rim: sinuses, dura and
+    muscle that a brain mask left in."""
 
     widen: float = 0.3
     widest: float = 7.0
@@ -44,8 +44,7 @@ class HardNegatives:
 
 def negatives_for(contrast: str) -> HardNegatives:
     """Return how often a slice of this contrast is changed: where lesions are bright, what shines at the rim may be one."""
-    bright = contrast in LOOKS and LOOKS[contrast].sign > 0
-    return HardNegatives(residue=0.0) if bright else HardNegatives()
+    return HardNegatives(residue=0.0) if lesions_are_bright(contrast) else HardNegatives()
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from functools import partial
 from torch import Tensor
 
 from localdiff_cli.errors import UsageError
-from localdiff_cli.evaluation.metrics.harm import LOOKS, MARGIN
+from localdiff_cli.evaluation.metrics.harm import MARGIN
+from localdiff_cli.volumes.looks import LOOKS
 
 Penalty = Callable[[Tensor, Tensor], Tensor]
 """Prediction of x_0 and x_0, each ``(N, 1, H, W)`` in [−1, 1] → what each pixel costs beyond its squared error."""

@@ -1,8 +1,8 @@
 """Fit an OOD expert that is told where it draws: it sees x_t, the whole condition and the soft OOD map M.
 
 Most of the maps are a lesion network's, with its real errors; the others are made from the expert masks, grown, shrunk,
-shifted, with islands that are no lesion. Every region a map points at counts in the
-loss, whatever it holds: told a ventricle, the expert learns to draw a ventricle.
+shifted, with islands that are no lesion. Every region a map points at counts in the loss, whatever it holds: told a
+ventricle, the expert learns to draw a ventricle.
 """
 
 from __future__ import annotations

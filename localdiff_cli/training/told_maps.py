@@ -1,7 +1,7 @@
 """The OOD maps that a told expert learns from: those of whole volumes, as ``translate`` would show them to it.
 
-A lesion network knows those from whom it learnt better than anybody else, and an expert that is shown its maps of them
-learns to trust a map more than it deserves. Of several networks each person's map is therefore made by one that did not
+A lesion network may know those from whom it learnt better than anybody else, and an expert that is shown its maps of them
+may learn to trust a map more than it deserves. Of several networks each person's map is therefore made by one that did not
 learn from that person.
 """
 
@@ -83,8 +83,7 @@ def found_maps(job: FitJob, told: Told, base: Bundle, patients: Iterable[Patient
     job.say(f"making the maps of {len(makers)} people, {strangers} of them with a lesion network that did not learn from them")
     networks = [load_segmenter(finder, job.device) for finder in told.finders]
     apart = slice_distances(job, makers)
-    low, high = base.condition.window
-    bright = (defaults.residue - low) / (high - low) if defaults.residue else None
+    bright = base.condition.on_scale(defaults.residue) if defaults.residue else None
     return {
         name: map_of(networks[makers[name] or 0], person, defaults.through_plane_mm / apart[name], defaults.peak, bright)
         for name, person in everybody.items()

@@ -1,8 +1,14 @@
 """Whether an input is like those of training: quantiles of the brain against those of the training people."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from localdiff_cli.bundle import METADATA, open_bundle
+from localdiff_cli.errors import ModelError
 from localdiff_cli.volumes.likeness import LEVELS, Typical, quantiles_of, typical_of, unlike
 
 
@@ -67,3 +73,11 @@ def test_a_few_odd_people_in_training_do_not_hide_another():
 def test_two_people_are_too_few():
     with pytest.raises(ValueError, match="2 people"):
         typical_of(people(2), 6.0)
+
+
+def test_the_account_of_earlier_versions_is_refused_when_the_bundle_is_opened(models_folder, tmp_path):
+    path = Path(shutil.copytree(models_folder / "t1-to-t2", tmp_path / "old"))
+    metadata = json.loads((path / METADATA).read_text())
+    (path / METADATA).write_text(json.dumps(metadata | {"typical": {"mean": [0.0] * 6, "sd": [1.0] * 6, "limit": 6.0}}))
+    with pytest.raises(ModelError, match="localdiff fit detector"):
+        open_bundle(str(path))

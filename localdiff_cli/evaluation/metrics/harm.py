@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from localdiff_cli.evaluation.metrics.image import DataRange
 from localdiff_cli.evaluation.metrics.lesion import lesion_contrast, ring_around
+from localdiff_cli.volumes.looks import Look
 
 MARGIN = 0.08
 """Share of the data range by which an image must differ from another, or a lesion from its ring, to count as showing."""
@@ -32,18 +33,6 @@ IGNORED = -1
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a contrast shows disease: ``sign`` +1 bright, −1 dark; ``fluid``: whether fluid looks the same, so that z alone
-    says nothing."""
-
-    sign: int
-    fluid: bool
-
-
-LOOKS = {"FLAIR": Look(1, fluid=False), "T2w": Look(1, fluid=True), "T1w": Look(-1, fluid=True)}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from localdiff_cli.evaluation.metrics import harm as figures
-from localdiff_cli.evaluation.metrics.harm import LOOKS, Drawn, Lesion, Scene
+from localdiff_cli.evaluation.metrics.harm import Drawn, Lesion, Scene
+from localdiff_cli.volumes.looks import LOOKS
 
 SHAPE = (4, 40, 40)
 FLAIR = Scene(LOOKS["FLAIR"], (-6.0, 8.0), 0.2, 1.0, 0.002)
