@@ -226,9 +226,18 @@ def measure(bench: Bench, row: Row, patient: PatientSlices, every: int) -> dict[
     started = time.monotonic()
     image = bench.image(row, patient, chunk, target, torch.from_numpy(lesion)[:, None])
     seconds = time.monotonic() - started
+    return figures_of(bench, image, target, brain, lesion) | {
+        "seconds": seconds / len(target), "mask_dice": _mask_dice(bench, row, chunk, lesion),
+        "features": np.round(bench.features(image, brain), 4).tolist(),
+    }  # fmt: skip
+
+
+def figures_of(bench: Bench, image: NDArray, target: NDArray, brain: NDArray[np.bool_], lesion: NDArray[np.bool_]) -> dict[str, Any]:
+    """The figures and counts of one patient's image, all ``(N, H, W)``; None where there is nothing to measure."""
 
     def found(images: NDArray) -> NDArray[np.bool_]:
-        return lesion_probability(bench.segmenter, torch.from_numpy(images)[:, None], chunk.brain)[:, 0].numpy() >= bench.cut
+        probability = lesion_probability(bench.segmenter, torch.from_numpy(images)[:, None], torch.from_numpy(brain)[:, None])
+        return probability[:, 0].numpy() >= bench.cut
 
     mask, inside = found(image), lesion & brain
     evidence = collect_evidence(mask, found(target), lesion, brain)
@@ -239,10 +248,9 @@ def measure(bench: Bench, row: Row, patient: PatientSlices, every: int) -> dict[
     return {
         **_image_figures(image, target, _regions(brain, inside, ring)),
         "contrast": contrast, "bias": None if contrast is None or true is None else contrast - true,
-        "dice": float(2 * (mask & lesion).sum() / overlap) if overlap else None, "seconds": seconds / len(target),
+        "dice": float(2 * (mask & lesion).sum() / overlap) if overlap else None,
         "missed": counts.missed, "found": counts.found, "invented": counts.invented, "free": counts.lesion_free,
-        "seam": seam(image, inside, brain), "mask_dice": _mask_dice(bench, row, chunk, lesion),
-        "features": np.round(bench.features(image, brain), 4).tolist(),
+        "seam": seam(image, inside, brain),
     }  # fmt: skip
 
 

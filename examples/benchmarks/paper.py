@@ -19,6 +19,7 @@ from examples.benchmarks import (
     colour,
     detectors,
     digits,
+    emphasis,
     harm,
     inserted,
     photographs,
@@ -49,6 +50,7 @@ class Part:
 PARTS = {
     "harm": Part("First, do no harm", harm.measure),
     "promise": Part("A promise with a number", promise.measure),
+    "emphasis": Part("What the emphasis buys and costs", emphasis.measure),
     "quantile": Part("Bands by a network of their own", quantile.measure),
     "mri": Part("Does the lesion survive?", partial(rows.measure, "mri")),
     "detectors": Part("Which detector", detectors.measure),
