@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +18,12 @@ from localdiff_cli.evaluation.settings import FigureSettings
 from localdiff_cli.tasks.judges import Segmenter, SliceFeatures
 from localdiff_cli.volumes.advice import EVALUATE
 from localdiff_cli.volumes.brain import Brain, auto_brain, looks_stripped, support
-from localdiff_cli.volumes.contrast import load_sidecar, read_sidecar
+from localdiff_cli.volumes.contrast import read_sidecar
 from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS, Scale
 from localdiff_cli.volumes.placement import CaseGrid, OnGrid
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare_read, survey
 from localdiff_cli.volumes.reader import open_volume
+from localdiff_cli.volumes.written import made_here, matched_scale, scale_from, translation_sidecar, written_scale
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -85,11 +85,6 @@ class Scaled:
     how: str
 
 
-def made_here(sidecar: Mapping[str, Any]) -> bool:
-    """Return whether a sidecar is that of a translation which localdiff wrote."""
-    return sidecar.get("Synthetic") is True and "LocaldiffVersion" in sidecar
-
-
 def measure(
     files: CaseFiles, options: CaseSettings, segmenter: Segmenter | None = None, features: SliceFeatures | None = None
 ) -> CaseResult:
@@ -107,7 +102,7 @@ def measure(
     notes += tuple(_outside(files.name, role, mask, brain) for role, (mask, _) in given.items() if (mask & ~brain.mask).any())
     _check_lesions(files, masks, brain)
     if segmenter is not None:
-        masks |= {_segmentation_of(role): segmenter(grid.reader(images[role]), brain) for role in scaled}
+        masks |= {_segmentation_of(role): segmenter(grid.reader(images[role]), brain, _written(role, images[role])) for role in scaled}
     low, high = _interval(limits, images["translation"], grid, brain, options)
     case = replace(_case(files, grid, brain, scaled, masks, options), low=low, high=high)
     used = {role: f"{images[role].how}; {each.how}" for role, each in scaled.items()} | {role: how for role, (_, how) in given.items()}
@@ -117,6 +112,11 @@ def measure(
     promised = promised_in(read_sidecar(files.translation))
     result = replace(result, used=used, notes=(*notes, *missing, *result.notes), promised=promised)
     return result if features is None else replace(result, features=_features(features, scaled, brain))
+
+
+def _written(role: str, image: OnGrid) -> Scale | None:
+    """The scale that a translation says it was written with; None for the reference, and for other tools' translations."""
+    return None if role == "reference" else written_scale(translation_sidecar(image.path), image.path)
 
 
 def _segmentation_of(role: str) -> str:
@@ -252,39 +252,18 @@ def _translated(image: OnGrid, grid: CaseGrid, brain: Brain, reference: Scale, o
 
 def _own_scale(image: OnGrid, grid: CaseGrid, brain: Brain, options: CaseSettings) -> tuple[Callable[[Array], Array], bool, str]:
     """What brings a translation onto the common scale, whether it is in units of its own, and how the scale was found."""
-    sidecar = _known_sidecar(image.path)
+    sidecar = translation_sidecar(image.path)
     if not made_here(sidecar):
         settings = PrepareSettings(bias="none", window=options.window, advice=EVALUATE)
         return prepare_read(grid.reader(image), settings, brain=brain).scale.normalise, True, OWN_SCALE
-    if isinstance(sidecar.get("OutputScale"), dict):
-        scale = _output_scale(sidecar["OutputScale"], image.path)
-        return replace(scale, window=options.window).normalise, True, "taken back from the units of --match"
-    own = _output_scale({"Median": 0, "SD": 1, "Window": sidecar.get("OutputWindow") or options.window}, image.path)
+    matched = matched_scale(sidecar, image.path)
+    if matched is not None:
+        return replace(matched, window=options.window).normalise, True, "taken back from the units of --match"
+    own = scale_from({"Median": 0, "SD": 1, "Window": sidecar.get("OutputWindow") or options.window}, image.path)
     if own.window == options.window:
         return lambda stored: stored, False, "as localdiff wrote it, in [0, 1]"
     how = f"as localdiff wrote it, from its bundle's window {list(own.window)} to {list(options.window)}"
     return lambda stored: replace(own, window=options.window).normalise(own.denormalise(stored)), False, how
-
-
-def _known_sidecar(path: Path) -> Mapping[str, Any]:
-    """A translation's sidecar, empty where there is none. Raises :class:`VolumeError` where it is there and cannot be read."""
-    found = load_sidecar(path)
-    if found.problem:
-        what = f"{found.problem}, so its intensity scale is not known; mend it, or remove it where the image is another tool's"
-        raise VolumeError(f"{path}: {what}", code="sidecar")
-    return found.values
-
-
-def _output_scale(stored: Mapping[str, Any], path: Path) -> Scale:
-    """The scale that a matched translation was written with. Raises :class:`VolumeError` where its sidecar does not hold it."""
-    try:
-        low, high = map(float, stored["Window"])
-        return Scale(float(stored["Median"]), float(stored["SD"]), (low, high))
-    except (KeyError, TypeError, ValueError) as error:
-        raise VolumeError(
-            f"{path}: found an OutputScale in its sidecar that cannot be read ({error!r}); expected Median, SD and Window of two numbers. "
-            "Translate it again", code="sidecar",
-        ) from error  # fmt: skip
 
 
 def _inside(image: Array, brain: Brain) -> Array:

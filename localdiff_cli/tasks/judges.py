@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from localdiff_cli.threads import apart
 from localdiff_cli.volumes.brain import Brain
+from localdiff_cli.volumes.intensity import Scale
 from localdiff_cli.volumes.prepare import prepare_read
 from localdiff_cli.volumes.reader import SliceReader
 
@@ -35,11 +36,12 @@ class Segmenter:
         self.cut: SegmenterDefaults = self.bundle.segmenter_defaults
         self.prepare = prepare_settings(self.bundle, brain="none", bias=None, nan="refuse", multiple=self.network.settings.multiple)
 
-    def __call__(self, reader: SliceReader, brain: Brain) -> Mask:
-        """Return the lesion mask of an image whose brain is known, canonical ``(slices, rows, columns)``."""
+    def __call__(self, reader: SliceReader, brain: Brain, written: Scale | None = None) -> Mask:
+        """Return the lesion mask of an image whose brain is known, canonical ``(slices, rows, columns)``; ``written``: the
+        scale that it was written with, where that is known."""
         from localdiff_cli.tasks.segmentation import segment_prepared
 
-        return segment_prepared(self.network, self.device, prepare_read(reader, self.prepare, brain=brain), self.cut)
+        return segment_prepared(self.network, self.device, prepare_read(reader, self.prepare, brain=brain, written=written), self.cut)
 
 
 class SliceFeatures:

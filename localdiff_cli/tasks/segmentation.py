@@ -27,6 +27,10 @@ from localdiff_cli.tasks.slices import (
     volume_facts,
 )
 from localdiff_cli.volumes.prepare import Prepared
+from localdiff_cli.volumes.written import translation_sidecar, written_scale
+
+OWN_SCALE = "robust z of its brain"
+WRITTEN_SCALE = "as its translation was written"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,6 +49,7 @@ class SegmentWork(NetworkWork):
             "BundleHash": self.bundle.hash,
             "Prepare": prepare_account(self.prepare),
             "Cut": asdict(self.cut),
+            "TranslationsScale": WRITTEN_SCALE,
             "Device": self.device,
             "Saved": self.plan.saved,
         }
@@ -56,7 +61,8 @@ class SegmentWork(NetworkWork):
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
         """Segment one volume. The components need the whole mask, one byte per voxel."""
         started = time.monotonic()
-        prepared = prepare_item(item, self.bundle, self.prepare)
+        written = written_scale(translation_sidecar(item.path), item.path) if item.content.synthetic else None
+        prepared = prepare_item(item, self.bundle, self.prepare, written)
         ready = time.monotonic()
         voxel = float(np.prod(prepared.volume.frame.spacing))
         mask = np.zeros(prepared.volume.frame.shape, dtype=bool)
@@ -71,6 +77,7 @@ class SegmentWork(NetworkWork):
             "Content": "lesion mask, 1 = lesion",
             "SegmentedContrast": self.bundle.condition.contrast,
             "SegmentedSynthetic": item.content.synthetic,
+            "IntensityScale": OWN_SCALE if written is None else WRITTEN_SCALE,
             **volume_facts(prepared),
             "LesionVolumeMm3": round(float(mask.sum()) * voxel, 1),
             "Seconds": seconds,

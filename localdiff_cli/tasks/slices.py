@@ -20,7 +20,7 @@ from localdiff_cli.bundle import Bundle
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes.files import file_hash
 from localdiff_cli.volumes.geometry import Grid
-from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
+from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, Scale
 from localdiff_cli.volumes.kept import Kept
 from localdiff_cli.volumes.likeness import Typical, unlike
 from localdiff_cli.volumes.partners import Index, Source, find_companion
@@ -49,9 +49,10 @@ class Chunk:
         return [self.numbers[i] for i in self.active]
 
 
-def prepare_item(item: Item, bundle: Bundle, settings: PrepareSettings) -> Prepared:
-    """Open a volume and make it ready for a bundle's network. Raise :class:`VolumeError`."""
-    return prepare(open_volume(item.path, settings.affine_from), settings, item.relative)
+def prepare_item(item: Item, bundle: Bundle, settings: PrepareSettings, written: Scale | None = None) -> Prepared:
+    """Open a volume and make it ready for a bundle's network; ``written``: a translation's own scale. Raise
+    :class:`VolumeError`."""
+    return prepare(open_volume(item.path, settings.affine_from), settings, item.relative, written=written)
 
 
 def prepare_settings(

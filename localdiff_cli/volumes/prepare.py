@@ -85,8 +85,8 @@ class Survey:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A volume ready to be read slice by slice for the network; ``quantiles`` of the brain's robust z are those of
-    ``likeness.LEVELS``."""
+    """A volume ready to be read slice by slice for the network; ``quantiles`` of the brain's own robust z are
+    those of ``likeness.LEVELS``."""
 
     volume: Volume
     reader: SliceReader
@@ -224,16 +224,25 @@ def _bias(found: Survey, brain: NDArray[Any], volume: Volume, settings: PrepareS
     return BiasField(log_field, (steps[0], steps[1] * found.strides[0], steps[2] * found.strides[1]))
 
 
-def prepare(volume: Volume, settings: PrepareSettings, relative: Path | None = None, brain: Brain | None = None) -> Prepared:
+def prepare(
+    volume: Volume, settings: PrepareSettings, relative: Path | None = None, brain: Brain | None = None, written: Scale | None = None
+) -> Prepared:
     """Survey a volume and compute all that its slices need: brain, bias field, scale and grid.
 
     ``relative`` is its name below the input folder (to find a brain mask in a folder); ``brain`` overrides the setting.
-    Raise :class:`VolumeError` for what cannot be used.
+    ``written``: the scale of a translation whose sidecar names it; then it has no bias field, and its own median and spread
+    are not its scale. Raise :class:`VolumeError` for what cannot be used.
     """
-    return prepare_read(SliceReader(volume), settings, relative, brain)
+    return prepare_read(SliceReader(volume), settings, relative, brain, written)
 
 
-def prepare_read(reader: SliceReader, settings: PrepareSettings, relative: Path | None = None, brain: Brain | None = None) -> Prepared:
+def prepare_read(
+    reader: SliceReader,
+    settings: PrepareSettings,
+    relative: Path | None = None,
+    brain: Brain | None = None,
+    written: Scale | None = None,
+) -> Prepared:
     """Do as :func:`prepare`, for slices that are already at hand."""
     volume = reader.volume
     _check_plane(volume)
@@ -246,17 +255,18 @@ def prepare_read(reader: SliceReader, settings: PrepareSettings, relative: Path 
     if not sampled_brain.any():
         raise VolumeError(f"{volume.path}: the brain mask has only {int(brain.mask.sum())} voxels", code="brain")
     brain = replace(brain, doubts=(*brain.doubts, *_plane_doubts(volume)))
-    bias = _bias(found, sampled_brain, volume, settings)
-    if bias is None and settings.bias != "none":
+    bias = None if written else _bias(found, sampled_brain, volume, settings)
+    if bias is None and settings.bias != "none" and written is None:
         brain = replace(
             brain, doubts=(*brain.doubts, "intensity: z-scored already (values below 0 in the brain), so no bias field was corrected")
         )
     sample = found.sample if bias is None else found.sample / bias.strided(found.strides, volume.frame.shape)
     values = sample[sampled_brain]
     try:
-        scale = robust_scale(values, settings.window)
+        own = robust_scale(values, settings.window)
     except ValueError as error:
         raise VolumeError(f"{volume.path}: the brain has the same value everywhere; expected an image", code="constant") from error
+    scale = replace(written, window=settings.window) if written else own
     grid = grid_for(brain.mask, volume.frame, settings.spacing, settings.shape, settings.multiple)
-    quantiles = quantiles_of(np.clip((values - scale.median) / scale.sd, *settings.window))
+    quantiles = quantiles_of(np.clip((values - own.median) / own.sd, *settings.window))
     return Prepared(volume, reader, found, brain, bias, scale, grid, scale.clipped_share(values), quantiles)

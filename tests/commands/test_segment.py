@@ -1,9 +1,11 @@
 """``localdiff segment`` from the outside."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from tests.brains import write_brain
 from tests.bundles import make_segmenter
@@ -34,6 +36,24 @@ def test_a_translation_is_segmented_by_its_sidecar_whatever_its_name(cli, folder
     assert result.exit_code == 0, result.output
     assert "model lesion-t2" in result.output
     assert len(list((tmp_path / "lesions").rglob("*_T1w.nii.gz"))) == 2
+
+
+def test_a_translation_is_read_on_the_scale_that_it_was_written_with(cli, folder, tmp_path):
+    """As evaluate reads it; without its sidecar it is an image like any other, and is stretched to its own spread."""
+    assert cli("translate", "--in", folder / "sub-01", "--out", tmp_path / "t2", "--suffix", "T2w").exit_code == 0
+    made = tmp_path / "t2" / "sub-01_T2w.nii.gz"
+    (tmp_path / "bare").mkdir()
+    shutil.copy(made, tmp_path / "bare")
+    for name, path in (("told", made), ("own", tmp_path / "bare" / made.name)):
+        assert cli("segment", "--in", path, "--out", tmp_path / name, "--save-prob", "--bias", "none").exit_code == 0
+    told, own = (json.loads((tmp_path / name / "sub-01_T2w.json").read_text()) for name in ("told", "own"))
+    assert told["IntensityScale"] == "as its translation was written"
+    assert own["IntensityScale"] == "robust z of its brain"
+    low, high = json.loads(made.with_name("sub-01_T2w.json").read_text())["OutputWindow"]
+    assert told["Normalisation"]["SD"] == pytest.approx(1 / (high - low))
+    assert told["Bias"] == "none"
+    probability = [voxels(tmp_path / name / "sub-01_T2w_prob.nii.gz") for name in ("told", "own")]
+    assert not np.allclose(*probability, atol=1e-3)
 
 
 def test_the_threshold_and_the_smallest_volume_shrink_the_mask(cli, folder, tmp_path):

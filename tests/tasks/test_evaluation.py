@@ -179,9 +179,10 @@ def test_the_bias_field_is_taken_out_of_the_reference_on_whatever_grid_it_came(s
 
 def test_the_segmenter_sees_every_image_on_the_grid_of_the_case(study, tmp_path):
     """A segmenter that thresholds what it is given: its masks must lie over the lesion, whatever grid the reference came on."""
-    seen = []
+    seen, scales = [], {}
 
-    def segmenter(reader, brain):
+    def segmenter(reader, brain, written):
+        scales[reader.volume.path] = written
         image = np.stack([reader.read(k) for k in range(reader.volume.frame.shape[0])])
         seen.append((reader.volume.path, image.shape, brain.mask.shape))
         return image > np.percentile(image[brain.mask], 97)
@@ -194,6 +195,23 @@ def test_the_segmenter_sees_every_image_on_the_grid_of_the_case(study, tmp_path)
     assert own.metrics["reference_dice"].value > 0.6
     assert len({shape for _, *shapes in seen for shape in shapes}) == 1
     assert other.reference in {path for path, *_ in seen}
+    assert scales[other.reference] is scales[study.translation] is None  # the one acquired, the other without a window in its sidecar
+
+
+def test_the_segmenter_reads_a_translation_on_the_scale_that_it_was_written_with(study, tmp_path):
+    scales = {}
+
+    def segmenter(reader, brain, written):
+        scales[reader.volume.path] = written
+        return np.zeros(brain.mask.shape, bool)
+
+    ours = {"Synthetic": True, "LocaldiffVersion": "0.1.0", "OutputWindow": list(WINDOWS["FLAIR"])}
+    made = write(tmp_path, AFFINE, SHAPE, "translation", sidecar=ours)["translation"]
+    measure(replace(study, translation=made, segmentation=None, reference_segmentation=None), OPTIONS, segmenter)
+    low, high = WINDOWS["FLAIR"]
+    assert scales[made].window == (low, high)
+    assert scales[made].sd == pytest.approx(1 / (high - low))
+    assert scales[study.reference] is None
 
 
 # Anybody's translations
