@@ -21,7 +21,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-PARTS ?= mri detectors fusion steps wrong-map sizes subtle texture resolution sampling expert augment
+PARTS ?= mri emphasis detectors fusion steps wrong-map sizes subtle texture resolution sampling expert augment
 SPLIT ?= val
 MODEL ?= t1-to-flair
 EVERY ?= 4

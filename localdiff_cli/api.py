@@ -6,6 +6,7 @@ For many volumes use the commands: they load the networks once, isolate failures
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from localdiff_cli import __version__
 from localdiff_cli.batch.discover import discover
 from localdiff_cli.batch.work import Outcome
 from localdiff_cli.bundle import Bundle, open_bundle
@@ -27,7 +29,9 @@ from localdiff_cli.errors import UsageError
 from localdiff_cli.options import DetectOptions, DetectorOptions, SegmentOptions, TranslateOptions
 from localdiff_cli.recipes.network import NetworkRecipe
 from localdiff_cli.recipes.translate import TranslateRecipe
+from localdiff_cli.volumes.contrast import sidecar_path
 from localdiff_cli.volumes.reader import SliceReader, open_volume
+from localdiff_cli.volumes.whole import write_text
 
 Say = Callable[[str], None]
 
@@ -115,13 +119,19 @@ def detect_volume(
 
 
 def segment_volume(
-    image: str | PathLike[str] | ArrayLike, affine: ArrayLike | None = None, *, options: SegmentOptions, say: Say | None = None
-) -> Segmentation:
-    """Find the lesions of one volume as ``localdiff segment`` does; ``options`` names the segmenter bundle (``model``)."""
+    image: str | PathLike[str] | ArrayLike, affine: ArrayLike | None = None, *, options: SegmentOptions, say: Say | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Segmentation:  # fmt: skip
+    """Find the lesions of one volume as ``localdiff segment`` does; ``options`` names the segmenter bundle (``model``).
+
+    ``facts``: those of the :class:`Translation` whose ``image`` is given as an array; they name the intensity scale on which it
+    is read, as the sidecar of a file does. Without them an array is read by its own median and spread, as an acquired image.
+    Raise as :func:`translate_volume`.
+    """
     if options.model is None:
         raise UsageError("segment_volume: found no model; expected options=SegmentOptions(model=…), such as lesion-flair", code="no-model")
     chosen, bundle = replace(options, save_prob=True), open_bundle(options.model)
-    made = _run(image, affine, bundle.condition.contrast, lambda out: segment_recipe(out, chosen, bundle), say, chosen.affine_from)
+    made = _run(image, affine, bundle.condition.contrast, lambda out: segment_recipe(out, chosen, bundle), say, chosen.affine_from, facts)
     return Segmentation(made.arrays["mask"] > 0, made.arrays["prob"], made.affine, made.outcome.review, made.outcome.facts)
 
 
@@ -136,12 +146,12 @@ class _Made:
 
 def _run(
     image: Any, affine: ArrayLike | None, contrast: str, recipe_in: Callable[[Path], NetworkRecipe], say: Say | None,
-    affine_from: str | None,
+    affine_from: str | None, facts: Mapping[str, Any] | None = None,
 ) -> _Made:  # fmt: skip
     """Carry out a recipe on one volume in a folder that goes again."""
     with tempfile.TemporaryDirectory(prefix="localdiff-") as name:
         folder = Path(name)
-        found = discover(str(_source(image, affine, folder, contrast)), contrast, affine_from)
+        found = discover(str(_source(image, affine, folder, contrast, facts)), contrast, affine_from)
         if len(found.items) != 1:
             reasons = "; ".join(reason for _, reason in found.skipped) or f"{len(found.items)} volumes"
             raise UsageError(f"{image}: found {reasons}; expected one volume of {contrast}. For a folder use the command", code="no-volume")
@@ -155,12 +165,13 @@ def _silent(text: str) -> None:
     """Tell nobody."""
 
 
-def _source(image: Any, affine: ArrayLike | None, folder: Path, contrast: str) -> Path:
-    """The file to work on: the one given, or the array as a NIfTI in ``folder``. Raises :class:`UsageError` where they do
-    not fit."""
+def _source(image: Any, affine: ArrayLike | None, folder: Path, contrast: str, facts: Mapping[str, Any] | None) -> Path:
+    """The file to work on: the one given, or the array as a NIfTI in ``folder``, with its facts as the sidecar. Raises
+    :class:`UsageError` where they do not fit."""
     if isinstance(image, str | PathLike):
-        if affine is not None:
-            raise UsageError(f"{image}: a file has an affine of its own; give one with an array only", code="conflict")
+        if affine is not None or facts is not None:
+            own = "an affine" if affine is not None else "a sidecar for its facts"
+            raise UsageError(f"{image}: a file has {own} of its own; give one with an array only", code="conflict")
         return Path(image)
     array, matrix = np.asarray(image, dtype=np.float32), np.asarray(np.eye(4) if affine is None else affine, dtype=np.float64)
     if affine is None or array.ndim != 3 or matrix.shape != (4, 4):
@@ -168,6 +179,8 @@ def _source(image: Any, affine: ArrayLike | None, folder: Path, contrast: str) -
         raise UsageError(f"array {array.shape} with affine {given}: expected (I, J, K) and (4, 4)", code="shape")
     path = folder / f"array_{contrast}.nii.gz"
     nib.save(nib.Nifti1Image(array, matrix), path)
+    if facts is not None:
+        write_text(sidecar_path(path), json.dumps(dict(facts) | {"LocaldiffVersion": __version__}))
     return path
 
 

@@ -87,7 +87,8 @@ def translate(run: o.RunOptions, options: o.TranslateOptions, detector: o.Detect
 @app.command()
 @declared.command(o.RunOptions, o.SegmentOptions)
 def segment(run: o.RunOptions, options: o.SegmentOptions) -> None:
-    """Segment lesions in real or translated volumes: a mask (1 = lesion) under each input's relative name.
+    """Segment lesions in real or translated volumes: a mask (1 = lesion) under each input's relative name. A translation is
+    read on the scale that its sidecar names, without bias correction.
 
     Example: localdiff segment --in t2/ --out lesions/
     """

@@ -640,7 +640,7 @@ class EvaluateOptions:
         str | None,
         typer.Option(
             "--segmenter",
-            help="Segmenter bundle of the target contrast, run on translation, reference and baseline alike. Example: --segmenter lesion-flair",
+            help="Segmenter bundle of the target contrast, run on translation, reference and baseline; a translation of localdiff is read on the scale that its sidecar names. Example: --segmenter lesion-flair",
             rich_help_panel=REFERENCE,
         ),
     ] = None

@@ -98,6 +98,21 @@ def test_a_segmented_array_is_what_the_command_writes(cli, folder, tmp_path):
     assert np.array_equal(made.probability, voxels(tmp_path / "out" / "sub-01_T2w_prob.nii.gz"))
 
 
+def test_a_translated_array_is_segmented_on_its_own_scale_as_the_file_is(cli, folder, tmp_path):
+    path = folder / "sub-01" / "sub-01_T1w.nii.gz"
+    made = translate_volume(path, options=TranslateOptions(model="t1-to-t2"))
+    assert cli("translate", "--in", path, "--out", tmp_path / "t2", "--suffix", "T2w").exit_code == 0
+    assert cli("segment", "--in", tmp_path / "t2", "--out", tmp_path / "out", "--save-prob").exit_code == 0
+    there = voxels(tmp_path / "out" / "sub-01_T2w_prob.nii.gz")
+    judge = SegmentOptions(model="lesion-t2")
+    told = segment_volume(made.image, made.affine, options=judge, facts=made.facts)
+    alone = segment_volume(made.image, made.affine, options=judge)
+    np.testing.assert_allclose(told.probability, there, atol=1e-6)
+    assert np.abs(alone.probability - there).max() > 0.01
+    with pytest.raises(UsageError, match="of its own"):
+        segment_volume(path, options=judge, facts=made.facts)
+
+
 def test_a_bundle_is_opened_by_name_or_folder(models_folder):
     assert load_bundle("t1-to-t2").hash == load_bundle(models_folder / "t1-to-t2").hash
     with pytest.raises(ModelError, match="none-such"):

@@ -89,10 +89,11 @@ def remembered(
         slices = slices_of(person, ready_for(work), options.work / "cache" / "harm", print)
         if slices is None:
             return None
-        write_text(path, json.dumps(measure_person(work, bench, slices, options.every, emphases)))
+        measured = measure_person(work, bench, slices, options.every, emphases) if slices.lesions.any() else {}
+        write_text(path, json.dumps(measured))
         print(f"emphasis: {person.name}", flush=True)
     record: dict[str, Record] = json.loads(path.read_text(encoding="utf-8"))
-    return record
+    return record or None
 
 
 def line(label: str, records: Sequence[Record]) -> dict[str, str]:
@@ -105,7 +106,7 @@ def line(label: str, records: Sequence[Record]) -> dict[str, str]:
 
 
 def measure(options: argparse.Namespace) -> list[Table]:
-    """One table. Raises :class:`UsageError` where nobody has target and lesions."""
+    """One table. Raises :class:`UsageError` where nobody has target and lesions, or it is not known how disease looks on the target."""
     work, bench = harm.load(options.model), mri.load(options.model, None, None)
     emphases = sorted({*EMPHASES, work.sample.local.emphasis})
     everybody = people(options.data, work.bundle.condition.contrast, work.bundle.target.contrast, options.split)

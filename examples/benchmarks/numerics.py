@@ -102,7 +102,8 @@ def through_the_commands(variant: str, pair: Pair, bundle: Bundle, slices: int) 
             outcome = work(item, lambda done, total: None)
             image = nib.load(recipe.plan.wanted(item)["image"].path)
             assert isinstance(image, nib.Nifti1Image)
-            lesions = segment_volume(image.get_fdata(), image.affine, options=SegmentOptions(model=bundle.target.segmenter, brain=brain))
+            judge = SegmentOptions(model=bundle.target.segmenter, brain=brain)
+            lesions = segment_volume(image.get_fdata(), image.affine, options=judge, facts=outcome.facts)
     return {"reasons": np.array([*outcome.review, *lesions.review], dtype=str), "lesions": lesions.mask}
 
 

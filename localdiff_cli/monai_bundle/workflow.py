@@ -24,10 +24,11 @@ from localdiff_cli.segmentation.components import drop_small
 from localdiff_cli.segmentation.network import lesion_probability
 from localdiff_cli.tasks.sampling import Networks, SliceSampler
 from localdiff_cli.tasks.slices import Chunk, chunks, image_to_native, map_to_native, prepare_settings
-from localdiff_cli.volumes.contrast import renamed
+from localdiff_cli.volumes.contrast import content_of, renamed
 from localdiff_cli.volumes.prepare import Prepared, prepare
 from localdiff_cli.volumes.reader import open_volume
 from localdiff_cli.volumes.writer import SliceWriter
+from localdiff_cli.volumes.written import scale_of
 
 CPU = torch.device("cpu")
 EVERY_SLICE = 1 << 30
@@ -116,11 +117,14 @@ class PrepareSlicesd:
     """
 
     def __init__(self, network: SliceNetwork, brain: str = "auto") -> None:
+        self.task = network.bundle.task
         self.settings = prepare_settings(network.bundle, brain=brain, bias=None, nan="refuse", multiple=network.multiple)
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         path = Path(data["image"])
-        prepared = prepare(open_volume(path), self.settings, Path(path.name))
+        segments = self.task == "segment" and content_of(path).synthetic
+        written = scale_of(path, self.settings.window) if segments else None
+        prepared = prepare(open_volume(path), self.settings, Path(path.name), written=written)
         chunk = next(chunks(prepared, EVERY_SLICE))
         return data | {"path": path, "prepared": prepared, "chunk": chunk, "image": chunk.condition, "brain": chunk.brain}
 

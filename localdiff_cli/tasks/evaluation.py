@@ -23,7 +23,7 @@ from localdiff_cli.volumes.intensity import DEFAULT_WINDOW, WINDOWS, Scale
 from localdiff_cli.volumes.placement import CaseGrid, OnGrid
 from localdiff_cli.volumes.prepare import PrepareSettings, prepare_read, survey
 from localdiff_cli.volumes.reader import open_volume
-from localdiff_cli.volumes.written import made_here, matched_scale, scale_from, translation_sidecar, written_scale
+from localdiff_cli.volumes.written import made_here, matched_scale, network_scale, scale_of, translation_sidecar
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -102,7 +102,9 @@ def measure(
     notes += tuple(_outside(files.name, role, mask, brain) for role, (mask, _) in given.items() if (mask & ~brain.mask).any())
     _check_lesions(files, masks, brain)
     if segmenter is not None:
-        masks |= {_segmentation_of(role): segmenter(grid.reader(images[role]), brain, _written(role, images[role])) for role in scaled}
+        for role in scaled:
+            written = None if role == "reference" else scale_of(images[role].path, options.window)
+            masks[_segmentation_of(role)] = segmenter(grid.reader(images[role]), brain, written)
     low, high = _interval(limits, images["translation"], grid, brain, options)
     case = replace(_case(files, grid, brain, scaled, masks, options), low=low, high=high)
     used = {role: f"{images[role].how}; {each.how}" for role, each in scaled.items()} | {role: how for role, (_, how) in given.items()}
@@ -112,11 +114,6 @@ def measure(
     promised = promised_in(read_sidecar(files.translation))
     result = replace(result, used=used, notes=(*notes, *missing, *result.notes), promised=promised)
     return result if features is None else replace(result, features=_features(features, scaled, brain))
-
-
-def _written(role: str, image: OnGrid) -> Scale | None:
-    """The scale that a translation says it was written with; None for the reference, and for other tools' translations."""
-    return None if role == "reference" else written_scale(translation_sidecar(image.path), image.path)
 
 
 def _segmentation_of(role: str) -> str:
@@ -259,7 +256,7 @@ def _own_scale(image: OnGrid, grid: CaseGrid, brain: Brain, options: CaseSetting
     matched = matched_scale(sidecar, image.path)
     if matched is not None:
         return replace(matched, window=options.window).normalise, True, "taken back from the units of --match"
-    own = scale_from({"Median": 0, "SD": 1, "Window": sidecar.get("OutputWindow") or options.window}, image.path)
+    own = network_scale(sidecar, image.path, options.window)
     if own.window == options.window:
         return lambda stored: stored, False, "as localdiff wrote it, in [0, 1]"
     how = f"as localdiff wrote it, from its bundle's window {list(own.window)} to {list(options.window)}"

@@ -27,10 +27,14 @@ from localdiff_cli.tasks.slices import (
     volume_facts,
 )
 from localdiff_cli.volumes.prepare import Prepared
-from localdiff_cli.volumes.written import translation_sidecar, written_scale
+from localdiff_cli.volumes.written import scale_of
 
 OWN_SCALE = "robust z of its brain"
 WRITTEN_SCALE = "as its translation was written"
+WITHOUT_SCALE = (
+    "intensity: a translation without the sidecar that names its scale, so it was read by its own spread, which shows more lesions, "
+    "real or not"
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -59,9 +63,10 @@ class SegmentWork(NetworkWork):
         lesion_probability(self.network, chunk.condition.to(self.torch_device), chunk.brain.to(self.torch_device))
 
     def __call__(self, item: Item, on_slice: OnSlice) -> Outcome:
-        """Segment one volume. The components need the whole mask, one byte per voxel."""
+        """Segment one volume. The components need the whole mask, one byte per voxel. Raise :class:`VolumeError` for a volume that
+        cannot be used, and for a translation whose sidecar names no scale that can be read."""
         started = time.monotonic()
-        written = written_scale(translation_sidecar(item.path), item.path) if item.content.synthetic else None
+        written = scale_of(item.path, self.prepare.window) if item.content.synthetic else None
         prepared = prepare_item(item, self.bundle, self.prepare, written)
         ready = time.monotonic()
         voxel = float(np.prod(prepared.volume.frame.spacing))
@@ -85,6 +90,7 @@ class SegmentWork(NetworkWork):
         }
         # That a translation is synthetic is why it is segmented here: no reason to review it.
         doubts = [doubt for doubt in volume_doubts(prepared, item, self.bundle.typical) if not doubt.startswith("input:")]
+        doubts += [WITHOUT_SCALE] if item.content.synthetic and written is None else []
         return Outcome(facts, tuple(doubts))
 
     def _probabilities(self, prepared: Prepared, outputs: Outputs, mask: NDArray[np.bool_], on_slice: OnSlice) -> None:

@@ -183,7 +183,8 @@ def volume_doubts(prepared: Prepared, item: Item, typical: Typical | None = None
     if item.content.contrast is None:
         doubts.append("contrast: neither the name nor a sidecar says what this image shows; it was taken as what the model expects")
     if item.content.problem:
-        doubts.append(f"sidecar: {item.content.problem}; whether a contrast agent was given, or the image is synthetic, is not known")
+        unknown = "whether a contrast agent was given, or the image is synthetic, is not known"
+        doubts.append(f"sidecar: {item.content.problem}; {unknown}, and it is read as acquired")
     if item.content.enhanced:
         doubts.append("contrast: name or sidecar says contrast-enhanced, unlike the training images")
     if item.content.synthetic:

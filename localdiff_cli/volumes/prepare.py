@@ -85,8 +85,8 @@ class Survey:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A volume ready to be read slice by slice for the network; ``quantiles`` of the brain's own robust z are
-    those of ``likeness.LEVELS``."""
+    """A volume ready to be read slice by slice for the network; ``scale``: its own, or that which a
+    translation was written with. ``quantiles`` of the brain's own robust z are those of ``likeness.LEVELS``."""
 
     volume: Volume
     reader: SliceReader
@@ -255,7 +255,7 @@ def prepare_read(
     if not sampled_brain.any():
         raise VolumeError(f"{volume.path}: the brain mask has only {int(brain.mask.sum())} voxels", code="brain")
     brain = replace(brain, doubts=(*brain.doubts, *_plane_doubts(volume)))
-    bias = None if written else _bias(found, sampled_brain, volume, settings)
+    bias = None if written is not None else _bias(found, sampled_brain, volume, settings)
     if bias is None and settings.bias != "none" and written is None:
         brain = replace(
             brain, doubts=(*brain.doubts, "intensity: z-scored already (values below 0 in the brain), so no bias field was corrected")
@@ -266,7 +266,7 @@ def prepare_read(
         own = robust_scale(values, settings.window)
     except ValueError as error:
         raise VolumeError(f"{volume.path}: the brain has the same value everywhere; expected an image", code="constant") from error
-    scale = replace(written, window=settings.window) if written else own
+    scale = own if written is None else replace(written, window=settings.window)
     grid = grid_for(brain.mask, volume.frame, settings.spacing, settings.shape, settings.multiple)
     quantiles = quantiles_of(np.clip((values - own.median) / own.sd, *settings.window))
     return Prepared(volume, reader, found, brain, bias, scale, grid, scale.clipped_share(values), quantiles)

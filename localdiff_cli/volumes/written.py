@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes.contrast import load_sidecar
 from localdiff_cli.volumes.intensity import Scale
@@ -34,30 +36,52 @@ def matched_scale(sidecar: Mapping[str, Any], path: Path) -> Scale | None:
     """Return the scale of a translation that was matched to a reference, in whose units it is; None for all others. Raise
     :class:`VolumeError` where the sidecar does not hold it whole."""
     stored = sidecar.get("OutputScale")
-    return scale_from(stored, path) if isinstance(stored, Mapping) else None
+    return None if stored is None else scale_from(stored, path, "OutputScale")
 
 
-def written_scale(sidecar: Mapping[str, Any], path: Path) -> Scale | None:
-    """Return the scale of a translation's voxels: that of the reference, or of [0, 1] as the window of its network. None
-    where the image was not made here, or the sidecar names neither. Raise :class:`VolumeError` where it cannot be read."""
+def network_scale(sidecar: Mapping[str, Any], path: Path, window: tuple[float, float]) -> Scale:
+    """Return z on the window of the translation's network, which the sidecar names; ``window`` where it does not. Raise
+    :class:`VolumeError` where it cannot be read."""
+    stored = {"Median": 0, "SD": 1, "Window": sidecar.get("OutputWindow") or list(window)}
+    return scale_from(stored, path, "OutputWindow")
+
+
+def written_scale(sidecar: Mapping[str, Any], path: Path, window: tuple[float, float]) -> Scale | None:
+    """Return the scale of a translation's voxels: that of the reference it was matched to, or of [0, 1] as the window of its
+    network (``window`` where the sidecar names none). None where the image was not made here. Raise :class:`VolumeError` where
+    the sidecar does not hold it whole."""
     if not made_here(sidecar):
         return None
     matched = matched_scale(sidecar, path)
-    if matched is not None or not sidecar.get("OutputWindow"):
+    if matched is not None:
         return matched
-    low, high = scale_from({"Median": 0, "SD": 1, "Window": sidecar["OutputWindow"]}, path).window
+    low, high = network_scale(sidecar, path, window).window
     return Scale(-low / (high - low), 1 / (high - low), (low, high))
 
 
-def scale_from(stored: Mapping[str, Any], path: Path) -> Scale:
-    """Return the scale that a sidecar holds. Raise :class:`VolumeError` where it does not hold it whole."""
+def scale_of(path: Path, window: tuple[float, float]) -> Scale | None:
+    """Return :func:`written_scale` of a volume, by the sidecar beside it. Raise :class:`VolumeError` where that is there and
+    cannot be read."""
+    return written_scale(translation_sidecar(path), path, window)
+
+
+def scale_from(stored: Any, path: Path, name: str) -> Scale:
+    """Return the scale that a sidecar holds under ``name``. Raise :class:`VolumeError` where it is none."""
     try:
-        low, high = map(float, stored["Window"])
-        if not high > low:
-            raise ValueError(f"a window from {low:g} to {high:g}")
-        return Scale(float(stored["Median"]), float(stored["SD"]), (low, high))
+        low, high = (float(value) for value in _list(stored["Window"]))
+        scale = Scale(float(stored["Median"]), float(stored["SD"]), (low, high))
+        if not (np.isfinite([scale.median, scale.sd, low, high]).all() and scale.sd > 0 and high > low):
+            raise ValueError(f"median {scale.median:g}, SD {scale.sd:g}, window {low:g} to {high:g}")
     except (KeyError, TypeError, ValueError) as error:
+        expected = "finite numbers, a positive SD and a window of two that rise"
         raise VolumeError(
-            f"{path}: found an OutputScale in its sidecar that cannot be read ({error!r}); expected Median, SD and Window of two numbers. "
-            "Translate it again", code="sidecar",
-        ) from error  # fmt: skip
+            f"{path}: found an {name} in its sidecar that cannot be read ({error!r}); expected {expected}. Translate it again",
+            code="sidecar",
+        ) from error
+    return scale
+
+
+def _list(window: Any) -> list[Any]:
+    if not isinstance(window, list | tuple):
+        raise TypeError(f"a window of {type(window).__name__}")
+    return list(window)

@@ -7,6 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from localdiff_cli.tasks.judges import Segmenter
+from localdiff_cli.volumes.brain import brain_from_file
+from localdiff_cli.volumes.reader import SliceReader, open_volume
+from localdiff_cli.volumes.written import scale_of
 from tests.brains import write_brain
 from tests.bundles import make_segmenter
 
@@ -45,15 +49,42 @@ def test_a_translation_is_read_on_the_scale_that_it_was_written_with(cli, folder
     (tmp_path / "bare").mkdir()
     shutil.copy(made, tmp_path / "bare")
     for name, path in (("told", made), ("own", tmp_path / "bare" / made.name)):
-        assert cli("segment", "--in", path, "--out", tmp_path / name, "--save-prob", "--bias", "none").exit_code == 0
+        assert cli("segment", "--in", path, "--out", tmp_path / name, "--save-prob", "--save-brain", "--bias", "n4").exit_code == 0
     told, own = (json.loads((tmp_path / name / "sub-01_T2w.json").read_text()) for name in ("told", "own"))
-    assert told["IntensityScale"] == "as its translation was written"
-    assert own["IntensityScale"] == "robust z of its brain"
+    assert (told["IntensityScale"], told["Bias"]) == ("as its translation was written", "none")
+    assert (own["IntensityScale"], own["Bias"]) == ("robust z of its brain", "n4")
     low, high = json.loads(made.with_name("sub-01_T2w.json").read_text())["OutputWindow"]
     assert told["Normalisation"]["SD"] == pytest.approx(1 / (high - low))
-    assert told["Bias"] == "none"
     probability = [voxels(tmp_path / name / "sub-01_T2w_prob.nii.gz") for name in ("told", "own")]
     assert not np.allclose(*probability, atol=1e-3)
+    volume = open_volume(made)
+    brain = brain_from_file(tmp_path / "told" / "sub-01_T2w_brain.nii.gz", volume)
+    judged = Segmenter("lesion-t2")(SliceReader(volume), brain, scale_of(made, (low, high)))
+    assert judged.sum() == voxels(tmp_path / "told" / "sub-01_T2w.nii.gz").sum() > 0
+
+
+def test_a_matched_translation_in_whole_numbers_is_read_on_the_scale_of_its_reference(cli, folder, tmp_path):
+    image, reference = folder / "sub-01" / "sub-01_T1w.nii.gz", folder / "sub-01" / "sub-01_T2w.nii.gz"
+    masks = {}
+    for name, extra in (("free", ()), ("matched", ("--match", reference, "--dtype", "int16"))):
+        result = cli("translate", "--in", image, "--out", tmp_path / name, "--suffix", "T2w", *extra)
+        assert result.exit_code == 0, result.output
+        result = cli("segment", "--in", tmp_path / name, "--out", tmp_path / f"{name}_lesions", "--save-prob")
+        assert result.exit_code == 0, result.output
+        masks[name] = voxels(tmp_path / f"{name}_lesions" / "sub-01_T2w_prob.nii.gz")
+    assert voxels(tmp_path / "matched" / "sub-01_T2w.nii.gz").max() > 10
+    # Where the free one is 0, at the lowest end of the window, it is no brain to who reads it.
+    assert np.quantile(np.abs(masks["free"] - masks["matched"]), 0.99) < 5e-3
+    assert masks["free"].max() > 0.1
+
+
+def test_a_translation_without_its_sidecar_is_to_be_reviewed_where_that_is_known(cli, folder, tmp_path):
+    image = folder / "sub-01" / "sub-01_T2w.nii.gz"
+    (tmp_path / "t2").mkdir()
+    shutil.copy(image, tmp_path / "t2")
+    (tmp_path / "t2" / "sub-01_T2w.json").write_text(json.dumps({"Synthetic": True, "Contrast": "T2w"}))
+    assert cli("segment", "--in", tmp_path / "t2", "--out", tmp_path / "out").exit_code == 0
+    assert "names its scale" in (tmp_path / "out" / "qc.tsv").read_text()
 
 
 def test_the_threshold_and_the_smallest_volume_shrink_the_mask(cli, folder, tmp_path):

@@ -95,6 +95,16 @@ def test_monai_runs_a_segmenter_to_the_mask_of_the_command_line(models_folder, t
     assert np.array_equal(nib.load(made).get_fdata(), mask)
 
 
+def test_monai_reads_a_translation_on_its_own_scale_as_the_command_does(models_folder, tmp_path, cli):
+    write_brain(tmp_path / "in" / "sub-01_T1w.nii.gz", 4)
+    assert cli("translate", "--in", tmp_path / "in", "--out", tmp_path / "t2", "--suffix", "T2w").exit_code == 0
+    (made,) = run_monai(models_folder / "lesion-t2", tmp_path / "t2", tmp_path / "monai")
+    assert cli("segment", "--in", tmp_path / "t2", "--out", tmp_path / "ours").exit_code == 0
+    mask = nib.load(tmp_path / "ours" / "sub-01_T2w.nii.gz").get_fdata()
+    assert mask.any()
+    assert np.array_equal(nib.load(made).get_fdata(), mask)
+
+
 def test_a_prepared_slice_gives_the_same_from_the_parsed_network(models_folder):
     parser = ConfigParser()
     parser.read_config(str(models_folder / "t1-to-t2" / INFERENCE))

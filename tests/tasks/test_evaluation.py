@@ -195,7 +195,8 @@ def test_the_segmenter_sees_every_image_on_the_grid_of_the_case(study, tmp_path)
     assert own.metrics["reference_dice"].value > 0.6
     assert len({shape for _, *shapes in seen for shape in shapes}) == 1
     assert other.reference in {path for path, *_ in seen}
-    assert scales[other.reference] is scales[study.translation] is None  # the one acquired, the other without a window in its sidecar
+    assert scales[other.reference] is None
+    assert scales[study.translation].window == WINDOWS["FLAIR"]  # its sidecar names none: that of the figures
 
 
 def test_the_segmenter_reads_a_translation_on_the_scale_that_it_was_written_with(study, tmp_path):

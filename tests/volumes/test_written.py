@@ -13,11 +13,12 @@ from localdiff_cli.volumes.written import made_here, translation_sidecar, writte
 from tests.volumes.synthetic import affine_of, brain_array, save_nifti
 
 OURS = {"Synthetic": True, "LocaldiffVersion": "0.1.0", "OutputWindow": [-6.0, 8.0], "OutputScale": None}
+OTHER = (-4.0, 6.0)
 MATCHED = {"Median": 400.0, "SD": 60.0, "Window": [-6.0, 8.0]}
 
 
 def test_voxels_in_0_1_are_the_window_of_the_network(tmp_path):
-    scale = written_scale(OURS, tmp_path)
+    scale = written_scale(OURS, tmp_path, OTHER)
     z = np.linspace(-4, 6, 11)
     stored = Scale(0.0, 1.0, (-6.0, 8.0)).normalise(z)
     np.testing.assert_allclose((stored - scale.median) / scale.sd, z, atol=1e-5)
@@ -25,29 +26,29 @@ def test_voxels_in_0_1_are_the_window_of_the_network(tmp_path):
 
 
 def test_a_matched_translation_is_on_the_scale_of_its_reference(tmp_path):
-    assert written_scale(OURS | {"OutputScale": MATCHED}, tmp_path) == Scale(400.0, 60.0, (-6.0, 8.0))
+    assert written_scale(OURS | {"OutputScale": MATCHED}, tmp_path, OTHER) == Scale(400.0, 60.0, (-6.0, 8.0))
 
 
-@pytest.mark.parametrize(
-    "sidecar", [{}, {"Synthetic": True, "OutputWindow": [-6, 8]}, OURS | {"Synthetic": False}, OURS | {"OutputWindow": None}]
-)
-def test_an_image_that_is_not_ours_or_names_no_scale_has_none(tmp_path, sidecar):
-    assert written_scale(sidecar, tmp_path) is None
+@pytest.mark.parametrize("sidecar", [{}, {"Synthetic": True, "OutputWindow": [-6, 8]}, OURS | {"Synthetic": False}])
+def test_an_image_that_is_not_ours_has_none(tmp_path, sidecar):
+    assert written_scale(sidecar, tmp_path, OTHER) is None
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        {"OutputWindow": [8]},
-        {"OutputWindow": [8, -6]},
-        {"OutputWindow": "wide"},
-        {"OutputScale": MATCHED | {"SD": "x"}},
-        {"OutputScale": {}},
-    ],
-)
+def test_where_no_window_is_named_it_is_that_of_the_contrast(tmp_path):
+    assert written_scale(OURS | {"OutputWindow": None}, tmp_path, OTHER).window == OTHER
+
+
+@pytest.mark.parametrize("window", [[8], [8, -6], [-6, float("inf")], "18", "wide", {"low": -6}])
+def test_a_window_that_cannot_be_read_is_refused(tmp_path, window):
+    with pytest.raises(VolumeError, match="found an OutputWindow in its sidecar"):
+        written_scale(OURS | {"OutputWindow": window}, tmp_path, OTHER)
+
+
+@pytest.mark.parametrize("broken", [{"SD": "x"}, {"SD": 0}, {"SD": -2}, {"Median": float("nan")}, {"Window": None}])
 def test_a_scale_that_cannot_be_read_is_refused(tmp_path, broken):
-    with pytest.raises(VolumeError, match="expected Median, SD and Window"):
-        written_scale(OURS | broken, tmp_path)
+    for scale in (MATCHED | broken, [1, 2], "x", {}):
+        with pytest.raises(VolumeError, match="found an OutputScale in its sidecar"):
+            written_scale(OURS | {"OutputScale": scale}, tmp_path, OTHER)
 
 
 def test_a_sidecar_that_cannot_be_read_is_refused_and_a_missing_one_is_empty(tmp_path):
@@ -64,7 +65,7 @@ def test_a_volume_whose_scale_is_written_is_prepared_on_it(tmp_path):
     flat = np.where(array > 0, 0.43 + 0.03 * (array - array[array > 0].mean()) / array[array > 0].std(), 0).astype(np.float32)
     volume = open_volume(save_nifti(tmp_path / "a_FLAIR.nii.gz", flat, affine_of((1, 1, 3))))
     settings = PrepareSettings(brain="none", window=(-4.0, 12.0))
-    own, told = prepare(volume, replace(settings, bias="none")), prepare(volume, settings, written=written_scale(OURS, tmp_path))
+    own, told = prepare(volume, replace(settings, bias="none")), prepare(volume, settings, written=written_scale(OURS, tmp_path, OTHER))
     assert told.bias is None
     assert not any("z-scored" in doubt for doubt in told.brain.doubts)
     assert told.quantiles == pytest.approx(own.quantiles)
