@@ -20,16 +20,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_python_of_the_page_runs(models_folder, tmp_path, monkeypatch, capsys):
-    shutil.copytree(models_folder / "t1-to-t2", tmp_path / "models" / "t1-to-flair")
+    for given, named in (("t1-to-t2", "t1-to-flair"), ("lesion-t2", "lesion-flair")):
+        shutil.copytree(models_folder / given, tmp_path / "models" / named)
     monkeypatch.setenv("LOCALDIFF_MODELS", str(tmp_path / "models"))
     monkeypatch.chdir(tmp_path)
     source = nib.load(write_brain(tmp_path / "sub-01_T1w.nii.gz", shape=(40, 48, 2)))
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "examples" / "docs" / "api.md").read_text(), re.S)
-    exec(compile(code, "api.md", "exec"), {})
+    parts = re.findall(r"```python\n(.*?)```", (ROOT / "examples" / "docs" / "api.md").read_text(), re.S)
+    assert len(parts) == 2
+    exec(compile("\n".join(parts), "api.md", "exec"), {})
     written = nib.load(tmp_path / "sub-01_FLAIR.nii.gz")
     assert written.shape == source.shape
     assert np.array_equal(written.affine, source.affine)
-    assert "out of distribution" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "out of distribution" in told
+    assert "voxels of lesions" in told
 
 
 def test_the_page_on_python_has_every_exported_name():

@@ -369,8 +369,10 @@ EVALUATION = (
                                           (PLACEMENT + "test_a_mask_moves_with_its_header_and_keeps_its_size",))),
     *_of(
         "one grid", "tasks/evaluation.py",
-        ("return replace(scale, window=options.window).normalise, True, ", "return (lambda stored: stored), True, ",
+        ("return replace(matched, window=options.window).normalise, True, ", "return (lambda stored: stored), True, ",
          (EVALUATED + "test_a_matched_translation_is_taken_back_to_the_common_scale",)),
+        ('written = None if role == "reference" else scale_of(', 'written = None if role != "reference" else scale_of(',
+         (EVALUATED + "test_the_segmenter_reads_a_translation_on_the_scale_that_it_was_written_with",)),
         ("prepare_read(reader, PrepareSettings(bias=options.bias,", 'prepare_read(reader, PrepareSettings(bias="none",',
          (EVALUATED + "test_the_bias_field_is_taken_out_of_the_reference_on_whatever_grid_it_came",)),
     ),
