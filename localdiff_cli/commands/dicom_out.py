@@ -21,6 +21,8 @@ from localdiff_cli.volumes.formats.dicom.derived import Maker, write_derived
 from localdiff_cli.volumes.formats.dicom.header import is_dicom
 from localdiff_cli.volumes.formats.dicom.seg import need_highdicom, write_segmentation
 from localdiff_cli.volumes.formats.dicom.series import open_stack
+from localdiff_cli.volumes.intensity import DEFAULT_WINDOW
+from localdiff_cli.volumes.written import scale_of
 
 
 def check_dicom_out(source: str, folder: Path, found: Found) -> None:
@@ -71,4 +73,5 @@ def _maker(facts: dict[str, Any], image: Path) -> Maker:
         content=facts["OutputSHA256"][image.name],
         contrast=facts["Contrast"],
         source_contrast=facts.get("SourceContrast") or facts.get("SegmentedContrast") or "MR",
+        scale=scale_of(image, DEFAULT_WINDOW),
     )

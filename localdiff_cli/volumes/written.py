@@ -14,6 +14,9 @@ import numpy as np
 
 from localdiff_cli.errors import VolumeError
 from localdiff_cli.volumes.contrast import load_sidecar
+from localdiff_cli.volumes.formats import suffix_of
+from localdiff_cli.volumes.formats.dicom.header import is_dicom
+from localdiff_cli.volumes.formats.dicom.series import series_of
 from localdiff_cli.volumes.intensity import Scale
 
 
@@ -23,8 +26,12 @@ def made_here(sidecar: Mapping[str, Any]) -> bool:
 
 
 def translation_sidecar(path: Path) -> Mapping[str, Any]:
-    """Return a translation's sidecar, empty where there is none. Raise :class:`VolumeError` where it is there and cannot be
-    read."""
+    """Return a translation's sidecar, empty where there is none; of a DICOM series what its mapping to z says. Raise
+    :class:`VolumeError` where it is there and cannot be read."""
+    if suffix_of(path) is None and is_dicom(path):
+        scale = series_of(path).scale
+        stored = {} if scale is None else {"Median": scale.median, "SD": scale.sd, "Window": list(scale.window)}
+        return {"Synthetic": True, "LocaldiffVersion": "", "OutputScale": stored} if stored else {}
     found = load_sidecar(path)
     if found.problem:
         what = f"{found.problem}, so its intensity scale is not known; mend it, or remove it where the image is another tool's"

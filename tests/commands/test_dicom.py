@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from localdiff_cli.volumes.reader import open_volume
+from localdiff_cli.volumes.written import scale_of
 from tests.brains import brain, write_brain
 from tests.volumes.dicom_series import PERSON, SECRETS, classic, enhanced
 
@@ -89,6 +90,7 @@ def test_our_own_reader_takes_the_derived_series_as_synthetic(cli, source, tmp_p
     assert ran.exit_code == 0, ran.output
     sidecar = json.loads(files(tmp_path / "lesions", "series-*.json")[0].read_text())
     assert sidecar["SegmentedSynthetic"] is True
+    assert sidecar["IntensityScale"] == "as its translation was written"
     original = nib.load(files(tmp_path / "out", "*.nii.gz")[0])
     np.testing.assert_allclose(open_volume(files(tmp_path / "derived", "*.dcm")[0]).affine, original.affine, atol=1e-4)
 
@@ -184,6 +186,36 @@ def test_matched_units_survive_the_sixteen_bits(cli, source, tmp_path):
     made = np.stack([d.pixel_array * float(d.RescaleSlope) + float(d.RescaleIntercept) for d in datasets(tmp_path / "derived")])
     assert ours.max() > 50
     np.testing.assert_allclose(made.transpose(2, 1, 0), ours, atol=np.ptp(ours) / 32000)
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_a_derived_series_names_the_scale_of_its_translation(cli, source, tmp_path, matched):
+    """So that its lesions are those of the NIfTI; a reader of another make finds z where DICOM has such mappings."""
+    write_brain(tmp_path / "reference_T2w.nii.gz", seed=5)
+    translated(cli, source, tmp_path, *(("--match", tmp_path / "reference_T2w.nii.gz") if matched else ()))
+    image, first = files(tmp_path / "out", "*_T2w.nii.gz")[0], files(tmp_path / "derived", "*.dcm")[0]
+    own, told = scale_of(image, (-4.0, 6.0)), scale_of(first, (-4.0, 6.0))
+    assert (told.median, told.sd) == (pytest.approx(own.median, rel=1e-4), pytest.approx(own.sd, rel=1e-4))
+    (mapping,) = pydicom.dcmread(first).RealWorldValueMappingSequence
+    stored = pydicom.dcmread(first).pixel_array
+    assert mapping.RealWorldValueFirstValueMapped <= stored[stored > 0].min()
+    assert mapping.RealWorldValueLastValueMapped >= stored.max()
+    if not matched:
+        assert told.window == pytest.approx(own.window)
+    for name, path in (("nifti", image), ("dicom", tmp_path / "derived")):
+        assert cli("segment", "--in", path, "--out", tmp_path / name, "--model", "lesion-t2", "--save-prob").exit_code == 0
+    nifti, dicom = (nib.load(files(tmp_path / name, "*_prob.nii.gz")[0]).get_fdata() for name in ("nifti", "dicom"))
+    np.testing.assert_allclose(dicom, nifti, atol=2e-3)
+
+
+def test_a_derived_series_whose_mapping_was_taken_out_is_to_be_reviewed(cli, source, tmp_path):
+    translated(cli, source, tmp_path)
+    for path in files(tmp_path / "derived", "*.dcm"):
+        data = pydicom.dcmread(path)
+        del data.RealWorldValueMappingSequence
+        data.save_as(path)
+    assert cli("segment", "--in", tmp_path / "derived", "--out", tmp_path / "lesions", "--model", "lesion-t2").exit_code == 0
+    assert "names its scale" in (tmp_path / "lesions" / "qc.tsv").read_text()
 
 
 def test_a_seg_is_derived_of_directions_that_differ_in_their_last_digits(cli, tmp_path):

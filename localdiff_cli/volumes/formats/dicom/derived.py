@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localdiff_cli.errors import VolumeError
-from localdiff_cli.volumes.formats.dicom.header import CLASSIC, Plane, discreet, need_pydicom, read_header
+from localdiff_cli.volumes.formats.dicom.header import CLASSIC, Z_LABEL, Plane, discreet, need_pydicom, read_header
 from localdiff_cli.volumes.formats.dicom.stack import Stack
+from localdiff_cli.volumes.intensity import Scale
 from localdiff_cli.volumes.whole import whole_folder
 
 STEPS = 32000
@@ -42,7 +43,8 @@ SOURCE_IMAGE = ("121322", "DCM", "Source image for image processing operation")
 
 @dataclass(frozen=True)
 class Maker:
-    """Who made a derived series: localdiff's version, the bundle and its hash; ``content`` is the SHA-256 of what was made."""
+    """Who made a derived series: localdiff's version, the bundle and its hash; ``content`` is the SHA-256 of what was made,
+    ``scale`` that of a translation's voxels (None where it has none)."""
 
     version: str
     bundle: str
@@ -50,6 +52,7 @@ class Maker:
     content: str
     contrast: str
     source_contrast: str
+    scale: Scale | None = None
 
     @property
     def account(self) -> str:
@@ -93,6 +96,8 @@ def write_derived(stack: Stack, values: NDArray[np.float32], folder: Path, maker
             image.RescaleSlope, image.RescaleIntercept, image.RescaleType = slope, intercept, "US"
             image.WindowCenter = pydicom.valuerep.format_number_as_ds(float(intercept) + STEPS * float(slope) / 2)
             image.WindowWidth = pydicom.valuerep.format_number_as_ds(STEPS * float(slope))
+            if maker.scale is not None:
+                image.RealWorldValueMappingSequence = [_mapping_to_z(maker.scale, float(slope), float(intercept))]
             _set_pixels(image, pixels[:, :, k].T)
             image.save_as(partial / f"{k + 1:04d}.dcm", enforce_file_format=True)
     return True
@@ -161,6 +166,23 @@ def _identify(image: Any, series_uid: str, stack: Stack, k: int, maker: Maker) -
     image.DerivationDescription = image.ImageComments = maker.account
     image.Manufacturer = image.ManufacturerModelName = "localdiff"
     image.SoftwareVersions = maker.version
+
+
+def _mapping_to_z(scale: Scale, slope: float, intercept: float) -> Any:
+    """How a stored value becomes z (PS3.3 C.7.6.16.2.11), between those of the window's ends; for readers as ours, which take
+    the scale of a translation from it."""
+    from pydicom.dataset import Dataset
+
+    mapping, unit = Dataset(), Dataset()
+    ends = ((end * scale.sd + scale.median - intercept) / slope for end in scale.window)
+    first, last = (int(np.clip(round(end), 0, 65535)) for end in ends)
+    mapping.add_new("RealWorldValueFirstValueMapped", "US", first)
+    mapping.add_new("RealWorldValueLastValueMapped", "US", last)
+    mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = slope / scale.sd, (intercept - scale.median) / scale.sd
+    mapping.LUTLabel, mapping.LUTExplanation = Z_LABEL, "robust z about the median of the brain, in SDs"
+    unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "1", "UCUM", "no units"
+    mapping.MeasurementUnitsCodeSequence = [unit]
+    return mapping
 
 
 def _place(image: Any, stack: Stack, plane: Plane) -> None:

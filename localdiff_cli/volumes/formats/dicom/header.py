@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
 from localdiff_cli.errors import LocaldiffError, UsageError, VolumeError
+from localdiff_cli.volumes.intensity import Scale
 
 MAGIC, MAGIC_AT = b"DICM", 128
 SUFFIXES = ("", ".dcm", ".ima", ".dicom")
@@ -33,10 +35,12 @@ TAGS = (
     "TemporalPositionIdentifier", "EchoTime", "InversionTime", "DiffusionBValue", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
     "PhotometricInterpretation", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SliceThickness",
     "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "PatientID", "PatientName", "PatientBirthDate",
+    "PatientID", "PatientName", "PatientBirthDate", "RealWorldValueMappingSequence",
 )  # fmt: skip
 TRAITS = ("EchoTime", "InversionTime", "TemporalPositionIdentifier", "DiffusionBValue", "ImageType", "AcquisitionNumber")
 """What may tell two images of one place apart."""
+Z_LABEL = "LOCALDIFF_Z"
+"""Label of the mapping from stored values to z in a series that was derived from a translation."""
 OWNERS = {"PatientID": "patients", "PatientName": "patients", "PatientBirthDate": "patients", "StudyInstanceUID": "studies"}
 """What all images of a series must agree in, and of how many it would else be; compared, never kept."""
 
@@ -69,7 +73,8 @@ class Plane:
 @dataclass(frozen=True)
 class Series:
     """The MR images of one SeriesInstanceUID in one folder, and why they cannot be one volume (``fault``, empty where they
-    may, and the ``kind`` of fault, the last part of its code)."""
+    may, and the ``kind`` of fault, the last part of its code). ``scale``: that of the voxels of a translation that localdiff
+    derived; None for all other series."""
 
     study: str = field(repr=False)
     uid: str = field(repr=False)
@@ -80,6 +85,7 @@ class Series:
     planes: tuple[Plane, ...] = field(repr=False)
     fault: str = ""
     kind: str = "kind"
+    scale: Scale | None = None
 
     @property
     def label(self) -> str:
@@ -205,6 +211,7 @@ def _understood(files: list[tuple[Path, Any]]) -> Series:
         planes += [] if faults[-1] else list(_planes(path, header))
     fault, mixed = next(filter(None, faults), ""), _mixed([header for _, header in files])
     series = Series(study, uid or _content_start(files[0][0]), *facts, tuple(planes) or (_placeholder(files[0][0]),), fault)
+    series = replace(series, scale=_scale_of_z(first)) if series.synthetic else series
     return replace(series, fault=mixed, kind="mixed") if mixed else series
 
 
@@ -296,6 +303,20 @@ def _plane(
         packed=bool(header.file_meta.TransferSyntaxUID.is_compressed),
         traits=traits,
     )
+
+
+def _scale_of_z(header: Any) -> Scale | None:
+    """The scale that a translation's mapping to z means for its voxels; None without such a mapping, or one of no sense."""
+    mapping = next((each for each in header.get("RealWorldValueMappingSequence") or () if each.get("LUTLabel") == Z_LABEL), None)
+    if mapping is None:
+        return None
+    steep, offset = float(mapping.RealWorldValueSlope), float(mapping.RealWorldValueIntercept)
+    slope, intercept = _scale(header.get("RescaleSlope"), 1.0), _scale(header.get("RescaleIntercept"), 0.0)
+    low, high = (
+        float(mapping[name].value) * steep + offset for name in ("RealWorldValueFirstValueMapped", "RealWorldValueLastValueMapped")
+    )
+    sd = slope / steep if steep else 0.0
+    return Scale(intercept - offset * sd, sd, (low, high)) if isfinite(sd) and sd > 0 and low < high else None
 
 
 def _scale(value: Any, default: float) -> float:
