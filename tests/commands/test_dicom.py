@@ -208,11 +208,28 @@ def test_a_derived_series_names_the_scale_of_its_translation(cli, source, tmp_pa
     np.testing.assert_allclose(dicom, nifti, atol=2e-3)
 
 
-def test_a_derived_series_whose_mapping_was_taken_out_is_to_be_reviewed(cli, source, tmp_path):
+def without_mapping(data):
+    del data.RealWorldValueMappingSequence
+
+
+def without_slope(data):
+    del data.RealWorldValueMappingSequence[0].RealWorldValueSlope
+
+
+def without_steepness(data):
+    data.RealWorldValueMappingSequence[0].RealWorldValueSlope = 0.0
+
+
+def of_another_label(data):
+    data.RealWorldValueMappingSequence[0].LUTLabel = "ADC"
+
+
+@pytest.mark.parametrize("spoil", [without_mapping, without_slope, without_steepness, of_another_label])
+def test_a_derived_series_whose_mapping_was_spoilt_is_to_be_reviewed(cli, source, tmp_path, spoil):
     translated(cli, source, tmp_path)
     for path in files(tmp_path / "derived", "*.dcm"):
         data = pydicom.dcmread(path)
-        del data.RealWorldValueMappingSequence
+        spoil(data)
         data.save_as(path)
     assert cli("segment", "--in", tmp_path / "derived", "--out", tmp_path / "lesions", "--model", "lesion-t2").exit_code == 0
     assert "names its scale" in (tmp_path / "lesions" / "qc.tsv").read_text()

@@ -41,6 +41,7 @@ TRAITS = ("EchoTime", "InversionTime", "TemporalPositionIdentifier", "DiffusionB
 """What may tell two images of one place apart."""
 Z_LABEL = "LOCALDIFF_Z"
 """Label of the mapping from stored values to z in a series that was derived from a translation."""
+Z_PARTS = ("Slope", "Intercept", "FirstValueMapped", "LastValueMapped")
 OWNERS = {"PatientID": "patients", "PatientName": "patients", "PatientBirthDate": "patients", "StudyInstanceUID": "studies"}
 """What all images of a series must agree in, and of how many it would else be; compared, never kept."""
 
@@ -310,12 +311,12 @@ def _scale_of_z(header: Any) -> Scale | None:
     mapping = next((each for each in header.get("RealWorldValueMappingSequence") or () if each.get("LUTLabel") == Z_LABEL), None)
     if mapping is None:
         return None
-    steep, offset = float(mapping.RealWorldValueSlope), float(mapping.RealWorldValueIntercept)
     slope, intercept = _scale(header.get("RescaleSlope"), 1.0), _scale(header.get("RescaleIntercept"), 0.0)
-    low, high = (
-        float(mapping[name].value) * steep + offset for name in ("RealWorldValueFirstValueMapped", "RealWorldValueLastValueMapped")
-    )
-    sd = slope / steep if steep else 0.0
+    try:
+        steep, offset, first, last = (float(mapping.get(f"RealWorldValue{name}")) for name in Z_PARTS)
+    except (TypeError, ValueError):  # an element was taken out, or its kind was lost, as it is where no VR is written
+        return None
+    sd, low, high = slope / steep if steep else 0.0, first * steep + offset, last * steep + offset
     return Scale(intercept - offset * sd, sd, (low, high)) if isfinite(sd) and sd > 0 and low < high else None
 
 
