@@ -33,7 +33,7 @@ from localdiff_cli.tasks.translation import TranslateWork
 from localdiff_cli.training.people import Person, Slices, digest, people, slices_of, stamps
 from localdiff_cli.volumes.whole import write_text
 
-VERSION = 1
+VERSION = 2
 """Of what a record holds."""
 EMPHASES = (0.5, 0.75, 1.0, 1.25, 1.5)
 """Beside the bundle's own."""

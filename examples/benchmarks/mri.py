@@ -338,7 +338,7 @@ def summary_row(label: str, own: list[dict[str, Any]], plain: list[dict[str, Any
 
 
 def _slope(own: list[dict[str, Any]]) -> str:
-    """How the patients' lesion contrast follows the true one: 1 where it is kept, 0 where it is lost."""
+    """How the patients' lesion contrast follows the true one: 1 where differences between patients are kept, 0 where they are lost."""
     known = [p for p in own if p["bias"] is not None]
     slope = contrast_agreement([measured(p["contrast"]) for p in known], [measured(p["contrast"] - p["bias"]) for p in known]).slope
     return "n/a" if slope.value is None else f"{slope.value:.2f}"

@@ -255,7 +255,7 @@ def _own_scale(image: OnGrid, grid: CaseGrid, brain: Brain, options: CaseSetting
         return prepare_read(grid.reader(image), settings, brain=brain).scale.normalise, True, OWN_SCALE
     matched = matched_scale(sidecar, image.path)
     if matched is not None:
-        return replace(matched, window=options.window).normalise, True, "taken back from the units of --match, or of its series"
+        return replace(matched, window=options.window).normalise, True, "taken back from the units of --match"
     own = network_scale(sidecar, image.path, options.window)
     if own.window == options.window:
         return lambda stored: stored, False, "as localdiff wrote it, in [0, 1]"

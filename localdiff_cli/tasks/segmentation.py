@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,14 +27,15 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
+from localdiff_cli.volumes.contrast import sidecar_path
 from localdiff_cli.volumes.prepare import Prepared
 from localdiff_cli.volumes.written import scale_of
 
 OWN_SCALE = "robust z of its brain"
 WRITTEN_SCALE = "as its translation was written"
 WITHOUT_SCALE = (
-    "intensity: a translation without the sidecar that names its scale, so it was read by its own spread, which shows more lesions, "
-    "real or not"
+    "intensity: synthetic, but neither a localdiff sidecar nor the headers of its series say which scale it was written on; it was read "
+    "by its own spread, which shows more lesions, real or not"
 )
 
 
@@ -57,6 +59,11 @@ class SegmentWork(NetworkWork):
             "Device": self.device,
             "Saved": self.plan.saved,
         }
+
+    def companions(self, item: Item) -> list[Path]:
+        """Return this volume's own files among the folders given, and the sidecar that names a translation's scale."""
+        beside = sidecar_path(item.path)
+        return [*super().companions(item), *([beside] if item.content.synthetic and beside.is_file() else [])]
 
     def probe(self, chunk: Chunk) -> None:
         """Segment a chunk."""

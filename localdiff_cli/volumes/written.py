@@ -30,13 +30,21 @@ def translation_sidecar(path: Path) -> Mapping[str, Any]:
     :class:`VolumeError` where it is there and cannot be read."""
     if suffix_of(path) is None and is_dicom(path):
         scale = series_of(path).scale
-        stored = {} if scale is None else {"Median": scale.median, "SD": scale.sd, "Window": list(scale.window)}
-        return {"Synthetic": True, "LocaldiffVersion": "", "OutputScale": stored} if stored else {}
+        return {} if scale is None else {"Synthetic": True, "LocaldiffVersion": ""} | _as_stored(scale)
     found = load_sidecar(path)
     if found.problem:
         what = f"{found.problem}, so its intensity scale is not known; mend it, or remove it where the image is another tool's"
         raise VolumeError(f"{path}: {what}", code="sidecar")
     return found.values
+
+
+def _as_stored(scale: Scale) -> dict[str, Any]:
+    """A scale as a sidecar holds it: that of [0, 1] as its window, which is z at 0 and 1; any other as one that was matched."""
+    low = -scale.median / scale.sd
+    unit = (low, low + 1 / scale.sd)
+    if np.allclose(unit, scale.window, atol=1e-3):
+        return {"OutputWindow": [round(end, 3) for end in unit]}
+    return {"OutputScale": {"Median": scale.median, "SD": scale.sd, "Window": list(scale.window)}}
 
 
 def matched_scale(sidecar: Mapping[str, Any], path: Path) -> Scale | None:

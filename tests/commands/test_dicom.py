@@ -10,8 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from localdiff_cli.commands import dicom_out
 from localdiff_cli.volumes.reader import open_volume
-from localdiff_cli.volumes.written import scale_of
+from localdiff_cli.volumes.written import scale_of, translation_sidecar
 from tests.brains import brain, write_brain
 from tests.volumes.dicom_series import PERSON, SECRETS, classic, enhanced
 
@@ -200,8 +201,10 @@ def test_a_derived_series_names_the_scale_of_its_translation(cli, source, tmp_pa
     stored = pydicom.dcmread(first).pixel_array
     assert mapping.RealWorldValueFirstValueMapped <= stored[stored > 0].min()
     assert mapping.RealWorldValueLastValueMapped >= stored.max()
+    named = translation_sidecar(first)
+    assert ("OutputScale" in named, "OutputWindow" in named) == (matched, not matched)
     if not matched:
-        assert told.window == pytest.approx(own.window)
+        assert told.window == own.window
     for name, path in (("nifti", image), ("dicom", tmp_path / "derived")):
         assert cli("segment", "--in", path, "--out", tmp_path / name, "--model", "lesion-t2", "--save-prob").exit_code == 0
     nifti, dicom = (nib.load(files(tmp_path / name, "*_prob.nii.gz")[0]).get_fdata() for name in ("nifti", "dicom"))
@@ -232,7 +235,29 @@ def test_a_derived_series_whose_mapping_was_spoilt_is_to_be_reviewed(cli, source
         spoil(data)
         data.save_as(path)
     assert cli("segment", "--in", tmp_path / "derived", "--out", tmp_path / "lesions", "--model", "lesion-t2").exit_code == 0
-    assert "names its scale" in (tmp_path / "lesions" / "qc.tsv").read_text()
+    assert "by its own spread" in (tmp_path / "lesions" / "qc.tsv").read_text()
+
+
+def test_a_series_without_its_mapping_is_another_one_that_may_be_replaced(cli, source, tmp_path, monkeypatch):
+    """As one that was derived before there were mappings."""
+    with monkeypatch.context() as before:
+        before.setattr(dicom_out, "scale_of", lambda *_: None)
+        translated(cli, source, tmp_path)
+    again = translated(cli, source, tmp_path)
+    assert "another series" in again.output
+    assert translated(cli, source, tmp_path, "--overwrite").exit_code == 0
+    assert all("RealWorldValueMappingSequence" in data for data in datasets(tmp_path / "derived"))
+
+
+def test_a_series_that_is_no_longer_marked_synthetic_is_known_by_its_mapping(cli, source, tmp_path):
+    translated(cli, source, tmp_path)
+    for path in files(tmp_path / "derived", "*.dcm"):
+        data = pydicom.dcmread(path)
+        del data.SyntheticData
+        data.save_as(path)
+    assert cli("segment", "--in", tmp_path / "derived", "--out", tmp_path / "lesions", "--model", "lesion-t2").exit_code == 0
+    sidecar = json.loads(files(tmp_path / "lesions", "series-*.json")[0].read_text())
+    assert (sidecar["SegmentedSynthetic"], sidecar["IntensityScale"]) == (True, "as its translation was written")
 
 
 def test_a_seg_is_derived_of_directions_that_differ_in_their_last_digits(cli, tmp_path):

@@ -190,6 +190,8 @@ VOLUMES = (
         ("np.clip(np.rint(values.astype(np.float64)),", "np.clip(np.floor(values.astype(np.float64)),",
          ("volumes/test_writer.py::test_integers_are_rounded_and_never_wrap_around",)),
     ),
+    *_of("scale of a series", "volumes/formats/dicom/header.py", ("Scale(intercept - offset * sd, sd,", "Scale(intercept + offset * sd, sd,",
+                                       ("commands/test_dicom.py::test_a_derived_series_names_the_scale_of_its_translation",))),
     *_of("bias", "volumes/prepare.py", ("image / self.bias.slice(k, image.shape)", "image * self.bias.slice(k, image.shape)",
                                        ("volumes/test_prepare.py::test_bias_is_divided_out",))),
     *_of(

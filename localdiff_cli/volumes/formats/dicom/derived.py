@@ -83,7 +83,7 @@ def write_derived(stack: Stack, values: NDArray[np.float32], folder: Path, maker
     Raise :class:`VolumeError` for a folder that holds something else, unless ``overwrite``, and where it cannot be written.
     """
     pydicom = need_pydicom("Writing DICOM")
-    series_uid = new_uid(stack.series.uid, maker.content, "image")
+    series_uid = new_uid(stack.series.uid, maker.content, "image", *([] if maker.scale is None else [Z_LABEL]))
     if is_there(folder, series_uid, overwrite=overwrite):
         return False
     pixels, slope, intercept = stored(values)
@@ -169,8 +169,8 @@ def _identify(image: Any, series_uid: str, stack: Stack, k: int, maker: Maker) -
 
 
 def _mapping_to_z(scale: Scale, slope: float, intercept: float) -> Any:
-    """How a stored value becomes z (PS3.3 C.7.6.16.2.11), between those of the window's ends; for readers as ours, which take
-    the scale of a translation from it."""
+    """How a stored value becomes z (PS3.3 C.7.6.16.2.11), between those of the window's ends; for readers such as ours, which
+    take the scale of a translation from it."""
     from pydicom.dataset import Dataset
 
     mapping, unit = Dataset(), Dataset()

@@ -212,7 +212,8 @@ def _understood(files: list[tuple[Path, Any]]) -> Series:
         planes += [] if faults[-1] else list(_planes(path, header))
     fault, mixed = next(filter(None, faults), ""), _mixed([header for _, header in files])
     series = Series(study, uid or _content_start(files[0][0]), *facts, tuple(planes) or (_placeholder(files[0][0]),), fault)
-    series = replace(series, scale=_scale_of_z(first)) if series.synthetic else series
+    scale = _scale_of_z(first)
+    series = replace(series, scale=scale, synthetic=series.synthetic or scale is not None)
     return replace(series, fault=mixed, kind="mixed") if mixed else series
 
 
