@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,7 +26,6 @@ from localdiff_cli.tasks.slices import (
     volume_doubts,
     volume_facts,
 )
-from localdiff_cli.volumes.contrast import sidecar_path
 from localdiff_cli.volumes.prepare import Prepared
 from localdiff_cli.volumes.written import scale_of
 
@@ -59,11 +57,6 @@ class SegmentWork(NetworkWork):
             "Device": self.device,
             "Saved": self.plan.saved,
         }
-
-    def companions(self, item: Item) -> list[Path]:
-        """Return this volume's own files among the folders given, and the sidecar that names a translation's scale."""
-        beside = sidecar_path(item.path)
-        return [*super().companions(item), *([beside] if item.content.synthetic and beside.is_file() else [])]
 
     def probe(self, chunk: Chunk) -> None:
         """Segment a chunk."""

@@ -65,20 +65,6 @@ def test_a_translation_is_read_on_the_scale_that_it_was_written_with(cli, folder
     assert np.array_equal(judged, np.stack([written.read(k) > 0 for k in range(len(judged))]))
 
 
-def test_a_mask_read_without_the_sidecar_does_not_pass_for_one_read_with_it(cli, folder, tmp_path):
-    assert cli("translate", "--in", folder / "sub-01", "--out", tmp_path / "t2", "--suffix", "T2w").exit_code == 0
-    sidecar = tmp_path / "t2" / "sub-01_T2w.json"
-    kept = sidecar.rename(tmp_path / "kept.json")
-    base = ("segment", "--in", tmp_path / "t2", "--out", tmp_path / "out", "--model", "lesion-t2")
-    assert cli(*base).exit_code == 0
-    kept.rename(sidecar)
-    again = cli(*base)
-    assert again.exit_code != 0
-    assert "another input" in again.output
-    assert cli(*base, "--overwrite").exit_code == 0
-    assert cli(*base).exit_code == 0
-
-
 def test_a_matched_translation_in_whole_numbers_is_read_on_the_scale_of_its_reference(cli, folder, tmp_path):
     image, reference = folder / "sub-01" / "sub-01_T1w.nii.gz", folder / "sub-01" / "sub-01_T2w.nii.gz"
     masks = {}
