@@ -180,7 +180,7 @@ def _brain(files: CaseFiles, grid: CaseGrid, images: Mapping[str, OnGrid]) -> Br
             raise VolumeError(f"{files.brain}: the brain mask is empty; expected voxels above 0", code="brain")
         return Brain(mask, "given" if how == "same grid" else f"given, {how}")
     reader = grid.reader(images["translation"])
-    if made_here(read_sidecar(files.translation)):
+    if made_here(translation_sidecar(files.translation)):
         mask = support(reader, 0.0, 0.0)
         if mask.mean() <= 0.95:
             return Brain(mask, "support of the translation")

@@ -85,8 +85,8 @@ class Survey:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A volume ready to be read slice by slice for the network; ``scale``: its own, or that which a
-    translation was written with. ``quantiles`` of the brain's own robust z are those of ``likeness.LEVELS``."""
+    """A volume ready to be read slice by slice for the network; ``scale``: its own, or that which a translation was written
+    with. ``quantiles`` of the brain's own robust z are those of ``likeness.LEVELS``."""
 
     volume: Volume
     reader: SliceReader

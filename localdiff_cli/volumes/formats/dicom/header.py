@@ -42,6 +42,7 @@ TRAITS = ("EchoTime", "InversionTime", "TemporalPositionIdentifier", "DiffusionB
 Z_LABEL = "LOCALDIFF_Z"
 """Label of the mapping from stored values to z in a series that was derived from a translation."""
 Z_PARTS = ("Slope", "Intercept", "FirstValueMapped", "LastValueMapped")
+"""Elements of that mapping, after ``RealWorldValue``."""
 OWNERS = {"PatientID": "patients", "PatientName": "patients", "PatientBirthDate": "patients", "StudyInstanceUID": "studies"}
 """What all images of a series must agree in, and of how many it would else be; compared, never kept."""
 
